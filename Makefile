@@ -1,0 +1,78 @@
+# make demo        JupyterHub beside a demo XNAT on this machine
+# make test        everything that CI runs
+# The other targets are steps of these two; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+PLAY := $(BIN)/ansible-playbook
+JUPYTERHUB := $(shell sed -n 's/^hub_images_jupyterhub_version: "\(.*\)"/\1/p' roles/hub_images/defaults/main.yml)
+# The playbooks need root: when make is not run by root they become root by sudo, which asks for a password if it must.
+BECOME := $(shell if [ "$$(id -u)" = 0 ]; then :; elif sudo -n true 2>/dev/null; then echo --become; else echo --become --ask-become-pass; fi)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help demo demo-down demo-verify test lint unit molecule bench lock clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+demo: $(VENV)/deploy.stamp ## set everything up on this machine, with a demo XNAT, and prove that it works
+	@$(PLAY) site.yml -i inventory/demo $(BECOME)
+
+demo-verify: $(VENV)/deploy.stamp ## prove again that the demo works
+	@$(PLAY) playbooks/verify.yml -i inventory/demo $(BECOME)
+
+demo-down: $(VENV)/deploy.stamp ## stop the demo; users' files and the hub's database stay (REMOVE_DATA=true: go too)
+	@$(PLAY) playbooks/remove.yml -i inventory/demo $(BECOME) -e remove_data=$(or $(REMOVE_DATA),false)
+
+test: lint unit molecule ## lint, unit tests, and the whole site in nodes with their own Docker Engine
+
+lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
+	$(BIN)/yamllint --strict .
+	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy files/xnat_hub files/demo_xnat filter_plugins library tests
+
+unit: $(VENV)/dev.stamp ## tests that need nothing but Python
+	$(BIN)/pytest
+
+molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engine (root)
+	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all
+
+# The versions in the lock files: JupyterHub's comes from roles/hub_images/defaults/main.yml, for hub and notebooks alike.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+lock: $(VENV)/dev.stamp ## pin anew what the *.in and *.txt lists ask for
+	echo 'jupyterhub==$(JUPYTERHUB)' > $(VENV)/jupyterhub.txt
+	$(LOCK) $(UPGRADE) files/hub/requirements.in -c $(VENV)/jupyterhub.txt -o files/hub/requirements.txt
+	$(LOCK) $(UPGRADE) files/hub/npm.in -o files/hub/npm.txt
+	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt -c $(VENV)/jupyterhub.txt -o files/singleuser/requirements.lock
+	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt files/singleuser/dashboards.txt -c files/singleuser/requirements.lock -o files/singleuser/dashboards.lock
+	$(LOCK) $(UPGRADE) requirements.in -o requirements.txt
+	$(LOCK) $(UPGRADE) requirements-dev.in -c requirements.txt -c files/hub/requirements.txt -o requirements-dev.txt
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .ansible
+
+$(VENV)/bin/pip:
+	@python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Python 3.11 to 3.13 is needed, python3 is $$(python3 --version): use Debian 12 or 13." >&2; exit 1; }
+	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null \
+	  || { echo "Root is needed to set up this machine: run make as root, or install sudo." >&2; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "Installing python3-venv ..."; \
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv >/dev/null; }
+	@rm -rf $(VENV)
+	python3 -m venv $(VENV)
+
+$(VENV)/deploy.stamp: requirements.txt | $(VENV)/bin/pip
+	@echo "Installing Ansible into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.txt | $(VENV)/bin/pip
+	@echo "Installing Ansible and the tools of the checks into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@ $(VENV)/deploy.stamp

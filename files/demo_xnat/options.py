@@ -1,0 +1,124 @@
+"""User-options: what a hub must mount, set and limit for one server (docs/xnat-contract.md, 1.4, 3 and 4).
+
+Projects with shared sessions, stored searches and dashboards do not occur in the demo archive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from . import archive
+from .people import Person
+from .settings import Environment, Hardware, Settings
+
+
+def translate(path: str, prefix: str, docker_prefix: str) -> str:
+    """Java's ``String.replace``: every occurrence, not anchored, no slash mended (docs/xnat-contract.md, 3.2)."""
+    if prefix.strip() and docker_prefix.strip():
+        return path.replace(prefix, docker_prefix)
+    return path
+
+
+def data_paths(archive_path: str, xsi_type: str, item_id: str) -> dict[str, str]:
+    """Container target -> source as XNAT sees it, for one item of a *general* type (docs/xnat-contract.md, 3).
+
+    Directories that do not exist are left out silently, but the directory of a scan is not checked.
+    Sources of sessions end in "/".
+    """
+    paths: dict[str, str] = {}
+    for project in archive.PROJECTS:
+        root = f"{archive_path.rstrip('/')}/{project.id}"
+        target = f"/data/projects/{project.id}"
+        if xsi_type == archive.PROJECT_TYPE and project.id == item_id:
+            paths[f"{target}/experiments"] = f"{root}/{archive.CURRENT_ARC}"
+            paths[f"{target}/resources"] = f"{root}/resources"
+            paths[f"{target}/subjects"] = f"{root}/subjects"
+        if xsi_type == archive.SUBJECT_TYPE:
+            for subject in project.subjects:
+                if subject.id == item_id:
+                    paths[f"{target}/subject-resources/{subject.label}"] = f"{root}/subjects/{subject.label}"
+        for subject, session in project.sessions():
+            wanted = {archive.SUBJECT_TYPE: subject.id, archive.EXPERIMENT_TYPE: session.id}.get(xsi_type)
+            if wanted == item_id:
+                paths[f"{target}/experiments/{session.label}"] = f"{root}/{archive.CURRENT_ARC}/{session.label}/"
+    if xsi_type == archive.SCAN_TYPE:
+        return _scan_path(archive_path, item_id)
+    return {target: source for target, source in paths.items() if os.path.exists(source)}
+
+
+def _scan_path(archive_path: str, item_id: str) -> dict[str, str]:
+    for project in archive.PROJECTS:
+        for session, scan in project.scans():
+            if str(scan.key) == item_id:
+                folder = f"{session.label}/SCANS/{scan.id}"
+                source = f"{archive_path.rstrip('/')}/{project.id}/{archive.CURRENT_ARC}/{folder}"
+                return {f"/data/projects/{project.id}/experiments/{folder}": source}
+    return {}
+
+
+def make_workspace(workspace_path: str, person: Person) -> str:
+    """The person's workspace directory, made with a git configuration if it is new; raises ``OSError``."""
+    workspace = Path(workspace_path) / "users" / person.username
+    if not workspace.exists():
+        workspace.mkdir(parents=True)
+        config = workspace / "git" / "config"
+        config.parent.mkdir()
+        config.write_text(f"[user]\n    name = {person.username}\n    email = {person.username}@example.org")
+    return str(workspace)
+
+
+def task_template(
+    settings: Settings,
+    person: Person,
+    environment: Environment,
+    hardware: Hardware,
+    xsi_type: str,
+    item_id: str,
+    alias: tuple[str, str],
+) -> dict[str, Any]:
+    """The ``task_template`` of docs/xnat-contract.md, 1.4.1: every field is present, null included.
+
+    ``xsi_type`` is the general type. Makes the workspace; raises ``OSError`` if that is impossible.
+    """
+    translation = settings.translation
+    home = f"/workspace/{person.username}"
+    workspace = translate(
+        make_workspace(settings.workspace_path, person),
+        translation.workspace_prefix,
+        translation.workspace_docker_prefix,
+    )
+    mounts = [dataclasses.asdict(mount) for mount in environment.mounts]
+    mounts.append({"target": home, "source": workspace, "type": "bind", "read_only": False})
+    for target, path in data_paths(settings.archive_path, xsi_type, item_id).items():
+        source = translate(path, translation.archive_prefix, translation.archive_docker_prefix)
+        mounts.append({"target": target, "source": source, "type": "bind", "read_only": True})
+    variables = {
+        "XNAT_HOST": settings.processing_url.strip() or settings.site_url,
+        "XNAT_USER": alias[0],
+        "XNAT_PASS": alias[1],
+        "XNAT_DATA": "/data",
+        "XNAT_XSI_TYPE": xsi_type,
+        "XNAT_ITEM_ID": item_id,
+        "JUPYTERHUB_ROOT_DIR": home,
+        "XDG_CONFIG_HOME": home,
+    }
+    return {
+        "container_spec": {
+            "image": environment.image,
+            "command": environment.command,
+            "env": environment.environment_variables | variables,
+            "labels": {},
+            "mounts": mounts,
+        },
+        "resources": {
+            "cpu_limit": hardware.cpu_limit,
+            "cpu_reservation": hardware.cpu_reservation,
+            "mem_limit": hardware.mem_limit,
+            "mem_reservation": hardware.mem_reservation,
+            "generic_resources": dict(hardware.generic_resources),
+        },
+        "placement": {"constraints": list(hardware.constraints)},
+    }

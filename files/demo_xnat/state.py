@@ -1,0 +1,190 @@
+"""Everything that changes while the demo XNAT runs, in one class; a restart forgets it all."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import string
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import archive
+from .people import PEOPLE, SERVICE_ACCOUNT, Person
+from .settings import Secrets
+
+SESSION_SECONDS = 15 * 60
+ALIAS_SECONDS = 2 * 24 * 3600
+LOCK_OUT_FAILURES = 20
+LOCK_OUT_SECONDS = 3600
+_SECRET_ALPHABET = string.ascii_letters + string.digits
+
+
+class RefusedError(Exception):
+    """The credentials do not open a session: wrong, disabled, locked out, or too many sessions."""
+
+
+@dataclass
+class _Session:
+    username: str
+    used_at: float
+
+
+@dataclass(frozen=True)
+class _Alias:
+    username: str
+    secret: str = field(repr=False)
+    issued_at: float
+
+
+@dataclass
+class Tracking:
+    """The progress of one start or stop (docs/xnat-contract.md, 2.4)."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    succeeded: bool | None = None
+    final_message: str | None = None
+
+
+class State:
+    """Sessions, failed log-ins, alias tokens, read permissions, stored user-options and event tracking.
+
+    ``clock`` gives seconds; ``readable`` maps a login name to the ids of the projects it may read now.
+    """
+
+    def __init__(
+        self, passwords: Secrets, concurrent_max_sessions: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.clock = clock
+        self.readable = {person.username: set(person.projects) for person in PEOPLE.values()}
+        self._passwords = passwords
+        self._concurrent_max_sessions = concurrent_max_sessions
+        self._sessions: dict[str, _Session] = {}
+        self._failures: dict[str, tuple[int, float]] = {}
+        self._aliases: dict[str, _Alias] = {}
+        self._options: dict[tuple[int, str | None], dict[str, Any]] = {}
+        self._tracking: dict[tuple[int, str], Tracking] = {}
+
+    # Log-in and sessions (docs/xnat-contract.md, 1.6)
+
+    def check_password(self, login: str, password: str) -> Person:
+        """The person behind a login name or an alias and its password; raises ``RefusedError``.
+
+        Failures of a person count: after 20, the account is locked for one hour.
+        """
+        alias = self._aliases.get(login)
+        if alias is not None:
+            fresh = self.clock() - alias.issued_at < ALIAS_SECONDS
+            if fresh and _same(alias.secret, password) and PEOPLE[alias.username].enabled:
+                return PEOPLE[alias.username]
+            raise RefusedError
+        person = PEOPLE.get(login)
+        if person is None:
+            raise RefusedError
+        count, failed_at = self._failures.get(login, (0, 0.0))
+        if self.clock() - failed_at >= LOCK_OUT_SECONDS:
+            count = 0
+        if count >= LOCK_OUT_FAILURES:
+            raise RefusedError
+        expected = self._passwords.service_password if login == SERVICE_ACCOUNT else self._passwords.user_password
+        if not person.enabled or not _same(expected, password):
+            self._failures[login] = (count + 1, self.clock())
+            raise RefusedError
+        self._failures.pop(login, None)
+        return person
+
+    def open_session(self, person: Person) -> str:
+        """Make a session and return its id; raises ``RefusedError`` when the person has too many live ones."""
+        oldest = self.clock() - SESSION_SECONDS
+        self._sessions = {key: item for key, item in self._sessions.items() if item.used_at > oldest}
+        live = sum(item.username == person.username for item in self._sessions.values())
+        if live >= self._concurrent_max_sessions:
+            raise RefusedError
+        session_id = secrets.token_hex(16).upper()
+        self._sessions[session_id] = _Session(person.username, self.clock())
+        return session_id
+
+    def find_session(self, session_id: str) -> Person | None:
+        """The person of a live session, whose 15 minutes start anew."""
+        session = self._sessions.get(session_id)
+        if session is None or self.clock() - session.used_at >= SESSION_SECONDS:
+            return None
+        session.used_at = self.clock()
+        return PEOPLE[session.username]
+
+    def close_session(self, session_id: str) -> None:
+        """End a session."""
+        self._sessions.pop(session_id, None)
+
+    def issue_alias(self, person: Person) -> tuple[str, str]:
+        """A new alias token: a UUID and a secret of 64 letters and digits, good for two days."""
+        self._aliases = {k: a for k, a in self._aliases.items() if self.clock() - a.issued_at < ALIAS_SECONDS}
+        alias = str(uuid.uuid4())
+        secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(64))
+        self._aliases[alias] = _Alias(person.username, secret, self.clock())
+        return alias, secret
+
+    def owner_of_alias(self, alias: str) -> str | None:
+        """The login name for which an alias was issued."""
+        found = self._aliases.get(alias)
+        return found.username if found else None
+
+    # Permissions
+
+    def can_read_project(self, person: Person, project_id: str) -> bool:
+        """Whether the person may read that project now."""
+        known = archive.find_project(project_id) is not None
+        return known and (person.is_administrator() or project_id in self.readable[person.username])
+
+    def can_read(self, person: Person, project_id: str, item_id: str, xsi_type: str) -> bool:
+        """Whether the person may read the item within that project now (docs/xnat-contract.md, 3.5)."""
+        project = archive.find_project(project_id)
+        if project is None or not self.can_read_project(person, project_id):
+            return False
+        return xsi_type == archive.PROJECT_TYPE or archive.holds(project, item_id)
+
+    # User-options: one row for each (person, server name), overwritten by each start
+
+    def store_options(self, person: Person, options: dict[str, Any]) -> None:
+        """Create or overwrite the row that ``options["servername"]`` names."""
+        self._options[person.user_id, options["servername"]] = options
+
+    def find_options(self, person: Person, servername: str) -> dict[str, Any] | None:
+        """The stored row, or None if there is none or its item is no longer readable (docs/xnat-contract.md, 1.4)."""
+        row = self._options.get((person.user_id, servername))
+        if row and self.can_read(person, row["projectId"], row["itemId"], row["xsiType"]):
+            return row
+        return None
+
+    def remove_options(self, person: Person, servername: str) -> None:
+        """Remove the row, if any."""
+        self._options.pop((person.user_id, servername), None)
+
+    # Event tracking
+
+    def track(self, person: Person, key: str, status: str, message: str) -> None:
+        """Add one entry; ``Completed`` and ``Failed`` also set the outcome."""
+        tracking = self._tracking.setdefault((person.user_id, key), Tracking())
+        tracking.entries.append({"status": status, "eventTime": int(self.clock() * 1000), "message": message})
+        if status in ("Completed", "Failed"):
+            tracking.succeeded = status == "Completed"
+            tracking.final_message = message
+
+    def find_tracking(self, person: Person, key: str) -> dict[str, Any] | None:
+        """The wire form of one tracking: ``payload`` is JSON text in the JSON."""
+        tracking = self._tracking.get((person.user_id, key))
+        if tracking is None:
+            return None
+        return {
+            "key": key,
+            "payload": json.dumps({"entryList": tracking.entries}),
+            "succeeded": tracking.succeeded,
+            "finalMessage": tracking.final_message,
+        }
+
+
+def _same(left: str, right: str) -> bool:
+    return hmac.compare_digest(left.encode(), right.encode())

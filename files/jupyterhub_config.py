@@ -1,0 +1,69 @@
+"""JupyterHub's configuration: values, read from the settings file that the role `jupyterhub` writes."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from xnat_hub.settings import load
+
+settings = load()
+c = get_config()  # noqa: F821  (JupyterHub defines it)
+
+# Where things are. The proxy is a service of its own, so that a restart of the hub cuts no one off.
+c.JupyterHub.base_url = settings.base_url
+c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
+c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
+c.JupyterHub.db_url = "sqlite:////srv/jupyterhub/jupyterhub.sqlite"
+c.JupyterHub.cookie_secret = bytes.fromhex(settings.secret("cookie_secret"))
+c.ConfigurableHTTPProxy.should_start = False
+c.ConfigurableHTTPProxy.api_url = settings.proxy_api_url
+c.ConfigurableHTTPProxy.auth_token = settings.secret("proxy_token")
+c.JupyterHub.last_activity_interval = 10  # also how soon a proxy that restarted alone learns its routes again
+c.JupyterHub.cleanup_servers = False
+c.JupyterHub.cleanup_proxy = False
+c.JupyterHub.shutdown_on_logout = False
+
+# Who may do what (docs/xnat-contract.md, 2.2, 2.6, 2.8).
+c.JupyterHub.authenticator_class = "xnat_hub.authenticator.XnatAuthenticator"
+c.Authenticator.allow_all = True  # XnatAuthenticator.authenticate has asked XNAT
+c.JupyterHub.services = [{"name": "xnat", "api_token": settings.secret("service_token")}]
+c.JupyterHub.load_roles = [
+    {
+        "name": "xnat",
+        "services": ["xnat"],
+        "scopes": [
+            "read:hub",
+            "list:users",
+            "read:users",
+            "admin:users",
+            "servers",
+            "delete:servers",
+            "read:servers",
+            "tokens",
+        ],
+    },
+    {
+        # Without the scope `servers`: only XNAT starts servers, so that nobody can forge a launch.
+        "name": "user",
+        "scopes": [
+            "read:users!user",
+            "read:servers!user",
+            "access:servers!user",
+            "users:activity!user",
+            "tokens!user",
+        ],
+    },
+]
+c.JupyterHub.api_page_default_limit = 100_000  # XNAT lists all users in one call; what is cut off loses its data
+c.JupyterHub.api_page_max_limit = 100_000
+c.JupyterHub.token_expires_in_max_seconds = settings.token_expires_in_max
+
+# How servers start.
+c.JupyterHub.spawner_class = "xnat_hub.spawner.XnatSpawner"
+c.JupyterHub.allow_named_servers = True
+c.Spawner.start_timeout = settings.start_timeout
+c.Spawner.http_timeout = settings.http_timeout
+c.Spawner.default_url = "/lab"
+c.Spawner.apply_user_options = lambda spawner, options: None  # XNAT's record of the launch; nothing in it is obeyed
+c.DockerSpawner.network_name = settings.network

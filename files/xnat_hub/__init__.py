@@ -1,0 +1,1 @@
+"""The thinking of the project: mounts, XNAT's answers, log-in and spawning. docs/architecture.md shows the parts."""

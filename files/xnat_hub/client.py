@@ -1,0 +1,205 @@
+"""XNAT's REST calls that the hub makes (docs/xnat-contract.md, 1), each with time limits and one way to fail.
+
+No redirect is followed, and only 200 with JSON of the expected shape counts as an answer; anything else is one of the
+errors below, whose text is fit for a user's eyes. Nothing here logs a password, token, cookie or variable's value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import ssl
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from xnat_hub.options import SERVER_NAME
+from xnat_hub.settings import Settings, load
+
+log = logging.getLogger("xnat_hub.client")
+
+USER_ROLE = "Jupyter"
+SWITCH = "allUsersCanStartJupyter"
+
+
+class XnatError(Exception):
+    """A call to XNAT that gave no usable answer. status: the HTTP status that the hub answers with."""
+
+    status = 502
+
+
+class BadCredentialsError(XnatError):
+    """XNAT answered 401: wrong name or password, disabled or locked account, too many sessions (1.2)."""
+
+    status = 401
+
+
+class NotPermittedError(XnatError):
+    """XNAT answered 403: the account may not make this call."""
+
+    status = 403
+
+
+class PasswordExpiredError(XnatError):
+    """XNAT redirected to a page: the local password has expired or the account is inactive (1.2)."""
+
+    status = 403
+
+
+class NotInitialisedError(XnatError):
+    """XNAT redirected to its set-up page: the site is not initialised yet."""
+
+    status = 503
+
+
+class NotFoundError(XnatError):
+    """XNAT answered 404: no options stored, or the user lost access, or the name is unknown (1.4)."""
+
+    status = 404
+
+
+class UnavailableError(XnatError):
+    """XNAT did not answer in time, refused the connection, or failed itself (5xx)."""
+
+    status = 503
+
+
+class NotUnderstoodError(XnatError):
+    """XNAT answered something that is not what the contract says, such as an HTML page."""
+
+
+class XnatClient:
+    """Asynchronous calls to one XNAT. Created once for a hub; its connections open at the first call."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._base = settings.xnat_url.rstrip("/")
+        self._connector: aiohttp.TCPConnector | None = None
+        self._service: aiohttp.ClientSession | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def may_start_jupyter(self, username: str, password: str) -> bool:
+        """Check a log-in by calls A and B: whether this person, so authenticated, may use Jupyter (1.2, 1.3).
+
+        Raises a XnatError when XNAT does not accept the log-in or gives no usable answer.
+        """
+        _check_name(username)
+        session = self._session(aiohttp.BasicAuth(username, password, encoding="utf-8"))
+        try:
+            roles = await self._get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
+            if not isinstance(roles, list):
+                raise NotUnderstoodError("XNAT's list of roles is no list")
+            if USER_ROLE in roles:
+                return True
+            switch = await self._get(session, "log-in switch", f"/xapi/jupyterhub/preferences/{SWITCH}")
+            if not isinstance(switch, dict) or not isinstance(switch.get(SWITCH), bool):
+                raise NotUnderstoodError(f"XNAT's preference {SWITCH} is no truth value")
+            return bool(switch[SWITCH])
+        finally:
+            # XNAT keeps a session for every call (1.6): end this one, without letting the user wait for it.
+            task = asyncio.create_task(self._log_out(session))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def user_options(self, username: str, server_name: str) -> dict[str, Any]:
+        """Return the JSON of call C for a named server (1.4), asked with the service account's one session."""
+        _check_name(username)
+        if not SERVER_NAME.fullmatch(server_name):
+            raise NotPermittedError(f"the server name {server_name!r} is not one that XNAT gives")
+        if self._service is None:
+            auth = aiohttp.BasicAuth(
+                self._settings.xnat_username, self._settings.secret("xnat_password"), encoding="utf-8"
+            )
+            self._service = self._session(auth)
+        path = f"/xapi/jupyterhub/users/{quote(username, safe='')}/server/{server_name}/user-options"
+        answer = await self._get(self._service, "user-options", path)
+        if not isinstance(answer, dict):
+            raise NotUnderstoodError("XNAT's user-options are no object")
+        return answer
+
+    async def close(self) -> None:
+        """Log the service account out and close all connections."""
+        if self._service is not None:
+            await self._log_out(self._service)
+        if self._background:
+            await asyncio.wait(self._background)
+        if self._connector is not None:
+            await self._connector.close()
+
+    def _session(self, auth: aiohttp.BasicAuth) -> aiohttp.ClientSession:
+        if self._connector is None:
+            verify: bool | ssl.SSLContext = self._settings.xnat_verify
+            if verify and self._settings.xnat_ca_file:
+                verify = ssl.create_default_context(cafile=self._settings.xnat_ca_file)
+            self._connector = aiohttp.TCPConnector(ssl=verify, limit=100)
+        return aiohttp.ClientSession(
+            connector=self._connector,
+            connector_owner=False,
+            auth=auth,
+            cookie_jar=aiohttp.CookieJar(unsafe=True),
+            headers={"Accept": "application/json"},
+            timeout=aiohttp.ClientTimeout(
+                total=self._settings.xnat_timeout, sock_connect=self._settings.xnat_connect_timeout
+            ),
+        )
+
+    async def _get(self, session: aiohttp.ClientSession, label: str, path: str) -> Any:
+        try:
+            async with session.get(URL(self._base + path, encoded=True), allow_redirects=False) as response:
+                _check_status(label, response)
+                if response.content_type != "application/json":
+                    raise NotUnderstoodError(
+                        f"XNAT answered the {label} with {response.content_type or 'nothing'} instead of JSON"
+                    )
+                return await response.json()
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"XNAT did not answer the {label} within {self._settings.xnat_timeout:g} s"
+            ) from error
+        except aiohttp.ClientError as error:
+            raise UnavailableError(f"XNAT cannot be reached for the {label} ({type(error).__name__})") from error
+        except ValueError as error:
+            raise NotUnderstoodError(f"XNAT answered the {label} with JSON that cannot be read") from error
+
+    async def _log_out(self, session: aiohttp.ClientSession) -> None:
+        try:
+            if any(cookie.key == "JSESSIONID" for cookie in session.cookie_jar):
+                async with session.delete(self._base + "/data/JSESSION", allow_redirects=False):
+                    pass
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.debug("XNAT's session was not ended (%s); it ends by itself", type(error).__name__)
+        finally:
+            await session.close()
+
+
+def _check_name(username: str) -> None:
+    if not username or username in {".", ".."} or "/" in username or ":" in username or not username.isprintable():
+        raise BadCredentialsError("this is not a name that XNAT gives")
+
+
+def _check_status(label: str, response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if status == 200:
+        return
+    if status == 401:
+        raise BadCredentialsError("XNAT does not accept this name and password, or the account is disabled or locked")
+    if status == 403:
+        raise NotPermittedError(f"XNAT does not permit the {label} to this account")
+    if status == 404:
+        raise NotFoundError(f"XNAT knows nothing for the {label}")
+    if 300 <= status < 400:
+        if "setup" in response.headers.get("Location", "").lower():
+            raise NotInitialisedError("XNAT is not set up yet")
+        raise PasswordExpiredError("the XNAT password has expired, or XNAT wants something done: log in to XNAT first")
+    if status >= 500:
+        raise UnavailableError(f"XNAT failed at the {label} (status {status})")
+    raise NotUnderstoodError(f"XNAT answered the {label} with status {status}")
+
+
+@functools.cache
+def shared_client() -> XnatClient:
+    """Return the hub's one client."""
+    return XnatClient(load())

@@ -1,0 +1,121 @@
+"""What each image is made of, and the name that follows: the tag is a hash of the content, so equal input is no change.
+
+Used on the controller by the filter `xnat_image_plan`; only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+DEBIAN_SUITE = "trixie"
+BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
+
+
+class ImageError(ValueError):
+    """The images cannot be planned; one sentence that says what to do."""
+
+
+def image_plan(
+    files_dir: str,
+    *,
+    prefix: str,
+    base: str,
+    revision: int,
+    jupyterhub_version: str,
+    hub_uid: int,
+    notebook_uid: int,
+    notebook_gid: int,
+    dashboards: bool,
+) -> dict[str, dict[str, Any]]:
+    """Return what base, runtime, hub, singleuser and demo_xnat are made of, in the order in which they are built.
+
+    The value of each::
+
+        {"image": "prefix/hub:3f9c...",                # name and tag
+         "dockerfile": "Dockerfile",                   # within the build context; empty for the base
+         "files": [{"src": "/abs/file", "dest": "relative/in/context"}, ...],
+         "args": {"BASE": "..."}}                      # build arguments, part of the hash
+
+    files_dir: the project's `files/`. base: an image to build on, empty for a bootstrapped Debian. revision: any
+    number, raised to build everything anew, with new Debian packages. Raises ImageError when a lock file does not hold the
+    wanted JupyterHub or something from its list of requirements.
+    """
+    files = Path(files_dir)
+    lock = "dashboards.lock" if dashboards else "requirements.lock"
+    hub_lock = files / "hub/requirements.txt"
+    lists = [files / "singleuser/jupyter.txt", files / "singleuser/requirements.txt"]
+    check_lock(hub_lock, [files / "hub/requirements.in"], jupyterhub_version)
+    check_lock(
+        files / "singleuser" / lock,
+        [*lists, files / "singleuser/dashboards.txt"] if dashboards else lists,
+        jupyterhub_version,
+    )
+    debian = {"SUITE": DEBIAN_SUITE, "PACKAGES": ",".join(BASE_PACKAGES), "REVISION": str(revision)}
+    plan: dict[str, dict[str, Any]] = {
+        "base": {
+            "image": base or f"{prefix}/base:{content_tag(debian, [])}",
+            "dockerfile": "",
+            "files": [],
+            "args": debian,
+        }
+    }
+
+    def add(name: str, folder: str, dockerfile: str, context: Sequence[Path], args: dict[str, Any]) -> None:
+        root = files / folder
+        sources = [root / dockerfile, *context]
+        pairs = [(path, path.name if path.parent == root else str(path.relative_to(files))) for path in sources]
+        arguments = {key: str(value) for key, value in args.items()}
+        plan[name] = {
+            "image": f"{prefix}/{name.replace('_', '-')}:{content_tag(arguments, pairs)}",
+            "dockerfile": dockerfile,
+            "files": [{"src": str(path), "dest": dest} for path, dest in pairs],
+            "args": arguments,
+        }
+
+    npm = [files / "hub" / name for name in ("npm.txt", "package.json", "package-lock.json")]
+    add("runtime", "hub", "Dockerfile.runtime", [hub_lock, *npm], {"BASE": plan["base"]["image"], "HUB_UID": hub_uid})
+    code = [files / "jupyterhub_config.py", *sorted((files / "xnat_hub").glob("*.py"))]
+    add("hub", "hub", "Dockerfile", code, {"RUNTIME": plan["runtime"]["image"]})
+    add(
+        "singleuser",
+        "singleuser",
+        "Dockerfile",
+        [files / "singleuser" / lock],
+        {"BASE": plan["base"]["image"], "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid},
+    )
+    demo = sorted(path for path in (files / "demo_xnat").iterdir() if path.suffix in {".py", ".html", ".css", ".js"})
+    add("demo_xnat", "demo_xnat", "Dockerfile", demo, {"BASE": plan["singleuser"]["image"]})
+    return plan
+
+
+def content_tag(inputs: dict[str, Any], files: Sequence[tuple[Path, str]]) -> str:
+    """Return 12 hexadecimal digits for some values and files (path, name within the image)."""
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
+    for path, name in files:
+        digest.update(f"\0{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()[:12]
+
+
+def check_lock(lock: Path, lists: Sequence[Path], jupyterhub_version: str) -> None:
+    """Raise ImageError unless `lock` pins this JupyterHub and everything that the lists name."""
+    pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE))
+    pinned = {_canonical(name): version for name, version in pins.items()}
+    if pinned.get("jupyterhub") != jupyterhub_version:
+        raise ImageError(
+            f"{lock.name} of files/{lock.parent.name} pins JupyterHub {pinned.get('jupyterhub', 'not at all')},"
+            f" hub_images_jupyterhub_version says {jupyterhub_version}: run `make lock`"
+        )
+    for path in lists:
+        for line in path.read_text().splitlines():
+            match = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", line)
+            if match and _canonical(match[1]) not in pinned:
+                raise ImageError(f"{path.name} asks for {match[1]}, which {lock.name} does not pin: run `make lock`")
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

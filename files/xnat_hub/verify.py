@@ -1,0 +1,482 @@
+"""Prove the whole chain by doing what XNAT and a researcher do, link by link.
+
+Run by `playbooks/verify.yml` in a container of the hub image, with the input as JSON on standard input, so that no
+secret is in an environment or a process list::
+
+    {"xnat_url": "http://localhost:8080", "hub_url": "http://localhost:8000", "base_url": "/jupyterhub/",
+     "username": "jdoe", "password": "...", "service_username": "jupyterhub", "service_password": "...",
+     "service_token": "...", "experiment": "XNAT_E00001", "uid": 1000, "gid": 1000, "deployment": "jupyterhub",
+     "timeout": 180, "ca_file": "", "restart_hub": false}
+
+Prints {"ok": bool, "table": "...", "checks": [{"link", "seen", "ok", "advice"}, ...]} as JSON; times are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import ssl
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import aiohttp
+import docker
+
+from xnat_hub.service import LABEL
+
+KERNEL_PROBE = """
+import glob, json, os, pydicom, requests
+def dicom(path):
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+files = [p for p in glob.iglob("/data/**", recursive=True) if os.path.isfile(p)]
+first = next((p for p in files if dicom(p)), None)
+image = pydicom.dcmread(first) if first else None
+refused = []
+for folder in sorted({os.path.dirname(p) for p in files})[:1] + ["/data"]:
+    try:
+        open(os.path.join(folder, "verify-must-not-write"), "w").close()
+    except OSError as error:
+        refused.append(f"{folder}: {error.strerror}")
+marker = os.path.join(os.environ["JUPYTERHUB_ROOT_DIR"], ".xnat-jupyter-verify")
+before = open(marker).read() if os.path.exists(marker) else ""
+with open(marker, "w") as file:
+    file.write(MARK)
+login = (os.environ["XNAT_USER"], os.environ["XNAT_PASS"])
+xnat = requests.get(os.environ["XNAT_HOST"] + "/data/JSESSION", auth=login, timeout=20, allow_redirects=False)
+requests.delete(os.environ["XNAT_HOST"] + "/data/JSESSION", cookies=xnat.cookies, timeout=20)
+print(json.dumps({
+    "files": len(files), "first": first, "refused": refused, "before": before, "uid": os.getuid(), "gid": os.getgid(),
+    "modality": str(image.get("Modality")) if image else None, "xnat": xnat.status_code,
+    "pixels": str(image.pixel_array.shape) if image is not None and "PixelData" in image else None,
+}))
+"""
+
+
+class BrokenLinkError(Exception):
+    """A link that does not hold: what was seen, and what to do."""
+
+    def __init__(self, seen: str, advice: str) -> None:
+        super().__init__(seen)
+        self.seen = seen
+        self.advice = advice
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table."""
+
+    link: str
+    seen: str
+    ok: bool
+    advice: str = ""
+
+
+class Chain:
+    """The links of one run, checked in order; the first that is broken ends the run."""
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self.wanted = wanted
+        self.checks: list[Check] = []
+        self.user = wanted["username"]
+        self.xnat = wanted["xnat_url"].rstrip("/")
+        self.hub = wanted["hub_url"].rstrip("/") + wanted["base_url"] + "hub/api"
+        self.researcher = aiohttp.BasicAuth(self.user, wanted["password"], encoding="utf-8")
+        self.service = aiohttp.BasicAuth(wanted["service_username"], wanted["service_password"], encoding="utf-8")
+        self.servers: list[str] = []
+        self.docker = docker.DockerClient(version="auto", timeout=30)
+
+    async def run(self) -> bool:
+        """Check all links; returns whether all hold. Servers that were started are stopped in any case."""
+        context: ssl.SSLContext | bool = True
+        if self.wanted["ca_file"]:
+            context = ssl.create_default_context(cafile=self.wanted["ca_file"])
+        async with aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=30, sock_connect=10),
+        ) as self.http:
+            try:
+                return await self._links()
+            finally:
+                for name in list(self.servers):
+                    with suppress(BrokenLinkError, aiohttp.ClientError, TimeoutError):
+                        await self._stop(name)
+
+    async def _links(self) -> bool:
+        mark = uuid.uuid4().hex
+        first: dict[str, Any] = {}
+        second: dict[str, Any] = {}
+
+        async def launch(into: dict[str, Any], text: str) -> str:
+            into.update(await self._launch())
+            into["probe"] = await self._probe(into, text)
+            return f"ready after {into['seconds']:.1f} s as {into['url']}"
+
+        steps: list[tuple[str, Callable[[], Coroutine[Any, Any, str]]]] = [
+            ("XNAT accepts the service account", self._service_account),
+            ("the service account may ask for launches", self._service_role),
+            ("the hub answers through its proxy", self._hub_answers),
+            ("the hub accepts XNAT's token", self._hub_token),
+            ("XNAT reaches the hub", self._xnat_reaches_hub),
+            ("the researcher may read the session", self._session),
+            ("a launch from XNAT becomes ready", lambda: launch(first, mark)),
+            ("JupyterLab opens with XNAT's link", lambda: self._opens(first)),
+            ("the notebook reads DICOM of the session", lambda: self._reads(first)),
+            ("the notebook cannot write below /data", lambda: self._cannot_write(first)),
+            ("the notebook runs as XNAT's user", lambda: self._runs_as(first)),
+            ("the notebook reaches XNAT with its alias token", lambda: self._alias(first)),
+            ("no secret in the service's environment", lambda: self._no_secret(first)),
+        ]
+        if self.wanted["restart_hub"]:
+            steps.append(("a hub restart leaves the notebook alone", lambda: self._restart_hub(first)))
+        steps += [
+            ("stop removes the server", lambda: self._stopped(first)),
+            ("a second launch becomes ready", lambda: launch(second, mark)),
+            ("the workspace kept what was written", lambda: self._kept(second, mark)),
+            ("stop removes the second server", lambda: self._stopped(second)),
+        ]
+        for link, step in steps:
+            try:
+                self.checks.append(Check(link, await step(), True))
+            except BrokenLinkError as error:
+                self.checks.append(Check(link, error.seen, False, error.advice))
+                return False
+            except TimeoutError:
+                self.checks.append(Check(link, "no answer in time", False, "Look whether the service asked here runs."))
+                return False
+            except (aiohttp.ClientError, docker.errors.DockerException) as error:
+                advice = "Look whether the service asked here runs and its address in the inventory is right."
+                self.checks.append(Check(link, f"{type(error).__name__}: {error}", False, advice))
+                return False
+        return True
+
+    async def _get(self, url: str, auth: aiohttp.BasicAuth | None = None, token: str = "") -> tuple[int, Any]:
+        headers = {"Accept": "application/json"} | ({"Authorization": f"token {token}"} if token else {})
+        async with self.http.get(url, auth=auth, headers=headers, allow_redirects=False) as response:
+            is_json = response.content_type == "application/json"
+            return response.status, await response.json() if is_json else await response.text()
+
+    async def _service_account(self) -> str:
+        async with self.http.get(f"{self.xnat}/data/JSESSION", auth=self.service, allow_redirects=False) as response:
+            status, session = response.status, response.cookies.get("JSESSIONID")
+        if session:  # XNAT keeps one more session for every call without a cookie (contract 1.6)
+            cookie = {"Cookie": f"JSESSIONID={session.value}"}
+            async with self.http.delete(f"{self.xnat}/data/JSESSION", headers=cookie):
+                pass
+        _expect(
+            status == 200,
+            f"status {status} for {self.wanted['service_username']}",
+            "Enable the account in XNAT, give it the role non_expiring, and set its password (site_xnat_password).",
+        )
+        return f"{self.wanted['service_username']} at {self.xnat}"
+
+    async def _service_role(self) -> str:
+        url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/server/verify-unknown/user-options"
+        status, _ = await self._get(url, self.service)
+        _expect(
+            status == 404,
+            f"status {status} instead of 404 for an unknown server",
+            "Install the JupyterHub plugin in XNAT and give the service account the role JupyterHub.",
+        )
+        return "404 for an unknown server, as it should be"
+
+    async def _hub_answers(self) -> str:
+        status, answer = await self._get(f"{self.hub}/")
+        _expect(status == 200, f"status {status} at {self.hub}/", "Run playbooks/hub.yml; see docker service logs.")
+        return f"JupyterHub {answer['version']} at {self.hub}"
+
+    async def _hub_token(self) -> str:
+        status, answer = await self._get(f"{self.hub}/info", token=self.wanted["service_token"])
+        _expect(status == 200, f"status {status} at /info", "Run playbooks/hub.yml: the hub has another service token.")
+        return f"{answer['authenticator']['class']}, {answer['spawner']['class']}"
+
+    async def _xnat_reaches_hub(self) -> str:
+        status, answer = await self._get(f"{self.xnat}/xapi/jupyterhub/version", self.researcher)
+        _expect(
+            status == 200,
+            f"status {status}: {_short(answer)}",
+            "Set jupyterHubApiUrl in XNAT to an address of the hub that XNAT reaches, without a slash at the end.",
+        )
+        return f"version {answer.get('version') if isinstance(answer, dict) else answer}"
+
+    async def _session(self) -> str:
+        experiment = self.wanted["experiment"]
+        status, answer = await self._get(f"{self.xnat}/data/experiments/{experiment}?format=json", self.researcher)
+        _expect(
+            status == 200 and isinstance(answer, dict),
+            f"status {status} for {experiment} as {self.user}",
+            "Set verify_experiment, verify_username and verify_password to a session that this user may read.",
+        )
+        item = answer["items"][0]
+        fields = item["data_fields"]
+        self.item = {
+            "xsiType": item["meta"]["xsi:type"],
+            "itemId": experiment,
+            "itemLabel": fields["label"],
+            "projectId": fields["project"],
+        }
+        url = (
+            f"{self.xnat}/xapi/compute/environments/available?type=JUPYTERHUB&user={self.user}&prj={fields['project']}"
+        )
+        status, environments = await self._get(url, self.researcher)
+        _expect(
+            status == 200 and bool(environments),
+            f"no compute environment for {self.user} (status {status})",
+            "Offer a compute environment of type JUPYTERHUB with hardware to this project in XNAT.",
+        )
+        self.item["computeEnvironmentConfigId"] = environments[0]["id"]
+        self.item["hardwareConfigId"] = environments[0]["hardwareOptions"]["hardwareConfigs"][0]["id"]
+        return f"{fields['label']} of {fields['project']} as {self.user}"
+
+    async def _launch(self) -> dict[str, Any]:
+        """Start a server as XNAT's page does (contract 2.4) and wait for the end of its event tracking."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
+        body = {
+            "username": self.user,
+            "servername": name,
+            "eventTrackingId": name,
+            "dashboardConfigId": None,
+            **self.item,
+        }
+        url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/server/{name}"
+        self.servers.append(name)
+        async with self.http.post(url, json=body, auth=self.researcher, allow_redirects=False) as response:
+            text = await response.text()
+            _expect(
+                response.status == 200,
+                f"status {response.status}: {_short(text)}",
+                "Give the user the role Jupyter in XNAT, or switch on allUsersCanStartJupyter.",
+            )
+        tracking: dict[str, Any] = {}
+        while tracking.get("succeeded") is None:
+            _expect(
+                clock() - began < self.wanted["timeout"],
+                f"not ready after {self.wanted['timeout']} s",
+                "See docker service ps of the server and docker service logs of the hub.",
+            )
+            await asyncio.sleep(0.5)
+            status, tracking = await self._get(f"{self.xnat}/xapi/event_tracking/{name}", self.researcher)
+            _expect(status == 200, f"status {status} for the event tracking", "See XNAT's log.")
+        _expect(
+            tracking["succeeded"] is True,
+            str(tracking.get("finalMessage")),
+            f"See docker service logs {self.wanted['deployment']}-hub: the hub names the reason.",
+        )
+        status, user = await self._get(f"{self.hub}/users/{self.user}", token=self.wanted["service_token"])
+        _expect(
+            status == 200 and user["servers"].get(name, {}).get("ready"),
+            f"the hub does not list {name} as ready",
+            "See docker service logs of the hub.",
+        )
+        url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/tokens?note=verify&expiresIn=600"
+        async with self.http.post(url, auth=self.researcher) as response:
+            _expect(response.status == 200, f"status {response.status} for a token", "See XNAT's and the hub's log.")
+            token = (await response.json(content_type=None))["token"]
+        return {"name": name, "url": user["servers"][name]["url"], "token": token, "seconds": clock() - began}
+
+    def _address(self, server: dict[str, Any]) -> str:
+        return str(self.wanted["hub_url"].rstrip("/") + server["url"])
+
+    async def _opens(self, server: dict[str, Any]) -> str:
+        """Open the link as a browser does: token in the URL, redirects and cookies followed."""
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with (
+            aiohttp.ClientSession(connector=self.http.connector, connector_owner=False, cookie_jar=jar) as browser,
+            browser.get(f"{self._address(server)}?token={server['token']}") as response,
+        ):
+            text = await response.text()
+            _expect(
+                response.status == 200 and "jupyter-config-data" in text,
+                f"status {response.status} at {response.url.path}",
+                "The image's JupyterHub must honour JUPYTERHUB_ALLOW_TOKEN_IN_URL: build it with the hub's version.",
+            )
+            return f"{response.url.path} with {len(text)} characters"
+
+    @asynccontextmanager
+    async def _kernel(self, server: dict[str, Any]) -> AsyncIterator[Callable[[str], Coroutine[Any, Any, str]]]:
+        """A Python kernel of the server: yields a function that runs code over the websocket and returns its output."""
+        address, headers = self._address(server), {"Authorization": f"token {server['token']}"}
+        async with self.http.post(f"{address}api/kernels", json={"name": "python3"}, headers=headers) as response:
+            _expect(response.status == 201, f"status {response.status} for a kernel", "See the server's log.")
+            kernel = (await response.json())["id"]
+        session = uuid.uuid4().hex
+        async with self.http.ws_connect(f"{address}api/kernels/{kernel}/channels", headers=headers) as socket:
+
+            async def run(code: str) -> str:
+                message = uuid.uuid4().hex
+                header = {
+                    "msg_id": message,
+                    "msg_type": "execute_request",
+                    "session": session,
+                    "username": "verify",
+                    "version": "5.3",
+                    "date": datetime.datetime.now(datetime.UTC).isoformat(),
+                }
+                await socket.send_json(
+                    {
+                        "header": header,
+                        "parent_header": {},
+                        "metadata": {},
+                        "channel": "shell",
+                        "buffers": [],
+                        "content": {"code": code, "silent": False, "store_history": False, "allow_stdin": False},
+                    }
+                )
+                output = ""
+                while True:
+                    answer = await socket.receive(timeout=60)
+                    if answer.type is not aiohttp.WSMsgType.TEXT:
+                        raise BrokenLinkError(
+                            "the kernel's websocket was closed", "See the proxy's and the server's log."
+                        )
+                    reply = json.loads(answer.data)
+                    if reply.get("parent_header", {}).get("msg_id") != message:
+                        continue
+                    if reply["msg_type"] == "stream":
+                        output += reply["content"]["text"]
+                    elif reply["msg_type"] == "error":
+                        seen = f"{reply['content']['ename']}: {reply['content']['evalue']}"
+                        raise BrokenLinkError(seen, "Run the same in a notebook of this user.")
+                    elif reply["msg_type"] == "status" and reply["content"]["execution_state"] == "idle":
+                        return output
+
+            yield run
+        async with self.http.delete(f"{address}api/kernels/{kernel}", headers=headers):
+            pass
+
+    async def _probe(self, server: dict[str, Any], mark: str) -> Any:
+        async with self._kernel(server) as run:
+            return json.loads(await run(KERNEL_PROBE.replace("MARK", repr(mark))))
+
+    async def _reads(self, server: dict[str, Any]) -> str:
+        probe = server["probe"]
+        _expect(
+            probe["modality"] is not None,
+            f"{probe['files']} files below /data, none of them DICOM",
+            "Compare site_storage with XNAT's path translation: the session's directory must exist on the node.",
+        )
+        return f"{probe['first']}: {probe['modality']} {probe['pixels'] or ''}, {probe['files']} files in all"
+
+    async def _cannot_write(self, server: dict[str, Any]) -> str:
+        refused = server["probe"]["refused"]
+        _expect(len(refused) == 2, f"written to, refused only {refused}", "Report this: the hub must never allow it.")
+        return "; ".join(refused)
+
+    async def _runs_as(self, server: dict[str, Any]) -> str:
+        seen, wanted = (f"{of['uid']}:{of['gid']}" for of in (server["probe"], self.wanted))
+        _expect(seen == wanted, f"{seen} instead of {wanted}", "Set site_uid and site_gid to XNAT's, run site.yml.")
+        return seen
+
+    async def _alias(self, server: dict[str, Any]) -> str:
+        status = server["probe"]["xnat"]
+        _expect(
+            status == 200,
+            f"status {status} from inside the notebook",
+            "Set XNAT's processingUrl to an address that notebooks reach; with a CA of your own set site_ca_bundle.",
+        )
+        return "logged in from inside the notebook"
+
+    async def _no_secret(self, server: dict[str, Any]) -> str:
+        services = await self._services(server["name"])
+        text = json.dumps([service.attrs for service in services])
+        leaks = [word for word in ("XNAT_PASS=", "JUPYTERHUB_API_TOKEN=", "XNAT_USER=") if word in text]
+        _expect(bool(services) and not leaks, f"{leaks or 'no service found'}", "Report this: it must never happen.")
+        return f"docker service inspect {services[0].name} shows none"
+
+    async def _restart_hub(self, server: dict[str, Any]) -> str:
+        hub_name = f"{self.wanted['deployment']}-hub"
+        hub = await asyncio.to_thread(self.docker.services.get, hub_name)
+        old = {task["ID"] for task in await asyncio.to_thread(hub.tasks, {"desired-state": "running"})}
+        rounds = 0
+        async with self._kernel(server) as run:
+            await asyncio.to_thread(hub.force_update)
+            deadline = asyncio.get_running_loop().time() + self.wanted["timeout"]
+            while True:
+                _expect(
+                    asyncio.get_running_loop().time() < deadline,
+                    "the hub did not come back",
+                    f"See docker service logs {hub_name}.",
+                )
+                _expect(
+                    (await run(f"print({rounds})")).strip() == str(rounds), "a wrong answer", "See the server's log."
+                )
+                rounds += 1
+                tasks = await asyncio.to_thread(hub.tasks, {"desired-state": "running"})
+                fresh = [task for task in tasks if task["ID"] not in old and task["Status"]["State"] == "running"]
+                if fresh:
+                    with suppress(aiohttp.ClientError, TimeoutError):
+                        url = f"{self.hub}/users/{self.user}"
+                        status, user = await self._get(url, token=self.wanted["service_token"])
+                        if status == 200 and user["servers"].get(server["name"], {}).get("ready"):
+                            break
+                await asyncio.sleep(0.2)
+        return f"{rounds} rounds over one open websocket meanwhile; the new hub lists the server"
+
+    async def _services(self, name: str) -> list[Any]:
+        labels = [
+            f"{LABEL}.{key}={value}"
+            for key, value in (("deployment", self.wanted["deployment"]), ("user", self.user), ("server", name))
+        ]
+        found = await asyncio.to_thread(self.docker.services.list, filters={"label": labels})
+        return list(found)
+
+    async def _stop(self, name: str) -> float:
+        """Stop a server as XNAT's page does (contract 2.5), and wait until hub and Swarm have none of it."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/server/{name}?eventTrackingId={name}-stop"
+        async with self.http.delete(url, auth=self.researcher) as response:
+            _expect(response.status == 200, f"status {response.status}", "See XNAT's log.")
+        while True:
+            status, user = await self._get(f"{self.hub}/users/{self.user}", token=self.wanted["service_token"])
+            if status == 200 and name not in user["servers"] and not await self._services(name):
+                self.servers.remove(name)
+                return clock() - began
+            _expect(clock() - began < 90, "still there after 90 s", "See docker service logs of the hub.")
+            await asyncio.sleep(0.3)
+
+    async def _stopped(self, server: dict[str, Any]) -> str:
+        return f"gone from hub and swarm after {await self._stop(server['name']):.1f} s"
+
+    async def _kept(self, server: dict[str, Any], mark: str) -> str:
+        _expect(
+            server["probe"]["before"] == mark,
+            "the file of the first server is not there",
+            "The workspaces row of site_storage must be the same directory on every node.",
+        )
+        return "the first server's file was there"
+
+
+def _expect(holds: Any, seen: str, advice: str) -> None:
+    if not holds:
+        raise BrokenLinkError(seen, advice)
+
+
+def _short(answer: object) -> str:
+    return " ".join(str(answer).split())[:200]
+
+
+def table(checks: Sequence[Check]) -> str:
+    """Return the checks as text, a line each: verdict, link, what was seen."""
+    width = max((len(check.link) for check in checks), default=0)
+    return "\n".join(f"{'ok    ' if check.ok else 'BROKEN'}  {check.link:{width}}  {check.seen}" for check in checks)
+
+
+def main() -> None:
+    """Read the input, run the chain, print the table as JSON."""
+    chain = Chain(json.load(sys.stdin))
+    ok = asyncio.run(chain.run())
+    checks = [asdict(check) for check in chain.checks]
+    print(json.dumps({"ok": ok, "table": table(chain.checks), "checks": checks}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Every role keeps the conventions that no linter knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+NAMES = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
+KEYWORDS = {
+    "name", "when", "register", "vars", "loop", "loop_control", "changed_when", "failed_when", "until", "retries", "delay", "tags",
+    "no_log", "notify", "listen", "check_mode", "diff", "environment", "args", "become", "become_user", "delegate_to", "delegate_facts",
+    "run_once", "block", "rescue", "always", "throttle", "timeout", "async", "poll", "any_errors_fatal", "module_defaults",
+}  # fmt: skip
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text()) if path.exists() else None
+
+
+def entry_points(role: str) -> dict[str, Any]:
+    specs = load(ROLES / role / "meta" / "argument_specs.yml")
+    assert specs, f"{role} has no argument specification"
+    found: dict[str, Any] = specs["argument_specs"]
+    return found
+
+
+def options(role: str) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for spec in entry_points(role).values():
+        merged.update(spec.get("options", {}))
+    return merged
+
+
+def nested(name: str, table: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, option in table.items():
+        yield f"{name}.{key}", option
+        yield from nested(f"{name}.{key}", option.get("options", {}))
+
+
+def tasks(role: str) -> Iterator[dict[str, Any]]:
+    def walk(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for task in items:
+            yield task
+            for part in ("block", "rescue", "always"):
+                yield from walk(task.get(part, []))
+
+    for folder in ("tasks", "handlers"):
+        for path in sorted((ROLES / role / folder).glob("**/*.yml")):
+            yield from walk(load(path) or [])
+
+
+def is_ours(role: str, name: str) -> bool:
+    return name.startswith((f"{role}_", f"__{role}_"))
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_every_option_is_typed_and_described(role: str) -> None:
+    for spec in entry_points(role).values():
+        assert spec["short_description"]
+    for name, option in nested(role, options(role)):
+        assert option.get("type") and option.get("description"), name
+        assert option["type"] != "list" or option.get("elements"), f"{name} does not say what its elements are"
+        assert not (option.get("required") and "default" in option), f"{name} is required and has a default"
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_defaults_are_those_of_the_specification(role: str) -> None:
+    defaults = load(ROLES / role / "defaults" / "main.yml") or {}
+    documented = {name: option.get("default") for name, option in options(role).items() if not option.get("required")}
+    assert defaults == documented
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_every_variable_carries_the_name_of_its_role(role: str) -> None:
+    names = set(options(role))
+    for folder in ("defaults", "vars"):
+        for path in (ROLES / role / folder).glob("**/*.yml"):
+            names |= set(load(path) or {})
+    for task in tasks(role):
+        names |= set(task.get("vars", {}))
+        names |= {key for key in task.get("ansible.builtin.set_fact", {}) if key != "cacheable"}
+        names |= {task["register"]} if "register" in task else set()
+        names |= {value for key, value in task.get("loop_control", {}).items() if key in ("loop_var", "index_var")}
+    assert [name for name in sorted(names) if not is_ours(role, name)] == []
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_modules_have_full_names(role: str) -> None:
+    for task in tasks(role):
+        modules = [key for key in task if key not in KEYWORDS]
+        assert all(module.count(".") >= 2 for module in modules), task.get("name")
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_a_role_knows_neither_the_inventory_nor_other_roles(role: str) -> None:
+    others = {name for other in NAMES if other != role for name in options(other)}
+    for path in sorted((ROLES / role).glob("**/*.yml")):
+        text = path.read_text()
+        assert not re.search(r"\bgroups\s*[.\[]", text), f"{path} names a group of the inventory"
+        words = set(re.findall(r"\w+", text))
+        assert words & others == set(), f"{path} reads variables of another role"
