@@ -119,6 +119,10 @@ class State:
         """End a session."""
         self._sessions.pop(session_id, None)
 
+    def session_count(self) -> int:
+        """How many sessions are kept, those that ran out since the last log-in included."""
+        return len(self._sessions)
+
     def issue_alias(self, person: Person) -> tuple[str, str]:
         """A new alias token: a UUID and a secret of 64 letters and digits, good for two days."""
         self._aliases = {k: a for k, a in self._aliases.items() if self.clock() - a.issued_at < ALIAS_SECONDS}

@@ -87,7 +87,7 @@ class XnatClient:
         Raises a XnatError when XNAT does not accept the log-in or gives no usable answer.
         """
         _check_name(username)
-        session = self._session(aiohttp.BasicAuth(username, password, encoding="utf-8"))
+        session = self._session(username, password)
         try:
             roles = await self._get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
             if not isinstance(roles, list):
@@ -110,10 +110,7 @@ class XnatClient:
         if not SERVER_NAME.fullmatch(server_name):
             raise NotPermittedError(f"the server name {server_name!r} is not one that XNAT gives")
         if self._service is None:
-            auth = aiohttp.BasicAuth(
-                self._settings.xnat_username, self._settings.secret("xnat_password"), encoding="utf-8"
-            )
-            self._service = self._session(auth)
+            self._service = self._session(self._settings.xnat_username, self._settings.secret("xnat_password"))
         path = f"/xapi/jupyterhub/users/{quote(username, safe='')}/server/{server_name}/user-options"
         answer = await self._get(self._service, "user-options", path)
         if not isinstance(answer, dict):
@@ -129,7 +126,7 @@ class XnatClient:
         if self._connector is not None:
             await self._connector.close()
 
-    def _session(self, auth: aiohttp.BasicAuth) -> aiohttp.ClientSession:
+    def _session(self, username: str, password: str) -> aiohttp.ClientSession:
         if self._connector is None:
             verify: bool | ssl.SSLContext = self._settings.xnat_verify
             if verify and self._settings.xnat_ca_file:
@@ -138,9 +135,8 @@ class XnatClient:
         return aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
-            auth=auth,
             cookie_jar=aiohttp.CookieJar(unsafe=True),
-            headers={"Accept": "application/json"},
+            headers={"Accept": "application/json", "Authorization": aiohttp.encode_basic_auth(username, password)},
             timeout=aiohttp.ClientTimeout(
                 total=self._settings.xnat_timeout, sock_connect=self._settings.xnat_connect_timeout
             ),

@@ -42,8 +42,8 @@ def image_plan(
          "args": {"BASE": "..."}}                      # build arguments, part of the hash
 
     files_dir: the project's `files/`. base: an image to build on, empty for a bootstrapped Debian. revision: any
-    number, raised to build everything anew, with new Debian packages. Raises ImageError when a lock file does not hold the
-    wanted JupyterHub or something from its list of requirements.
+    number, raised to build everything anew, with new Debian packages. Raises ImageError when a lock file does not hold
+    the wanted JupyterHub or something from its list of requirements.
     """
     files = Path(files_dir)
     lock = "dashboards.lock" if dashboards else "requirements.lock"

@@ -206,15 +206,19 @@ def _allowed_mount(entry: object, roots: Sequence[Root]) -> Mount:
     holding = [root for root in roots if is_below(source, root.path)]
     if not holding:
         raise MountError(f"{source} (for {target}) lies outside the directories that this site lets notebooks see")
-    root = max(holding, key=lambda candidate: len(candidate.path))
+    depth = max(len(root.path) for root in holding)
+    nearest = [root for root in holding if len(root.path) == depth]
+    fitting = [root for root in nearest if any(is_below(target, allowed) for allowed in root.targets)]
+    if not fitting:
+        allowed_targets = ", ".join(allowed for root in nearest for allowed in root.targets)
+        raise MountError(f"the target {target} (of {source}) lies outside {allowed_targets}")
+    root = min(fitting, key=lambda candidate: candidate.read_only)
     if source == root.path and root.targets == DATA_TARGETS:
         raise MountError(f"{source} (for {target}) is the whole of {root.name}: only directories below it are mounted")
-    if not read_only:
-        for other in roots:
-            if other.read_only and (other is root or is_below(other.path, source)):
-                raise MountError(f"{source} (for {target}) must be mounted read-only: {other.name} is read-only here")
-    if not any(is_below(target, allowed) for allowed in root.targets):
-        raise MountError(f"the target {target} (of {source}) lies outside {', '.join(root.targets)}")
+    deeper = [other for other in roots if len(other.path) > depth and is_below(other.path, source)]
+    for other in [root, *deeper]:
+        if other.read_only and not read_only:
+            raise MountError(f"{source} (for {target}) must be mounted read-only: {other.name} is read-only here")
     if target in DATA_TARGETS:
         raise MountError(f"the target {target} (of {source}) would hide every other mount: a directory below is meant")
     return Mount(source=source, target=target, read_only=read_only)

@@ -86,8 +86,9 @@ class Chain:
         self.user = wanted["username"]
         self.xnat = wanted["xnat_url"].rstrip("/")
         self.hub = wanted["hub_url"].rstrip("/") + wanted["base_url"] + "hub/api"
-        self.researcher = aiohttp.BasicAuth(self.user, wanted["password"], encoding="utf-8")
-        self.service = aiohttp.BasicAuth(wanted["service_username"], wanted["service_password"], encoding="utf-8")
+        self.researcher = _basic(self.user, wanted["password"])
+        self.service = _basic(wanted["service_username"], wanted["service_password"])
+        self.hub_token = {"Authorization": f"token {wanted['service_token']}"}
         self.servers: list[str] = []
         self.docker = docker.DockerClient(version="auto", timeout=30)
 
@@ -156,14 +157,14 @@ class Chain:
                 return False
         return True
 
-    async def _get(self, url: str, auth: aiohttp.BasicAuth | None = None, token: str = "") -> tuple[int, Any]:
-        headers = {"Accept": "application/json"} | ({"Authorization": f"token {token}"} if token else {})
-        async with self.http.get(url, auth=auth, headers=headers, allow_redirects=False) as response:
+    async def _get(self, url: str, credentials: dict[str, str] | None = None) -> tuple[int, Any]:
+        headers = {"Accept": "application/json"} | (credentials or {})
+        async with self.http.get(url, headers=headers, allow_redirects=False) as response:
             is_json = response.content_type == "application/json"
             return response.status, await response.json() if is_json else await response.text()
 
     async def _service_account(self) -> str:
-        async with self.http.get(f"{self.xnat}/data/JSESSION", auth=self.service, allow_redirects=False) as response:
+        async with self.http.get(f"{self.xnat}/data/JSESSION", headers=self.service, allow_redirects=False) as response:
             status, session = response.status, response.cookies.get("JSESSIONID")
         if session:  # XNAT keeps one more session for every call without a cookie (contract 1.6)
             cookie = {"Cookie": f"JSESSIONID={session.value}"}
@@ -192,7 +193,7 @@ class Chain:
         return f"JupyterHub {answer['version']} at {self.hub}"
 
     async def _hub_token(self) -> str:
-        status, answer = await self._get(f"{self.hub}/info", token=self.wanted["service_token"])
+        status, answer = await self._get(f"{self.hub}/info", self.hub_token)
         _expect(status == 200, f"status {status} at /info", "Run playbooks/hub.yml: the hub has another service token.")
         return f"{answer['authenticator']['class']}, {answer['spawner']['class']}"
 
@@ -248,7 +249,7 @@ class Chain:
         }
         url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/server/{name}"
         self.servers.append(name)
-        async with self.http.post(url, json=body, auth=self.researcher, allow_redirects=False) as response:
+        async with self.http.post(url, json=body, headers=self.researcher, allow_redirects=False) as response:
             text = await response.text()
             _expect(
                 response.status == 200,
@@ -270,14 +271,14 @@ class Chain:
             str(tracking.get("finalMessage")),
             f"See docker service logs {self.wanted['deployment']}-hub: the hub names the reason.",
         )
-        status, user = await self._get(f"{self.hub}/users/{self.user}", token=self.wanted["service_token"])
+        status, user = await self._get(f"{self.hub}/users/{self.user}", self.hub_token)
         _expect(
             status == 200 and user["servers"].get(name, {}).get("ready"),
             f"the hub does not list {name} as ready",
             "See docker service logs of the hub.",
         )
         url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/tokens?note=verify&expiresIn=600"
-        async with self.http.post(url, auth=self.researcher) as response:
+        async with self.http.post(url, headers=self.researcher) as response:
             _expect(response.status == 200, f"status {response.status} for a token", "See XNAT's and the hub's log.")
             token = (await response.json(content_type=None))["token"]
         return {"name": name, "url": user["servers"][name]["url"], "token": token, "seconds": clock() - began}
@@ -414,7 +415,7 @@ class Chain:
                 if fresh:
                     with suppress(aiohttp.ClientError, TimeoutError):
                         url = f"{self.hub}/users/{self.user}"
-                        status, user = await self._get(url, token=self.wanted["service_token"])
+                        status, user = await self._get(url, self.hub_token)
                         if status == 200 and user["servers"].get(server["name"], {}).get("ready"):
                             break
                 await asyncio.sleep(0.2)
@@ -433,10 +434,10 @@ class Chain:
         clock = asyncio.get_running_loop().time
         began = clock()
         url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/server/{name}?eventTrackingId={name}-stop"
-        async with self.http.delete(url, auth=self.researcher) as response:
+        async with self.http.delete(url, headers=self.researcher) as response:
             _expect(response.status == 200, f"status {response.status}", "See XNAT's log.")
         while True:
-            status, user = await self._get(f"{self.hub}/users/{self.user}", token=self.wanted["service_token"])
+            status, user = await self._get(f"{self.hub}/users/{self.user}", self.hub_token)
             if status == 200 and name not in user["servers"] and not await self._services(name):
                 self.servers.remove(name)
                 return clock() - began
@@ -453,6 +454,10 @@ class Chain:
             "The workspaces row of site_storage must be the same directory on every node.",
         )
         return "the first server's file was there"
+
+
+def _basic(username: str, password: str) -> dict[str, str]:
+    return {"Authorization": aiohttp.encode_basic_auth(username, password)}
 
 
 def _expect(holds: Any, seen: str, advice: str) -> None:

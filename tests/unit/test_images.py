@@ -1,0 +1,100 @@
+"""The plan of the images: equal input, equal names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from xnat_hub.images import ImageError, image_plan
+
+from tests.unit.conftest import ROOT
+
+VERSION = yaml.safe_load((ROOT / "roles/hub_images/defaults/main.yml").read_text())["hub_images_jupyterhub_version"]
+
+
+def plan(files: Path, **changes: Any) -> dict[str, dict[str, Any]]:
+    wanted: dict[str, Any] = {
+        "prefix": "x", "base": "", "revision": 1, "jupyterhub_version": VERSION, "hub_uid": 1000, "notebook_uid": 1500,
+        "notebook_gid": 1500, "dashboards": False,
+    }  # fmt: skip
+    return image_plan(str(files), **{**wanted, **changes})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    ignore = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(ROOT / "files", tmp_path / "files", ignore=ignore))
+
+
+def names(planned: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: spec["image"] for name, spec in planned.items()}
+
+
+def test_the_same_files_elsewhere_have_the_same_names(files: Path) -> None:
+    before = names(plan(ROOT / "files"))
+    (files / "xnat_hub/__pycache__").mkdir()
+    (files / "xnat_hub/__pycache__/x.pyc").write_bytes(b"x")
+    assert names(plan(files)) == before
+    assert all(re.fullmatch(r"x/[a-z-]+:[0-9a-f]{12}", name) for name in before.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "changed"),
+    [
+        ("xnat_hub/mounts.py", {"hub"}),
+        ("jupyterhub_config.py", {"hub"}),
+        ("hub/Dockerfile.runtime", {"runtime", "hub"}),
+        ("hub/package-lock.json", {"runtime", "hub"}),
+        ("hub/requirements.txt", {"runtime", "hub"}),
+        ("singleuser/requirements.lock", {"singleuser", "demo_xnat"}),
+        ("singleuser/dashboards.lock", set()),
+        ("demo_xnat/page.html", {"demo_xnat"}),
+    ],
+)
+def test_a_change_renames_what_holds_it_and_what_is_above(files: Path, path: str, changed: set[str]) -> None:
+    before = names(plan(files))
+    with (files / path).open("a") as file:
+        file.write("\n")
+    after = names(plan(files))
+    assert {name for name in after if after[name] != before[name]} == changed
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        ({"revision": 2}, {"base", "runtime", "hub", "singleuser", "demo_xnat"}),
+        ({"base": "debian:13"}, {"base", "runtime", "hub", "singleuser", "demo_xnat"}),
+        ({"notebook_uid": 7}, {"singleuser", "demo_xnat"}),
+        ({"hub_uid": 7}, {"runtime", "hub"}),
+        ({"dashboards": True}, {"singleuser", "demo_xnat"}),
+    ],
+)
+def test_a_setting_renames_what_depends_on_it(change: dict[str, Any], changed: set[str]) -> None:
+    before, after = names(plan(ROOT / "files")), names(plan(ROOT / "files", **change))
+    assert {name for name in after if after[name] != before[name]} == changed
+
+
+def test_a_context_has_its_dockerfile_and_every_file_once() -> None:
+    for name, spec in plan(ROOT / "files").items():
+        destinations = [pair["dest"] for pair in spec["files"]]
+        assert len(destinations) == len(set(destinations))
+        assert name == "base" or spec["dockerfile"] in destinations
+        assert all(Path(pair["src"]).is_file() for pair in spec["files"])
+
+
+def test_another_jupyterhub_than_the_lock_files_pin_is_refused() -> None:
+    with pytest.raises(
+        ImageError, match=r"pins JupyterHub 5\.\d+\.\d+, hub_images_jupyterhub_version says 5\.0\.0: run"
+    ):
+        plan(ROOT / "files", jupyterhub_version="5.0.0")
+
+
+def test_a_requirement_that_was_not_locked_is_refused(files: Path) -> None:
+    with (files / "singleuser/requirements.txt").open("a") as file:
+        file.write("Some_New.package>=1  # comment\n")
+    with pytest.raises(ImageError, match=r"asks for Some_New\.package, which requirements\.lock does not pin"):
+        plan(files)

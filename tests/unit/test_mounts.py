@@ -1,0 +1,228 @@
+"""The mount rules: the table, the policy, and what XNAT may have mounted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xnat_hub.mounts import (
+    Mount,
+    MountError,
+    allowed_mounts,
+    clean_path,
+    is_below,
+    mount_policy,
+    path_translation,
+    roots_from_policy,
+    storage_rows,
+)
+
+from tests.unit.conftest import ATLASES, SAMPLES, STORAGE
+
+ROOTS = roots_from_policy(mount_policy(STORAGE, ATLASES))
+
+
+def table(**rows: object) -> dict[str, Any]:
+    return {**STORAGE, **rows}
+
+
+def mount(source: object, target: object, read_only: object = True, type: object = "bind") -> dict[str, object]:
+    return {"source": source, "target": target, "read_only": read_only, "type": type}
+
+
+BAD_TABLES: list[tuple[object, str]] = [
+    (None, "site_storage must be a table of rows such as archive and workspaces"),
+    ({}, "site_storage must be a table of rows such as archive and workspaces"),
+    ({"archive": STORAGE["archive"]}, "site_storage has no row 'workspaces': XNAT's workspaces directory must be said"),
+    (table(extra="x"), "site_storage.extra must be a mapping with xnat_path, node_path and access"),
+    (
+        table(archive={**STORAGE["archive"], "access": "read_write"}),
+        "site_storage.archive.access must be read_only: notebooks never write to the archive",
+    ),
+    (
+        table(workspaces={**STORAGE["workspaces"], "access": "read_only"}),
+        "site_storage.workspaces.access must be read_write: it is where users keep their work",
+    ),
+    (
+        table(shared={**STORAGE["archive"], "access": "rw"}),
+        "site_storage.shared.access is 'rw': set it to read_only or read_write",
+    ),
+    (
+        table(archive={"xnat_path": "/a", "access": "read_only"}),
+        "site_storage.archive.node_path is missing: give an absolute path",
+    ),
+    (
+        table(archive={**STORAGE["archive"], "node_path": "srv"}),
+        "site_storage.archive.node_path 'srv' is not an absolute path",
+    ),
+    (
+        table(archive={**STORAGE["archive"], "node_path": "/"}),
+        "site_storage.archive.node_path must not be the root directory '/'",
+    ),
+    (
+        table(archive={**STORAGE["archive"], "node_path": "/srv/../etc"}),
+        "site_storage.archive.node_path '/srv/../etc' holds '..', which is never followed",
+    ),
+    (
+        table(shared={**STORAGE["archive"], "xnat_path": "/data/xnat/shared"}),
+        "site_storage.archive and site_storage.shared have one node_path /srv/xnat/archive",
+    ),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_TABLES)
+def test_a_bad_storage_table_is_refused_with_row_and_key(bad: object, message: str) -> None:
+    with pytest.raises(MountError, match=re.escape(message) + "$"):
+        storage_rows(bad)
+
+
+def test_the_policy_follows_from_the_table_and_the_allowed_compute_mounts() -> None:
+    assert mount_policy(STORAGE, ATLASES[:1]) == [
+        {"name": "archive", "path": "/srv/xnat/archive", "read_only": True, "targets": ["/data", "/workspace"]},
+        {"name": "workspaces", "path": "/srv/xnat/workspaces", "read_only": False, "targets": ["/data", "/workspace"]},
+        {
+            "name": "allowed compute-environment mount 1",
+            "path": "/srv/atlases",
+            "read_only": True,
+            "targets": ["/opt"],
+        },
+    ]
+
+
+@pytest.mark.parametrize("bad", ["/srv", 3, [{"source": "/a", "target": "/b"}], [{"access": "read_only"}], ["x"]])
+def test_bad_compute_mounts_are_refused(bad: object) -> None:
+    with pytest.raises(MountError):
+        mount_policy(STORAGE, bad)
+
+
+def test_path_translation_is_empty_where_paths_agree() -> None:
+    same = {**STORAGE["archive"], "node_path": "/data/xnat/archive/"}
+    assert path_translation(table(archive=same)) == {
+        "pathTranslationArchivePrefix": "",
+        "pathTranslationArchiveDockerPrefix": "",
+        "pathTranslationWorkspacePrefix": "/data/xnat/workspaces",
+        "pathTranslationWorkspaceDockerPrefix": "/srv/xnat/workspaces",
+    }
+
+
+def test_trailing_and_doubled_slashes_and_dots_are_normalised() -> None:
+    wanted = [mount("//srv/xnat//archive/./P1/arc001/S1/", "/data/projects/P1/experiments/S1/")]
+    assert allowed_mounts(wanted, ROOTS) == [
+        Mount("/srv/xnat/archive/P1/arc001/S1", "/data/projects/P1/experiments/S1", True)
+    ]
+
+
+def test_several_targets_of_one_source_are_all_kept() -> None:  # contract 6.5
+    source = "/srv/atlases/mni"
+    made = allowed_mounts([mount(source, "/opt/a"), mount(source, "/opt/b")], ROOTS)
+    assert [entry.target for entry in made] == ["/opt/a", "/opt/b"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (mount("/etc", "/data/etc"), "outside the directories"),
+        (mount("/var/run/docker.sock", "/data/docker.sock"), "outside the directories"),
+        (mount("/srv/xnat/archive2/P1", "/data/projects/P1"), "outside the directories"),
+        (mount("/srv/xnat/archive/../../../etc", "/data/etc"), "'..'"),
+        (mount("srv/xnat/archive/P1", "/data/x"), "not an absolute path"),
+        (mount(None, "/data/x"), "is missing"),
+        (mount("", "/data/x"), "is missing"),
+        (mount("/srv/xnat/archive/P1", None), "is missing"),
+        (mount("/srv/xnat/archive/P1\n", "/data/x"), "control character"),
+        (mount("/srv/xnat/archive", "/data/all"), "the whole of archive"),
+        (mount("/srv/xnat/workspaces/", "/workspace/jdoe", False), "the whole of workspaces"),
+        (mount("/srv/xnat/archive/P1", "/data/projects/P1", False), "must be mounted read-only"),
+        (mount("/srv/atlases", "/opt/atlases", False), "must be mounted read-only"),
+        (mount("/srv/xnat/archive/P1", "/usr/lib"), "lies outside /data, /workspace"),
+        (mount("/srv/xnat/archive/P1", "/data"), "would hide every other mount"),
+        (mount("/srv/atlases/a", "/data/x"), "lies outside /opt"),
+        (mount("/srv/xnat/archive/P1", "/data/x", None), "does not say whether"),
+        (mount("/srv/xnat/archive/P1", "/data/x", "true"), "does not say whether"),
+        (mount("/srv/xnat/archive/P1", "/data/x", True, "volume"), "only bind mounts"),  # contract 3.6
+        (mount("/srv/xnat/archive/P1", "/data/x", True, None), "only bind mounts"),
+        ("no mapping", "is not a mapping"),
+    ],
+)
+def test_what_the_policy_does_not_allow_is_refused_in_words(wanted: object, words: str) -> None:
+    with pytest.raises(MountError, match=re.escape(words)):
+        allowed_mounts([wanted], ROOTS)
+
+
+def test_two_mounts_on_one_target_are_refused() -> None:
+    wanted = [mount("/srv/xnat/archive/P1/a", "/data/x"), mount("/srv/xnat/archive/P2/a", "/data/x/")]
+    with pytest.raises(MountError, match="two mounts have one target /data/x"):
+        allowed_mounts(wanted, ROOTS)
+
+
+def test_a_writable_mount_above_a_read_only_root_is_refused() -> None:
+    nested = table(
+        archive={**STORAGE["archive"], "node_path": "/srv/all/xnat/archive"},
+        all={"xnat_path": "/all", "node_path": "/srv/all", "access": "read_write"},
+    )
+    roots = roots_from_policy(mount_policy(nested))
+    with pytest.raises(MountError, match="archive is read-only here"):
+        allowed_mounts([mount("/srv/all/xnat", "/data/x", False)], roots)
+    assert allowed_mounts([mount("/srv/all/other", "/data/x", False)], roots)
+    assert allowed_mounts([mount("/srv/all/xnat", "/data/x", True)], roots)
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
+def test_xnats_samples_are_judged_as_expected(sample: dict[str, Any]) -> None:
+    wanted = sample["response"]["body"]["task_template"]["container_spec"]["mounts"]
+    if sample["expect"].get("refuse"):
+        with pytest.raises(MountError):
+            allowed_mounts(wanted, ROOTS)
+        return
+    made = allowed_mounts(wanted, ROOTS)
+    assert len(made) == sample["expect"].get("mounts", len(wanted or []))
+    if "rw_targets" in sample["expect"]:
+        assert [entry.target for entry in made if not entry.read_only] == sample["expect"]["rw_targets"]
+
+
+PIECES = st.sampled_from(
+    ["", "/", "//", ".", "..", "srv", "xnat", "archive", "workspaces", "atlases", "P1", "data", "opt", "etc", "\0", "ä"]
+)
+PATHS = st.lists(PIECES, max_size=8).map("/".join) | st.none() | st.integers()
+MOUNTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "source": PATHS,
+        "target": PATHS,
+        "type": st.sampled_from(["bind", "bind", "volume", None]),
+        "read_only": st.sampled_from([True, False, None]),
+    },
+)
+
+
+@given(st.lists(MOUNTS | st.none() | st.text(max_size=3), max_size=4))
+def test_whatever_xnat_sends_what_is_mounted_is_inside_the_policy(wanted: list[object]) -> None:
+    try:
+        made = allowed_mounts(wanted, ROOTS)
+    except MountError:
+        return
+    assert len(made) == len(wanted)
+    assert len({entry.target for entry in made}) == len(made)
+    for entry in made:
+        assert ".." not in entry.source.split("/")
+        fitting = [
+            root
+            for root in ROOTS
+            if is_below(entry.source, root.path) and any(is_below(entry.target, target) for target in root.targets)
+        ]
+        assert fitting
+        assert entry.read_only or not all(root.read_only for root in fitting)
+
+
+@given(PATHS)
+def test_clean_paths_are_absolute_and_stay_as_they_are(value: object) -> None:
+    try:
+        path = clean_path(value, "x")
+    except MountError:
+        return
+    assert path.startswith("/")
+    assert path != "/"
+    assert clean_path(path, "x") == path
