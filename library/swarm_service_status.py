@@ -54,12 +54,12 @@ def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int) -
     """Return converged, hopeless and state for a service and its tasks, as Docker's API gives them."""
     wanted = service["Spec"]["Mode"].get("Replicated", {}).get("Replicas", 1)
     update = service.get("UpdateStatus") or {}
-    image = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
-    force = service["Spec"]["TaskTemplate"].get("ForceUpdate", 0)
+    template = service["Spec"]["TaskTemplate"]
     current = [
         task
         for task in tasks
-        if task["Spec"]["ContainerSpec"]["Image"] == image and task["Spec"].get("ForceUpdate", 0) == force
+        if task["Spec"]["ContainerSpec"] == template["ContainerSpec"]
+        and task["Spec"].get("ForceUpdate", 0) == template.get("ForceUpdate", 0)
     ]
     newest = max(current, key=lambda task: task["CreatedAt"], default=None)
     running = [task for task in current if task["DesiredState"] == "running" and task["Status"]["State"] == "running"]

@@ -129,7 +129,7 @@ class XnatClient:
     def _session(self, username: str, password: str) -> aiohttp.ClientSession:
         if self._connector is None:
             verify: bool | ssl.SSLContext = self._settings.xnat_verify
-            if verify and self._settings.xnat_ca_file:
+            if verify and self._settings.xnat_ca_file:  # all that is trusted, not a further one
                 verify = ssl.create_default_context(cafile=self._settings.xnat_ca_file)
             self._connector = aiohttp.TCPConnector(ssl=verify, limit=100)
         return aiohttp.ClientSession(

@@ -85,7 +85,7 @@ def image_plan(
         "singleuser",
         "singleuser",
         "Dockerfile",
-        [files / "singleuser" / lock],
+        [files / "singleuser" / lock, files / "singleuser/overrides.json"],
         {"BASE": plan["base"]["image"], "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid},
     )
     demo = sorted(path for path in (files / "demo_xnat").iterdir() if path.suffix in {".py", ".html", ".css", ".js"})

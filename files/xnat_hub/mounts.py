@@ -145,8 +145,8 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
 def path_translation(table: object) -> dict[str, str]:
     """Return XNAT's four path-translation preferences for a storage table (docs/xnat-contract.md, 3.2).
 
-    Where XNAT and the nodes agree on a path its pair is empty, which switches the translation off. XNAT replaces
-    every occurrence of the prefix anywhere in a path; a pair that could hit twice raises MountError.
+    Where XNAT and the nodes agree on a path its pair is empty, which switches the translation off. Raises MountError
+    for a table that does not hold.
     """
     rows = storage_rows(table)
     preferences: dict[str, str] = {}

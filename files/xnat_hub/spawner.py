@@ -74,6 +74,10 @@ class XnatSpawner(SwarmSpawner):
             await self._remove()
             await self._create(launch)
             await self._wait_until_running()
+        except UNREACHABLE as error:
+            await self._remove_quietly()
+            self.log.error("Docker failed at the start of %s: %s", self._log_name, error)
+            raise web.HTTPError(503, "Docker does not answer the hub as it should: tell your administrator.") from error
         except BaseException:
             # also when the hub's start_timeout cancels this: what was made goes before the error is told
             await asyncio.shield(self._remove_quietly())
@@ -125,8 +129,6 @@ class XnatSpawner(SwarmSpawner):
             )
         except APIError as error:
             raise web.HTTPError(500, f"Docker refuses the server: {error.explanation or error}") from error
-        except UNREACHABLE as error:
-            raise web.HTTPError(503, "Docker does not answer the hub: tell your administrator.") from error
         self.object_id = service["ID"]
 
     def _environment(self, launch: Launch) -> dict[str, str]:
