@@ -33,7 +33,7 @@ class XnatAuthenticator(Authenticator):
             return None
         except XnatError as error:
             self.log.warning("Log-in of %r not decided: %s", username, error)
-            raise web.HTTPError(error.status, f"{error}", reason="XNAT log-in") from error
+            raise web.HTTPError(error.status, f"{error}.") from error
         if not allowed:
             raise web.HTTPError(
                 403, "Your XNAT account may not use Jupyter: ask your XNAT administrator for the role Jupyter."

@@ -151,6 +151,9 @@ class XnatClient:
                         f"XNAT answered the {label} with {response.content_type or 'nothing'} instead of JSON"
                     )
                 return await response.json()
+        except aiohttp.ConnectionTimeoutError as error:
+            limit = self._settings.xnat_connect_timeout
+            raise UnavailableError(f"XNAT could not be reached for the {label} within {limit:g} s") from error
         except TimeoutError as error:
             raise UnavailableError(
                 f"XNAT did not answer the {label} within {self._settings.xnat_timeout:g} s"
@@ -189,7 +192,7 @@ def _check_status(label: str, response: aiohttp.ClientResponse) -> None:
     if 300 <= status < 400:
         if "setup" in response.headers.get("Location", "").lower():
             raise NotInitialisedError("XNAT is not set up yet")
-        raise PasswordExpiredError("the XNAT password has expired, or XNAT wants something done: log in to XNAT first")
+        raise PasswordExpiredError("XNAT wants something done first, for example a new password: log in to XNAT")
     if status >= 500:
         raise UnavailableError(f"XNAT failed at the {label} (status {status})")
     raise NotUnderstoodError(f"XNAT answered the {label} with status {status}")

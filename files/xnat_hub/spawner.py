@@ -13,7 +13,14 @@ from dockerspawner import SwarmSpawner
 from tornado import web
 from traitlets import default
 
-from xnat_hub.client import NotFoundError, XnatError, shared_client
+from xnat_hub.client import (
+    BadCredentialsError,
+    NotFoundError,
+    NotPermittedError,
+    PasswordExpiredError,
+    XnatError,
+    shared_client,
+)
 from xnat_hub.mounts import MountError
 from xnat_hub.options import Launch, OptionsError, parse_launch
 from xnat_hub.service import CA_FILE, CA_VARIABLES, labels, service_name, split_env, task_template
@@ -94,6 +101,8 @@ class XnatSpawner(SwarmSpawner):
             raise web.HTTPError(
                 403, "XNAT has nothing to start here: the data are no longer readable for you, or the launch is old."
             ) from error
+        except (BadCredentialsError, NotPermittedError, PasswordExpiredError) as error:
+            raise web.HTTPError(503, f"XNAT does not accept the hub's own account: {error}.") from error
         except XnatError as error:
             raise web.HTTPError(503, f"XNAT was asked what to start: {error}") from error
         except OptionsError as error:
