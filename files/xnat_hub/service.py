@@ -23,7 +23,7 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 PORT = 8888  # hard-wired in XNAT's dashboard commands (docs/xnat-contract.md, 4.2)
 SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|^XNAT_USER$", re.IGNORECASE)
 # Reads the server's secret variables and becomes the server: what `docker service inspect` shows has none of them.
-# Engines before 28 do not know NoNewPrivileges for services; setpriv, where the image has it, does the same.
+# Older engines (20.10) ignore NoNewPrivileges in a service; setpriv, where the image has it, does the same.
 ENTRYPOINT_SCRIPT = f"""set -a; . {ENV_FILE}; set +a
 command -v setpriv >/dev/null && exec setpriv --no-new-privs -- "$@"
 exec "$@\""""

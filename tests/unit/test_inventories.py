@@ -1,0 +1,52 @@
+"""Every shipped inventory says what the roles ask for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from xnat_hub.mounts import storage_rows
+
+from tests.unit.conftest import ROOT
+
+INVENTORIES = sorted(path for path in (ROOT / "inventory").iterdir() if path.is_dir())
+DEMO_ONLY = {"site_demo_xnat_port", "site_demo_password"}
+
+
+def variables(inventory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in sorted((inventory / "group_vars/all").glob("*.yml")):
+        found.update(yaml.safe_load(path.read_text()))
+    return found
+
+
+def asked_for() -> set[str]:
+    places = [*ROOT.glob("roles/*/defaults/main.yml"), *ROOT.glob("playbooks/*.yml")]
+    return {name for path in places for name in re.findall(r"\bsite_[a-z_]+", path.read_text())}
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES, ids=[path.name for path in INVENTORIES])
+def test_an_inventory_defines_every_site_variable(inventory: Path) -> None:
+    wanted = asked_for() if inventory.name == "demo" else asked_for() - DEMO_ONLY
+    assert wanted - set(variables(inventory)) == set()
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES, ids=[path.name for path in INVENTORIES])
+def test_an_inventorys_storage_table_holds(inventory: Path) -> None:
+    assert storage_rows(variables(inventory)["site_storage"])
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES, ids=[path.name for path in INVENTORIES])
+def test_the_variables_of_the_readme_are_those_of_the_inventory(inventory: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    told = set(re.findall(r"`(site_[a-z_]+)`", readme))
+    assert {name for name in variables(inventory) if name in asked_for()} - told <= {
+        "site_cookie_secret",
+        "site_proxy_token",
+        "site_service_token",
+        "site_xnat_password",
+        "site_demo_password",
+    }
