@@ -14,7 +14,12 @@ JUPYTERHUB := $(shell sed -n 's/^hub_images_jupyterhub_version: "\(.*\)"/\1/p' r
 BECOME := $(shell if [ "$$(id -u)" = 0 ]; then :; elif sudo -n true 2>/dev/null; then echo --become; else echo --become --ask-become-pass; fi)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help demo demo-down demo-verify test lint unit molecule bench lock clean
+# The machine's own trust store, so that pip works behind a proxy that inspects TLS.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
+endif
+
+.PHONY: help demo demo-down demo-verify test lint unit molecule lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
