@@ -62,6 +62,8 @@ c.JupyterHub.token_expires_in_max_seconds = settings.token_expires_in_max
 # How servers start.
 c.JupyterHub.spawner_class = "xnat_hub.spawner.XnatSpawner"
 c.JupyterHub.allow_named_servers = True
+c.JupyterHub.redirect_to_server = False  # to the list of servers: there is no default one to start
+c.JupyterHub.template_paths = [str(Path(__file__).resolve().parent / "templates")]
 c.Spawner.start_timeout = settings.start_timeout
 c.Spawner.http_timeout = settings.http_timeout
 c.Spawner.default_url = "/lab"

@@ -79,7 +79,7 @@ def image_plan(
 
     npm = [files / "hub" / name for name in ("npm.txt", "package.json", "package-lock.json")]
     add("runtime", "hub", "Dockerfile.runtime", [hub_lock, *npm], {"BASE": plan["base"]["image"], "HUB_UID": hub_uid})
-    code = [files / "jupyterhub_config.py", *sorted((files / "xnat_hub").glob("*.py"))]
+    code = [files / "jupyterhub_config.py", files / "templates/home.html", *sorted((files / "xnat_hub").glob("*.py"))]
     add("hub", "hub", "Dockerfile", code, {"RUNTIME": plan["runtime"]["image"]})
     add(
         "singleuser",
