@@ -132,26 +132,29 @@ def load(path: Path, kind: type[T]) -> T:
     except ValueError as error:
         raise SettingsError(f"{path} is not JSON.") from error
     try:
-        return typing.cast("T", _read(value, kind, "the file"))
+        return typing.cast("T", read(value, kind, "the file"))
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
 
 
-def _read(value: Any, kind: Any, where: str) -> Any:
-    """Check ``value`` against the annotation ``kind`` and return it as dataclass, tuple, dict or scalar."""
+def read(value: Any, kind: Any, where: str) -> Any:
+    """Check ``value`` against the annotation ``kind`` and return it as dataclass, tuple, dict or scalar.
+
+    Raises ``SettingsError``, whose text begins with ``where``.
+    """
     if dataclasses.is_dataclass(kind):
         return _read_table(value, kind, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return None if value is None else _read(value, arguments[0], where)
+        return None if value is None else read(value, arguments[0], where)
     if origin is tuple:
         if not isinstance(value, list):
             raise SettingsError(f"{where} must be a list.")
-        return tuple(_read(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value))
+        return tuple(read(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise SettingsError(f"{where} must be an object.")
-        return {key: _read(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
+        return {key: read(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise SettingsError(f"{where} must be of type {kind.__name__}.")
@@ -169,4 +172,4 @@ def _read_table(value: Any, kind: Any, where: str) -> Any:
         if name not in annotations:
             raise SettingsError(f"{where} has the unknown key {name}.")
     parent = "" if where == "the file" else f"{where}."
-    return kind(**{name: _read(value[name], hint, f"{parent}{name}") for name, hint in annotations.items()})
+    return kind(**{name: read(value[name], hint, f"{parent}{name}") for name, hint in annotations.items()})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import html
+import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,6 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from . import archive
+from .faults import Faults
 from .people import PEOPLE, Person
 from .plugin import Hub, HubError, Plugin, StartRequest, may_start
 from .settings import Secrets, Settings
@@ -30,6 +32,7 @@ SETTINGS = web.AppKey("settings", Settings)
 SECRETS = web.AppKey("secrets", Secrets)
 STATE = web.AppKey("state", State)
 PLUGIN = web.AppKey("plugin", Plugin)
+FAULTS = web.AppKey("faults", Faults)
 TASKS = web.AppKey("tasks", set[asyncio.Task[None]])
 PERSON = web.RequestKey("person", Person)
 SESSION_ID = web.RequestKey("session_id", str)
@@ -64,7 +67,8 @@ def not_found(text: str) -> XapiError:
 
 def make_app(settings: Settings, passwords: Secrets, state: State | None = None) -> web.Application:
     """The application; nothing is opened before it starts."""
-    app = web.Application(middlewares=[_answer_as_xnat])
+    app = web.Application(middlewares=[_fail_as_ordered, _answer_as_xnat])
+    app[FAULTS] = Faults()
     app[SETTINGS] = settings
     app[SECRETS] = passwords
     app[STATE] = state or State(passwords, settings.concurrent_max_sessions)
@@ -85,6 +89,26 @@ async def _plugin_context(app: web.Application) -> AsyncIterator[None]:
 
 
 # ---- every request ---------------------------------------------------------------------------------------------
+
+
+@web.middleware
+async def _fail_as_ordered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let the ordered fault happen, before any log-in; /demo/ and /healthz, no part of XNAT, are never affected."""
+    if request.path.startswith("/demo/") or request.path == "/healthz":
+        return await handler(request)
+    try:
+        user = (_basic_credentials(request) or (None,))[0]
+    except XapiError:
+        user = None
+    fault = request.app[FAULTS].take(request.method, request.path, user)
+    if fault is None:
+        return await handler(request)
+    LOG.warning("%s %s %s: a fault is ordered", user or "-", request.method, request.path)
+    await asyncio.sleep(fault.delay or 0)
+    if fault.status is None and not fault.ignore:
+        return await handler(request)
+    headers = {"Content-Type": fault.content_type or "text/plain"}
+    return web.Response(status=fault.status or 200, body=(fault.body or "").encode(), headers=headers)
 
 
 @web.middleware
@@ -561,6 +585,29 @@ async def get_experiment(request: web.Request) -> web.Response:
         },
     }
     return web.json_response({"items": [item]})
+
+
+# ---- faults on purpose; XNAT has nothing like it -------------------------------------------------------------------
+
+
+@routes.get("/demo/faults")
+async def get_faults(request: web.Request) -> web.Response:
+    """The faults that apply now, for admins."""
+    _require(_person(request).is_administrator())
+    return web.json_response(request.app[FAULTS].to_json())
+
+
+@routes.put("/demo/faults")
+async def set_faults(request: web.Request) -> web.Response:
+    """Replace the faults, for admins: a JSON list, 200 with the faults as they apply, 400 with a sentence."""
+    _require(_person(request).is_administrator())
+    try:
+        request.app[FAULTS].set(await request.json())
+    except json.JSONDecodeError as error:
+        raise XapiError(400, "The faults are not JSON.") from error
+    except ValueError as error:
+        raise XapiError(400, str(error)) from error
+    return web.json_response(request.app[FAULTS].to_json())
 
 
 # ---- the page ------------------------------------------------------------------------------------------------------
