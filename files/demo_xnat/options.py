@@ -1,18 +1,17 @@
 """User-options: what a hub must mount, set and limit for one server (docs/xnat-contract.md, 1.4, 3 and 4).
 
-Projects with shared sessions, stored searches and dashboards do not occur in the demo archive.
+Projects with shared sessions and stored searches do not occur in the demo archive.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 from . import archive
 from .people import Person
-from .settings import Environment, Hardware, Settings
+from .settings import Settings
 
 
 def translate(path: str, prefix: str, docker_prefix: str) -> str:
@@ -71,17 +70,12 @@ def make_workspace(workspace_path: str, person: Person) -> str:
 
 
 def task_template(
-    settings: Settings,
-    person: Person,
-    environment: Environment,
-    hardware: Hardware,
-    xsi_type: str,
-    item_id: str,
-    alias: tuple[str, str],
+    settings: Settings, person: Person, template: dict[str, Any], xsi_type: str, item_id: str, alias: tuple[str, str]
 ) -> dict[str, Any]:
-    """The ``task_template`` of docs/xnat-contract.md, 1.4.1: every field is present, null included.
+    """The ``task_template`` of docs/xnat-contract.md, 1.4.1: what the configuration gives, with item and person.
 
-    ``xsi_type`` is the general type. Makes the workspace; raises ``OSError`` if that is impossible.
+    ``template`` comes from ``Compute.task_template``; ``xsi_type`` is the general type. Makes the workspace; raises
+    ``OSError`` if that is impossible.
     """
     translation = settings.translation
     home = f"/workspace/{person.username}"
@@ -90,8 +84,8 @@ def task_template(
         translation.workspace_prefix,
         translation.workspace_docker_prefix,
     )
-    mounts = [dataclasses.asdict(mount) for mount in environment.mounts]
-    mounts.append({"target": home, "source": workspace, "type": "bind", "read_only": False})
+    container = template["container_spec"]
+    mounts = [*container["mounts"], {"target": home, "source": workspace, "type": "bind", "read_only": False}]
     for target, path in data_paths(settings.archive_path, xsi_type, item_id).items():
         source = translate(path, translation.archive_prefix, translation.archive_docker_prefix)
         mounts.append({"target": target, "source": source, "type": "bind", "read_only": True})
@@ -105,20 +99,4 @@ def task_template(
         "JUPYTERHUB_ROOT_DIR": home,
         "XDG_CONFIG_HOME": home,
     }
-    return {
-        "container_spec": {
-            "image": environment.image,
-            "command": environment.command,
-            "env": environment.environment_variables | variables,
-            "labels": {},
-            "mounts": mounts,
-        },
-        "resources": {
-            "cpu_limit": hardware.cpu_limit,
-            "cpu_reservation": hardware.cpu_reservation,
-            "mem_limit": hardware.mem_limit,
-            "mem_reservation": hardware.mem_reservation,
-            "generic_resources": dict(hardware.generic_resources),
-        },
-        "placement": {"constraints": list(hardware.constraints)},
-    }
+    return template | {"container_spec": container | {"env": container["env"] | variables, "mounts": mounts}}

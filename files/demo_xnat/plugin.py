@@ -1,7 +1,7 @@
 """What XNAT's JupyterHub plugin does towards the hub (docs/xnat-contract.md, 2): start, stop, tokens.
 
 The requests and their order are the plugin's. Unlike the plugin, which waits for ever, each call has a timeout.
-Left out, as nothing here needs them: culling of idle and old servers (2.6), shared data (3.1), dashboards (4.2).
+Left out, as nothing here needs them: culling of idle and old servers (2.6), shared data (3.1).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from . import archive, options
+from .compute import Compute
 from .people import JUPYTER, Person
 from .settings import Settings
 from .state import State
@@ -219,6 +220,7 @@ class Plugin:
         self.settings = settings
         self.state = state
         self.hub = hub
+        self.compute = Compute(settings)
 
     async def start(self, person: Person, request: StartRequest) -> None:
         """The start sequence of docs/xnat-contract.md, 2.4, for a request without problems."""
@@ -249,15 +251,24 @@ class Plugin:
                 f"Failed to launch {request.application()}. "
                 f"Permission denied to read {xsi_type} {item} in project {project}"
             )
+        ids = request.computeEnvironmentConfigId, request.hardwareConfigId, request.dashboardConfigId
+        if self.compute.may_start(*ids, self._place(person, request)):
+            return
         if request.dashboardConfigId is not None:
             raise StartFailedError("Failed to start dashboard. The dashboard is not available to the user.")
-        environments = {environment.id for environment in self.settings.environments}
-        hardware = {item.id for item in self.settings.hardware}
-        if request.computeEnvironmentConfigId not in environments or request.hardwareConfigId not in hardware:
-            raise StartFailedError(
-                "Failed to launch Jupyter notebook server. "
-                "The compute environment or hardware configuration is not available to the user."
-            )
+        raise StartFailedError(
+            "Failed to launch Jupyter notebook server. "
+            "The compute environment or hardware configuration is not available to the user."
+        )
+
+    def _place(self, person: Person, request: StartRequest) -> dict[str, Any]:
+        """Where something is started, as the scopes of the configuration see it."""
+        return {
+            "Site": "XNAT",
+            "Project": request.projectId,
+            "User": person.username,
+            "DataType": request.xsiType,
+        }
 
     async def _check_hub(self) -> None:
         try:
@@ -325,15 +336,18 @@ class Plugin:
         project, item, xsi_type = request.projectId or "", request.itemId or "", request.xsiType or ""
         if not self.state.can_read(person, project, item, xsi_type):
             return
-        environment = next(e for e in self.settings.environments if e.id == request.computeEnvironmentConfigId)
-        hardware = next(h for h in self.settings.hardware if h.id == request.hardwareConfigId)
         general_type = archive.generalised(xsi_type)
+        configured = self.compute.task_template(
+            request.computeEnvironmentConfigId or 0,
+            request.hardwareConfigId or 0,
+            request.dashboardConfigId,
+            self._place(person, request),
+        )
         template = await asyncio.to_thread(
             options.task_template,
             self.settings,
             person,
-            environment,
-            hardware,
+            configured,
             general_type,
             item,
             self.state.issue_alias(person),

@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from . import archive
+from .compute import KINDS, SCOPES, ComputeError
 from .faults import Faults
 from .people import PEOPLE, Person
 from .plugin import Hub, HubError, Plugin, StartRequest, may_start
@@ -125,6 +126,8 @@ async def _answer_as_xnat(request: web.Request, handler: Handler) -> web.StreamR
         response = await handler(request)
     except XapiError as error:
         response = _unauthorized(request) if error.status == 401 else _text(error.status, error.text)
+    except ComputeError as error:
+        response = _text(500, f"There was an error in the request : {error}")
     except HubError as error:
         LOG.error("%s %s: %s", request.method, path, error)
         response = _text(500, "There was an error in the request : JupyterHub did not answer as expected")
@@ -353,20 +356,111 @@ async def get_site_config(request: web.Request) -> web.Response:
     return web.Response(text=values[name], content_type="application/json")
 
 
-@routes.get("/xapi/compute/environments/available")
-async def get_environments(request: web.Request) -> web.Response:
-    """The compute environments on offer, each with all hardware (5.4)."""
-    settings = request.app[SETTINGS]
-    hardware = [{"id": item.id, "hardware": {"name": item.name}} for item in settings.hardware]
-    return web.json_response([
-        {
-            "id": item.id,
-            "configTypes": ["JUPYTERHUB"],
-            "computeEnvironment": {"name": item.name, "image": item.image, "command": item.command},
-            "hardwareOptions": {"allowAllHardware": True, "hardwareConfigs": hardware},
-        }
-        for item in settings.environments
-    ])  # fmt: skip
+# ---- what can be started (docs/xnat-contract.md, 4.2 and 5.4) ------------------------------------------------------
+
+_CONFIGS = f"/xapi/{{path:{'|'.join(KINDS)}}}"
+_FRAMEWORKS = "/xapi/jupyterhub/dashboards/frameworks"
+
+
+async def _json(request: web.Request) -> Any:
+    if request.content_type != "application/json":
+        raise XapiError(415)
+    try:
+        return await request.json()
+    except ValueError as error:
+        raise bad_argument("Could not read the JSON document.") from error
+
+
+@routes.get("/xapi/{path:compute/environments|jupyterhub/dashboards/configs}/available")
+async def get_available(request: web.Request) -> web.Response:
+    """What is on offer in the place that the query names, for everybody: environments with their hardware, or
+    dashboards. What has a scope that the query lacks is left out.
+    """
+    where = {name: request.query[code] for name, code in SCOPES.items() if code in request.query}
+    rows = request.app[PLUGIN].compute.all(request.match_info["path"], where)
+    return web.json_response(_of_type(request, rows))
+
+
+def _of_type(request: web.Request, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kind = request.query.get("type")
+    return [row for row in rows if kind is None or "configTypes" not in row or kind in row["configTypes"]]
+
+
+@routes.get(_CONFIGS)
+async def get_configs(request: web.Request) -> web.Response:
+    """All rows of one kind; ``?type=JUPYTERHUB`` chooses environments."""
+    path = _may_read_configs(request)
+    return web.json_response(_of_type(request, request.app[PLUGIN].compute.all(path)))
+
+
+@routes.get(_CONFIGS + r"/{id:\d+}")
+async def get_config(request: web.Request) -> web.Response:
+    """One row."""
+    return _config(request.app[PLUGIN].compute.get(_may_read_configs(request), int(request.match_info["id"])))
+
+
+def _may_read_configs(request: web.Request) -> str:
+    path = request.match_info["path"]
+    _require(KINDS[path].public or _person(request).is_administrator())
+    return path
+
+
+def _config(row: dict[str, Any] | None, status: int = 200) -> web.Response:
+    if row is None:
+        raise not_found("No such configuration.")
+    return web.json_response(row, status=status)
+
+
+@routes.post(_CONFIGS)
+async def create_config(request: web.Request) -> web.Response:
+    """Create: 201 with the row and its new id; 500 with all problems."""
+    _require(_person(request).is_administrator())
+    return _config(request.app[PLUGIN].compute.put(request.match_info["path"], await _json(request)), 201)
+
+
+@routes.put(_CONFIGS + r"/{id:\d+}")
+async def update_config(request: web.Request) -> web.Response:
+    """Replace as a whole; the body must name the same id."""
+    _require(_person(request).is_administrator())
+    number = int(request.match_info["id"])
+    return _config(request.app[PLUGIN].compute.put(request.match_info["path"], await _json(request), number))
+
+
+@routes.delete(_CONFIGS + r"/{id:\d+}")
+async def delete_config(request: web.Request) -> web.Response:
+    """Delete: 204."""
+    _require(_person(request).is_administrator())
+    if not request.app[PLUGIN].compute.delete(request.match_info["path"], int(request.match_info["id"])):
+        raise not_found("No such configuration.")
+    return web.Response(status=204)
+
+
+@routes.get(_FRAMEWORKS)
+async def get_frameworks(request: web.Request) -> web.Response:
+    """All dashboard frameworks, for everybody."""
+    return web.json_response(list(request.app[PLUGIN].compute.frameworks.rows.values()))
+
+
+@routes.get(_FRAMEWORKS + "/{name}")
+async def get_framework(request: web.Request) -> web.Response:
+    """One framework by its name."""
+    return _config(request.app[PLUGIN].compute.framework(request.match_info["name"]))
+
+
+@routes.post(_FRAMEWORKS)
+@routes.put(_FRAMEWORKS + "/{name}")
+async def put_framework(request: web.Request) -> web.Response:
+    """Create, or replace: 200 both times. A PUT goes by the id in the body, whatever the path names."""
+    _require(_person(request).is_administrator())
+    return _config(request.app[PLUGIN].compute.put_framework(await _json(request), request.method == "POST"))
+
+
+@routes.delete(_FRAMEWORKS + "/{name}")
+async def delete_framework(request: web.Request) -> web.Response:
+    """Delete: 200, also for an unknown name."""
+    _require(_person(request).is_administrator())
+    request.app[PLUGIN].compute.delete_framework(request.match_info["name"])
+    return web.Response()
 
 
 # ---- the JupyterHub plugin (docs/xnat-contract.md, 1.4 and 2) ------------------------------------------------------
@@ -437,10 +531,8 @@ async def start_server(request: web.Request) -> web.Response:
     """Check the body, then start in the background; 200 with an empty body at once (2.4)."""
     person = _person(request)
     _require(person.may_act_for(request.match_info["username"]))
-    if request.content_type != "application/json":
-        raise XapiError(415)
     try:
-        order = StartRequest.from_json(await request.json())
+        order = StartRequest.from_json(await _json(request))
     except ValueError as error:
         raise bad_argument("Could not read the JSON document.") from error
     if "servername" in request.match_info and request.match_info["servername"] != order.servername:

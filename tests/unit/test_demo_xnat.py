@@ -351,6 +351,17 @@ def test_an_admin_with_the_switch_on_still_cannot_start_for_somebody_else(tmp_pa
     run(make_settings(tmp_path, all_users=True), check)
 
 
+async def outcome(client: Client, login: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Start, and return the event tracking as soon as the start has failed; no hub runs, so each one fails."""
+    await answer(client, login, "POST", f"/xapi/jupyterhub/users/{login}/server/{SERVER}", json=body)
+    for _ in range(250):
+        tracking: dict[str, Any] = json.loads((await answer(client, login, "GET", f"/xapi/event_tracking/{SERVER}"))[2])
+        if tracking["succeeded"] is not None:
+            return tracking
+        await asyncio.sleep(0.02)
+    raise AssertionError("the start neither ended nor failed within 5 s")
+
+
 FAILURES: list[tuple[str, str, dict[str, Any], str]] = [
     ("the hub is away", "jdoe", {},
      "Failed to connect to JupyterHub. Please ensure the following:\n(1) JupyterHub is running \n"
@@ -374,13 +385,7 @@ def test_a_start_that_fails_ends_with_the_plugin_s_sentence_for_its_owner_only(
     tmp_path: Path, login: str, changes: dict[str, Any], message: str
 ) -> None:
     async def check(client: Client) -> None:
-        path = f"/xapi/jupyterhub/users/{login}/server/{SERVER}"
-        await answer(client, login, "POST", path, json=start_body(login, **changes))
-        for _ in range(100):
-            tracking = json.loads((await answer(client, login, "GET", f"/xapi/event_tracking/{SERVER}"))[2])
-            if tracking["succeeded"] is not None:
-                break
-            await asyncio.sleep(0.02)
+        tracking = await outcome(client, login, start_body(login, **changes))
         assert (tracking["key"], tracking["succeeded"], tracking["finalMessage"]) == (SERVER, False, message)
         entries = json.loads(tracking["payload"])["entryList"]
         assert [entry["status"] for entry in entries] == ["InProgress", "Failed"]
