@@ -1,5 +1,6 @@
 """JupyterHub's configuration: values, read from the settings file that the role `jupyterhub` writes."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from xnat_hub.settings import load
 
+HERE = str(Path(__file__).resolve().parent)
 settings = load()
 c = get_config()  # noqa: F821  (JupyterHub defines it)
 
@@ -27,7 +29,16 @@ c.JupyterHub.shutdown_on_logout = False
 # Who may do what (docs/xnat-contract.md, 2.2, 2.6, 2.8).
 c.JupyterHub.authenticator_class = "xnat_hub.authenticator.XnatAuthenticator"
 c.Authenticator.allow_all = True  # XnatAuthenticator.authenticate has asked XNAT
-c.JupyterHub.services = [{"name": "xnat", "api_token": settings.secret("service_token")}]
+c.Authenticator.auth_refresh_age = settings.auth_refresh_age
+c.JupyterHub.services = [
+    {"name": "xnat", "api_token": settings.secret("service_token")},
+    {
+        "name": "keeper",
+        "command": [sys.executable, "-m", "xnat_hub.keeper"],
+        "cwd": HERE,
+        "environment": {name: value for name, value in os.environ.items() if name.startswith("XNAT_HUB_")},
+    },
+]
 c.JupyterHub.load_roles = [
     {
         "name": "xnat",
@@ -43,6 +54,7 @@ c.JupyterHub.load_roles = [
             "tokens",
         ],
     },
+    {"name": "keeper", "services": ["keeper"], "scopes": ["list:users", "read:servers", "delete:servers"]},
     {
         # Without the scope `servers`: only XNAT starts servers, so that nobody can forge a launch.
         "name": "user",
@@ -63,7 +75,7 @@ c.JupyterHub.token_expires_in_max_seconds = settings.token_expires_in_max
 c.JupyterHub.spawner_class = "xnat_hub.spawner.XnatSpawner"
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.redirect_to_server = False  # to the list of servers: there is no default one to start
-c.JupyterHub.template_paths = [str(Path(__file__).resolve().parent / "templates")]
+c.JupyterHub.template_paths = [f"{HERE}/templates"]
 c.Spawner.start_timeout = settings.start_timeout
 c.Spawner.http_timeout = settings.http_timeout
 c.Spawner.default_url = "/lab"

@@ -36,11 +36,12 @@ EXAMPLES = r"""
     msg: "{{ site_storage | xnat_mount_policy(atlases) }}"
   vars:
     atlases: [{source: /srv/atlases, target: /opt/atlases, access: read_only}]
-# [{"name": "archive", "path": "/data/xnat/archive", "read_only": true, "targets": ["/data", "/workspace"]}, ...]
+# [{"name": "archive", "path": "/data/xnat/archive", "read_only": true, "targets": ["/data", "/workspace"],
+#   "per_user": false}, ...]
 """
 RETURN = r"""
 _value:
-  description: The roots, each with C(name), C(path), C(read_only) and C(targets).
+  description: The roots, each with C(name), C(path), C(read_only), C(targets) and C(per_user).
   type: list
   elements: dict
 """

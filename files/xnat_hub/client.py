@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +21,7 @@ from yarl import URL
 
 from xnat_hub.options import SERVER_NAME
 from xnat_hub.settings import Settings, load
+from xnat_hub.throttle import FailedLogins
 
 log = logging.getLogger("xnat_hub.client")
 
@@ -37,6 +41,12 @@ class BadCredentialsError(XnatError):
     status = 401
 
 
+class TooManyFailuresError(XnatError):
+    """XNAT is not asked: it refused this account so often that it would soon lock it (1.6)."""
+
+    status = 429
+
+
 class NotPermittedError(XnatError):
     """XNAT answered 403: the account may not make this call."""
 
@@ -45,6 +55,12 @@ class NotPermittedError(XnatError):
 
 class PasswordExpiredError(XnatError):
     """XNAT redirected to a page: the local password has expired or the account is inactive (1.2)."""
+
+    status = 403
+
+
+class AliasRefusedError(XnatError):
+    """XNAT no longer accepts a launch's alias token: the account is disabled, expired or gone, or the token is."""
 
     status = 403
 
@@ -79,7 +95,13 @@ class XnatClient:
         self._base = settings.xnat_url.rstrip("/")
         self._connector: aiohttp.TCPConnector | None = None
         self._service: aiohttp.ClientSession | None = None
+        self._service_opening = asyncio.Lock()
+        self._service_end: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
+        limit, window = settings.failed_logins, settings.failed_logins_window
+        # Apart, so that nobody can use up the service account's tries at the log-in form.
+        self._failed_people = FailedLogins(limit, window)
+        self._failed_service = FailedLogins(limit, window)
 
     async def may_start_jupyter(self, username: str, password: str) -> bool:
         """Check a log-in by calls A and B: whether this person, so authenticated, may use Jupyter (1.2, 1.3).
@@ -87,9 +109,36 @@ class XnatClient:
         Raises a XnatError when XNAT does not accept the log-in or gives no usable answer.
         """
         _check_name(username)
-        session = self._session(username, password)
+        with _counted(self._failed_people, username):
+            return await self._has_right(username, username, password)
+
+    async def still_allowed(self, username: str, server_names: Iterable[str]) -> bool:
+        """Ask again, by the alias token of a running server's launch, whether its user may use Jupyter.
+
+        XNAT still gives the launch to the hub (1.4), the account still exists and is enabled, and it has the right,
+        which a dashboard does not need (1.3). False if no server's launch says so. Raises a XnatError when XNAT gives
+        no usable answer.
+        """
+        for name in server_names:
+            try:
+                container = (await self.user_options(username, name))["task_template"]["container_spec"]
+                alias, secret = container["env"]["XNAT_USER"], container["env"]["XNAT_PASS"]
+                right = await self._has_right(username, str(alias), str(secret))
+            except (NotFoundError, AliasRefusedError, KeyError, TypeError):
+                continue
+            if right or container.get("command"):
+                return True
+        return False
+
+    async def _has_right(self, username: str, login: str, password: str) -> bool:
+        session = self._session(login, password)
         try:
-            roles = await self._get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
+            try:
+                roles = await self._get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
+            except (BadCredentialsError, PasswordExpiredError, NotPermittedError) as error:
+                if login != username:
+                    raise AliasRefusedError(str(error)) from error
+                raise
             if not isinstance(roles, list):
                 raise NotUnderstoodError("XNAT's list of roles is no list")
             if USER_ROLE in roles:
@@ -105,22 +154,46 @@ class XnatClient:
             task.add_done_callback(self._background.discard)
 
     async def user_options(self, username: str, server_name: str) -> dict[str, Any]:
-        """Return the JSON of call C for a named server (1.4), asked with the service account's one session."""
+        """Return the JSON of call C (1.4), of C0 for the server without a name, asked with the service account.
+
+        Raises a XnatError; NotFoundError when XNAT has no launch of that name which the user may still read.
+        """
         _check_name(username)
-        if not SERVER_NAME.fullmatch(server_name):
+        if server_name and not SERVER_NAME.fullmatch(server_name):
             raise NotPermittedError(f"the server name {server_name!r} is not one that XNAT gives")
-        if self._service is None:
-            self._service = self._session(self._settings.xnat_username, self._settings.secret("xnat_password"))
-        path = f"/xapi/jupyterhub/users/{quote(username, safe='')}/server/{server_name}/user-options"
-        answer = await self._get(self._service, "user-options", path)
+        server = f"/{server_name}" if server_name else ""
+        path = f"/xapi/jupyterhub/users/{quote(username, safe='')}/server{server}/user-options"
+        with _counted(self._failed_service, self._settings.xnat_username):
+            async with self._service_session() as session:
+                answer = await self._get(session, "user-options", path)
         if not isinstance(answer, dict):
             raise NotUnderstoodError("XNAT's user-options are no object")
         return answer
 
+    @asynccontextmanager
+    async def _service_session(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Give the service account's one session. Until XNAT has opened it, calls go one after the other (1.6)."""
+        if self._service is None:
+            self._service = self._session(self._settings.xnat_username, self._settings.secret("xnat_password"))
+            self._service_end = asyncio.create_task(self._log_out_at_end(self._service))
+        if _is_open(self._service):
+            yield self._service
+            return
+        async with self._service_opening:
+            yield self._service
+
+    async def _log_out_at_end(self, session: aiohttp.ClientSession) -> None:
+        """Wait for the end, which is a cancellation: JupyterHub cancels all tasks when it stops, and waits for them."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._log_out(session)
+
     async def close(self) -> None:
         """Log the service account out and close all connections."""
-        if self._service is not None:
-            await self._log_out(self._service)
+        if self._service_end is not None:
+            self._service_end.cancel()
+            await asyncio.wait([self._service_end])
         if self._background:
             await asyncio.wait(self._background)
         if self._connector is not None:
@@ -128,10 +201,7 @@ class XnatClient:
 
     def _session(self, username: str, password: str) -> aiohttp.ClientSession:
         if self._connector is None:
-            verify: bool | ssl.SSLContext = self._settings.xnat_verify
-            if verify and self._settings.xnat_ca_file:  # all that is trusted, not a further one
-                verify = ssl.create_default_context(cafile=self._settings.xnat_ca_file)
-            self._connector = aiohttp.TCPConnector(ssl=verify, limit=100)
+            self._connector = aiohttp.TCPConnector(ssl=_tls(self._settings), limit=100)
         return aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
@@ -165,13 +235,47 @@ class XnatClient:
 
     async def _log_out(self, session: aiohttp.ClientSession) -> None:
         try:
-            if any(cookie.key == "JSESSIONID" for cookie in session.cookie_jar):
+            if _is_open(session):
                 async with session.delete(self._base + "/data/JSESSION", allow_redirects=False):
                     pass
         except (aiohttp.ClientError, TimeoutError) as error:
             log.debug("XNAT's session was not ended (%s); it ends by itself", type(error).__name__)
         finally:
             await session.close()
+
+
+def _is_open(session: aiohttp.ClientSession) -> bool:
+    return any(cookie.key == "JSESSIONID" for cookie in session.cookie_jar)
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    # A bundle of the site is all that is trusted, not something further.
+    context = ssl.create_default_context(cafile=settings.xnat_ca_file)
+    if not settings.xnat_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.xnat_client_certificate_file:
+        context.load_cert_chain(settings.xnat_client_certificate_file)
+    return context
+
+
+@contextmanager
+def _counted(failed: FailedLogins, name: str) -> Iterator[None]:
+    """Let XNAT be asked with an account's password unless it was refused too often; count how it goes."""
+    if wait := failed.wait(name):
+        minutes = math.ceil(wait / 60)
+        raise TooManyFailuresError(
+            f"XNAT refused {name} too often, and further tries would lock the account: try again in {minutes} min"
+        )
+    begun = failed.begin(name)
+    try:
+        yield
+    except BadCredentialsError:
+        raise
+    except BaseException:
+        failed.forget(name, begun)
+        raise
+    failed.succeeded(name)
 
 
 def _check_name(username: str) -> None:

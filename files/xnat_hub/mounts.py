@@ -34,13 +34,15 @@ class Root:
     """A directory of the nodes below which containers may be given data.
 
     name: the row it comes from. path: the directory on every node. read_only: whether mounts below it must be.
-    targets: the directories of a container below which such a mount may appear.
+    targets: the directories of a container below which such a mount may appear. per_user: whether a server may have
+    only its own user's directory of it, `users/<username>` (docs/xnat-contract.md, 3).
     """
 
     name: str
     path: str
     read_only: bool
     targets: tuple[str, ...] = DATA_TARGETS
+    per_user: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
 
     table: the storage table. compute_mounts: what compute environments may mount beside XNAT's data, a list of
     {"source": "/srv/atlases", "target": "/opt/atlases", "access": "read_only"}; sources and targets are prefixes.
-    Returns [{"name", "path", "read_only", "targets"}, ...]. Raises MountError.
+    Returns [{"name", "path", "read_only", "targets", "per_user"}, ...]. Raises MountError.
     """
     roots = [
         {
@@ -122,6 +124,7 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
             "path": row["node_path"],
             "read_only": row["access"] == "read_only",
             "targets": list(DATA_TARGETS),
+            "per_user": name == "workspaces",
         }
         for name, row in storage_rows(table).items()
     ]
@@ -137,6 +140,7 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
                 "path": clean_path(entry.get("source"), f"the source of {where}"),
                 "read_only": entry["access"] == "read_only",
                 "targets": [clean_path(entry.get("target"), f"the target of {where}")],
+                "per_user": False,
             }
         )
     return roots
@@ -166,18 +170,20 @@ def roots_from_policy(policy: Sequence[Mapping[str, Any]]) -> tuple[Root, ...]:
             path=clean_path(entry["path"], "a root of the mount policy"),
             read_only=entry["read_only"] is not False,
             targets=tuple(clean_path(target, "a target of the mount policy") for target in entry["targets"]),
+            per_user=entry["per_user"] is not False,
         )
         for entry in policy
     )
 
 
-def allowed_mounts(requested: object, roots: Sequence[Root]) -> list[Mount]:
+def allowed_mounts(requested: object, roots: Sequence[Root], username: str) -> list[Mount]:
     """Judge the `mounts` list of XNAT's user-options (docs/xnat-contract.md, 1.4) by the policy.
 
-    requested: [{"source", "target", "type", "read_only"}, ...], None for none. Returns the mounts in their order,
-    several of one source included. Raises MountError with the sentence for the first that is refused: a missing,
-    relative or `..` path, a type other than bind (contract 3.6), a source outside the roots or a root itself, a
-    writable mount of or above read-only data, a target outside what its root allows, two mounts on one target.
+    requested: [{"source", "target", "type", "read_only"}, ...], None for none. username: whose server it is. Returns
+    the mounts in their order, several of one source included. Raises MountError with the sentence for the first that
+    is refused: a missing, relative or `..` path, a type other than bind (contract 3.6), a source outside the roots, a
+    root itself or another user's workspace, a writable mount of or above read-only data, a target outside what its
+    root allows, two mounts on one target.
     """
     if requested is None:
         return []
@@ -185,7 +191,7 @@ def allowed_mounts(requested: object, roots: Sequence[Root]) -> list[Mount]:
         raise MountError("XNAT's mounts are not a list")
     mounts: list[Mount] = []
     for entry in requested:
-        mount = _allowed_mount(entry, roots)
+        mount = _allowed_mount(entry, roots, username)
         for other in mounts:
             if other.target == mount.target:
                 raise MountError(f"two mounts have one target {mount.target}: {other.source} and {mount.source}")
@@ -193,7 +199,7 @@ def allowed_mounts(requested: object, roots: Sequence[Root]) -> list[Mount]:
     return mounts
 
 
-def _allowed_mount(entry: object, roots: Sequence[Root]) -> Mount:
+def _allowed_mount(entry: object, roots: Sequence[Root], username: str) -> Mount:
     if not isinstance(entry, Mapping):
         raise MountError("a mount of XNAT's answer is not a mapping with source and target")
     target = clean_path(entry.get("target"), "a mount's target")
@@ -215,10 +221,14 @@ def _allowed_mount(entry: object, roots: Sequence[Root]) -> Mount:
     root = min(fitting, key=lambda candidate: candidate.read_only)
     if source == root.path and root.targets == DATA_TARGETS:
         raise MountError(f"{source} (for {target}) is the whole of {root.name}: only directories below it are mounted")
+    if root.per_user and not is_below(source, f"{root.path}/users/{username}"):
+        raise MountError(f"{source} (for {target}) is not in the directory of {username} in {root.name}")
     deeper = [other for other in roots if len(other.path) > depth and is_below(other.path, source)]
     for other in [root, *deeper]:
         if other.read_only and not read_only:
             raise MountError(f"{source} (for {target}) must be mounted read-only: {other.name} is read-only here")
+        if other.per_user and other is not root:
+            raise MountError(f"{source} (for {target}) holds the directories of all users in {other.name}")
     if target in DATA_TARGETS:
         raise MountError(f"the target {target} (of {source}) would hide every other mount: a directory below is meant")
     return Mount(source=source, target=target, read_only=read_only)

@@ -53,7 +53,7 @@ class Launch:
 def parse_launch(answer: object, server_name: str) -> Launch:
     """Read the JSON of endpoint C for `server_name`. Raises OptionsError naming the field that does not fit."""
     top = _mapping(answer, "the answer")
-    if top.get("servername") not in (server_name, None):
+    if top.get("servername") not in (server_name, None):  # null where a REST caller left it out
         raise OptionsError(f"XNAT's user-options are for server {top.get('servername')!r}, not {server_name!r}")
     template = _mapping(top.get("task_template"), "task_template")
     container = _mapping(template.get("container_spec"), "container_spec")

@@ -10,16 +10,20 @@ import hashlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from xnat_hub.mounts import Mount, allowed_mounts
-from xnat_hub.options import Launch
+from xnat_hub.options import Launch, OptionsError
 from xnat_hub.settings import Settings
 
+Number = TypeVar("Number", int, float)
+
 LABEL = "org.xnat.jupyterhub"
+ENV_SUFFIX = "-env"  # a server's secret is called as its service with this behind it
 ENV_FILE = "/run/secrets/server-env"
 CA_FILE = "/etc/xnat-hub/ca.crt"
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+DEFAULT_COMMAND = ("jupyterhub-singleuser",)
 PORT = 8888  # hard-wired in XNAT's dashboard commands (docs/xnat-contract.md, 4.2)
 SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|^XNAT_USER$", re.IGNORECASE)
 # Reads the server's secret variables and becomes the server: what `docker service inspect` shows has none of them.
@@ -52,35 +56,48 @@ def split_env(env: Mapping[str, str]) -> tuple[list[str], str]:
     return open_env, secret_env
 
 
+def secret_values(env: Mapping[str, str]) -> list[str]:
+    """Return the values that must not be seen, the longest first, for whoever has to blot them out of a text."""
+    found = {value for name, value in env.items() if SECRET_NAME.search(name) and value}
+    return sorted(found, key=len, reverse=True)
+
+
 def docker_mount(mount: Mount) -> dict[str, Any]:
-    """Return a mount for Docker's API. Private: mounts made later on the node do not appear in the container."""
+    """Return a mount for Docker's API.
+
+    Private: what is mounted later on the node does not appear in the container. Not recursive: nor does what is mounted
+    below the source already, which older engines (before 25) leave writable below a read-only mount.
+    """
     return {
         "Type": "bind",
         "Source": mount.source,
         "Target": mount.target,
         "ReadOnly": mount.read_only,
-        "BindOptions": {"Propagation": "rprivate"},
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
     }
 
 
-def task_template(
-    launch: Launch,
-    settings: Settings,
-    env: Sequence[str],
-    secret: Mapping[str, str],
-    command: Sequence[str],
-    service_labels: Mapping[str, str],
-) -> dict[str, Any]:
-    """Return the `TaskTemplate` of Docker's service-create call (Engine API 1.41).
+def secret_reference(secret_id: str, name: str, uid: int, gid: int) -> dict[str, Any]:
+    """Return how a container gets the Docker secret with its secret variables: readable for its user only."""
+    file = {"Name": ENV_FILE.rpartition("/")[2], "UID": str(uid), "GID": str(gid), "Mode": 0o400}
+    return {"SecretID": secret_id, "SecretName": name, "File": file}
 
-    env: the open variables. secret: {"id", "name"} of the Docker secret with the others. command: the words to run.
-    Raises MountError when XNAT asks for a mount that the policy refuses.
+
+def task_template(
+    launch: Launch, settings: Settings, username: str, env: Sequence[str], service_labels: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the `TaskTemplate` of Docker's service-create call (Engine API 1.41), without the server's secret.
+
+    username: whose server it is. env: the open variables. Raises MountError when XNAT asks for a mount that the policy
+    refuses, OptionsError when it asks for more CPUs or memory than the site gives to one server.
     """
-    mounts = allowed_mounts(launch.mounts, settings.roots)
+    mounts = allowed_mounts(launch.mounts, settings.roots, username)
+    cpu_limit = _within(launch.cpu_limit, launch.cpu_reservation, settings.cpu_ceiling, "cpu", "CPUs")
+    mem_limit = _within(launch.mem_limit, launch.mem_reservation, settings.memory_ceiling, "mem", "bytes")
     container: dict[str, Any] = {
         "Image": launch.image,
         "Command": list(ENTRYPOINT),
-        "Args": list(command),
+        "Args": list(launch.command or DEFAULT_COMMAND),
         "Env": list(env),
         "Labels": dict(service_labels),
         "User": f"{settings.uid}:{settings.gid}",
@@ -91,13 +108,6 @@ def task_template(
         "Privileges": {"NoNewPrivileges": True},
         "StopGracePeriod": settings.stop_grace_period * 10**9,
         "Healthcheck": {"Test": ["NONE"]},
-        "Secrets": [
-            {
-                "SecretID": secret["id"],
-                "SecretName": secret["name"],
-                "File": {"Name": "server-env", "UID": str(settings.uid), "GID": str(settings.gid), "Mode": 0o400},
-            }
-        ],
     }
     if settings.ca_config_id:
         container["Configs"] = [
@@ -107,7 +117,7 @@ def task_template(
                 "File": {"Name": CA_FILE, "UID": "0", "GID": "0", "Mode": 0o444},
             }
         ]
-    limits = {"NanoCPUs": _nano(launch.cpu_limit), "MemoryBytes": launch.mem_limit, "Pids": settings.pids_limit}
+    limits = {"NanoCPUs": _nano(cpu_limit), "MemoryBytes": mem_limit, "Pids": settings.pids_limit}
     reservations: dict[str, Any] = {
         "NanoCPUs": _nano(launch.cpu_reservation),
         "MemoryBytes": launch.mem_reservation,
@@ -129,6 +139,18 @@ def task_template(
         "RestartPolicy": {"Condition": "none"},
         "Networks": [{"Target": settings.network}],
     }
+
+
+def _within(
+    limit: Number | None, reservation: Number | None, ceiling: Number | None, name: str, unit: str
+) -> Number | None:
+    """Return the limit that a server gets: XNAT's, or the site's ceiling where XNAT names none."""
+    if not ceiling:
+        return limit
+    for asked, field in ((limit, "limit"), (reservation, "reservation")):
+        if asked and asked > ceiling:
+            raise OptionsError(f"resources.{name}_{field} is {asked} {unit}: a server here has {ceiling} at most")
+    return limit or ceiling
 
 
 def _nano(cpus: float | None) -> int | None:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from xnat_hub.mounts import Root, roots_from_policy
+from xnat_hub.options import parse_memory
 
 SETTINGS_FILE = "/etc/jupyterhub/settings.json"
 SECRETS_DIR = "/run/secrets"
+DEFAULT_SERVER = ("refuse", "workspace")
 
 
 class SettingsError(ValueError):
@@ -24,7 +26,10 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the site says. Times are seconds; paths are those of the hub's container or, in roots, of the nodes."""
+    """What the site says. Times are seconds; paths are those of the hub's container or, in roots, of the nodes.
+
+    cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one server may have at most; None for no such ceiling.
+    """
 
     deployment: str
     base_url: str
@@ -35,10 +40,15 @@ class Settings:
     xnat_username: str
     xnat_verify: bool
     xnat_ca_file: str | None
+    xnat_client_certificate_file: str | None
     ca_config_id: str | None
     ca_config_name: str | None
     xnat_connect_timeout: float
     xnat_timeout: float
+    failed_logins: int
+    failed_logins_window: int
+    auth_refresh_age: int
+    registry_auth_file: str | None
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -46,6 +56,10 @@ class Settings:
     http_timeout: int
     stop_grace_period: int
     pids_limit: int
+    cpu_ceiling: float | None
+    memory_ceiling: int | None
+    default_server: str
+    prune_interval: int
     token_expires_in_max: int
     roots: tuple[Root, ...]
     secrets_dir: Path
@@ -62,15 +76,27 @@ class Settings:
 
 
 def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
-    """Read the settings file's JSON. Raises SettingsError for missing or unknown keys, MountError for roots."""
+    """Read the settings file's JSON, whose `memory_ceiling` is a text such as `64G`, empty for none.
+
+    Raises SettingsError for missing or unknown keys, MountError for roots, OptionsError for the ceiling.
+    """
     known = set(Settings.__dataclass_fields__) - {"secrets_dir"}
     if set(data) != known:
         raise SettingsError(
             f"the hub's settings miss {sorted(known - set(data)) or 'nothing'}"
             f" and have unknown {sorted(set(data) - known) or 'nothing'}"
         )
-    values = dict(data, groups=tuple(data["groups"]), roots=roots_from_policy(data["roots"]), secrets_dir=secrets_dir)
-    return Settings(**values)
+    if data["default_server"] not in DEFAULT_SERVER:
+        raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
+    return Settings(
+        **{
+            **data,
+            "groups": tuple(data["groups"]),
+            "memory_ceiling": parse_memory(data["memory_ceiling"], "memory_ceiling"),
+            "roots": roots_from_policy(data["roots"]),
+            "secrets_dir": secrets_dir,
+        }
+    )
 
 
 @functools.cache

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-import requests
-from docker.errors import APIError, DockerException
+import aiohttp
 from dockerspawner import SwarmSpawner
 from tornado import web
 from traitlets import default
@@ -18,17 +17,31 @@ from xnat_hub.client import (
     NotFoundError,
     NotPermittedError,
     PasswordExpiredError,
+    TooManyFailuresError,
     XnatError,
     shared_client,
 )
-from xnat_hub.mounts import MountError
+from xnat_hub.mounts import MountError, is_below
 from xnat_hub.options import Launch, OptionsError, parse_launch
-from xnat_hub.service import CA_FILE, CA_VARIABLES, labels, service_name, split_env, task_template
+from xnat_hub.reasons import exit_code, failure, is_down, node_name, unschedulable
+from xnat_hub.service import (
+    CA_FILE,
+    CA_VARIABLES,
+    labels,
+    secret_values,
+    service_name,
+    split_env,
+    task_template,
+)
 from xnat_hub.settings import load
+from xnat_hub.swarm import Swarm, SwarmError, Task
 
-POLL_INTERVAL = 0.2  # seconds between two looks at a task that starts or stops
+DOCKER_TIMEOUT = 20  # seconds for one call to Docker
+ANSWER_TIMEOUT = 5.0  # seconds for one try whether Jupyter answers
+ANSWER_INTERVAL = 0.1  # seconds between two of them
+TASK_INTERVAL = 1.0  # seconds between two looks at the task while Jupyter starts in it
 UNSCHEDULABLE_GRACE = 3.0  # seconds that Swarm may say "no suitable node" before it is believed
-ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
+CLEANUP = 10  # seconds before the hub's own time limit at which a start gives up by itself, to say why
 WORDS = {
     "new": "Swarm has taken the server on",
     "pending": "Swarm looks for a node",
@@ -39,7 +52,6 @@ WORDS = {
     "starting": "the container starts",
     "running": "the container runs, Jupyter starts in it",
 }
-UNREACHABLE = (requests.RequestException, DockerException)
 
 
 class XnatSpawner(SwarmSpawner):
@@ -50,65 +62,74 @@ class XnatSpawner(SwarmSpawner):
     service's environment. The service's name follows from user and server, so nothing has to be remembered.
     """
 
-    _executor = ThreadPoolExecutor(max_workers=16, thread_name_prefix="docker")
+    _swarm: Swarm | None = None
     _state_text = ""
 
     @property
-    def executor(self) -> ThreadPoolExecutor:
-        """Threads for Docker's blocking client; SwarmSpawner's single one makes every server wait for every other."""
-        return self._executor
+    def swarm(self) -> Swarm:
+        """Docker, shared by all servers of the hub."""
+        if XnatSpawner._swarm is None:
+            XnatSpawner._swarm = Swarm(self._connect, load().deployment)
+        return XnatSpawner._swarm
+
+    def _connect(self) -> Any:
+        """Return Docker's client, with the site's registry credentials; blocks."""
+        client = self.client
+        if load().registry_auth_file:
+            client.reload_config(load().registry_auth_file)
+        return client
 
     @default("client_kwargs")
     def _default_client_kwargs(self) -> dict[str, Any]:
-        return {"timeout": 20}
+        return {"timeout": DOCKER_TIMEOUT}
 
     @default("object_name")
     def _object_name_default(self) -> str:
         return service_name(load().deployment, self.user.name, self.name)
 
-    @property
-    def _secret_name(self) -> str:
-        return f"{self.object_name}-env"
-
     async def start(self) -> tuple[str, int]:
-        """Create the service and wait until its container runs. Returns (host, port) for the hub's proxy.
+        """Create the service and wait until Jupyter answers in it. Returns (host, port) for the hub's proxy.
 
         Raises web.HTTPError with one sentence when XNAT, the policy or Swarm refuses; nothing is left behind then.
         """
-        self._state_text = "XNAT is asked what to start"
         try:
-            launch = await self._ask_xnat()
-            await self._remove()
-            await self._create(launch)
-            await self._wait_until_running()
-        except UNREACHABLE as error:
+            async with asyncio.timeout(self.start_timeout - CLEANUP):
+                self._state_text = "XNAT is asked what to start"
+                launch = await self._ask_xnat()
+                await self._run(launch)
+        except TimeoutError as error:
             await self._remove_quietly()
-            self.log.error("Docker failed at the start of %s: %s", self._log_name, error)
-            raise web.HTTPError(503, "Docker does not answer the hub as it should: tell your administrator.") from error
+            raise web.HTTPError(
+                504, f"The server was not ready within {self.start_timeout - CLEANUP} s; last seen: {self._state_text}."
+            ) from error
+        except SwarmError as error:
+            await self._remove_quietly()
+            raise web.HTTPError(503, f"Docker does not start the server: {error}.") from error
         except BaseException:
-            # also when the hub's start_timeout cancels this: what was made goes before the error is told
+            # also when the hub cancels this: what was made goes before the error is told
             await asyncio.shield(self._remove_quietly())
             raise
         self.log.info("Server %s runs as service %s", self._log_name, self.object_name)
         return self.object_name, self.port
 
     async def _ask_xnat(self) -> Launch:
-        if not self.name:
+        if not self.name and load().default_server == "refuse":
             raise web.HTTPError(400, "Servers are started from XNAT: open a project, subject or session there.")
         try:
-            return parse_launch(await shared_client().user_options(self.user.name, self.name), self.name)
+            launch = parse_launch(await shared_client().user_options(self.user.name, self.name), self.name)
         except NotFoundError as error:
             raise web.HTTPError(
                 403, "XNAT has nothing to start here: the data are no longer readable for you, or the launch is old."
             ) from error
-        except (BadCredentialsError, NotPermittedError, PasswordExpiredError) as error:
+        except (BadCredentialsError, NotPermittedError, PasswordExpiredError, TooManyFailuresError) as error:
             raise web.HTTPError(503, f"XNAT does not accept the hub's own account: {error}.") from error
         except XnatError as error:
             raise web.HTTPError(503, f"XNAT was asked what to start: {error}") from error
         except OptionsError as error:
             raise web.HTTPError(400, f"XNAT's launch cannot be used: {error}") from error
+        return launch if self.name else _workspace_only(launch)
 
-    async def _create(self, launch: Launch) -> None:
+    async def _run(self, launch: Launch) -> None:
         settings = load()
         # Not from self.image's or self.environment's defaults: whole values, so that no earlier start shines through.
         self.image = launch.image
@@ -116,29 +137,19 @@ class XnatSpawner(SwarmSpawner):
         if launch.dropped_env:
             self.log.warning("Variables not passed on to %s: %s", self._log_name, ", ".join(launch.dropped_env))
         open_env, secret_env = split_env(self.get_env())
-        command = launch.command or ("jupyterhub-singleuser",)
         service_labels = labels(settings.deployment, self.user.name, self.name, launch.project)
-        secret = {"id": "", "name": self._secret_name}
         try:
-            task_template(launch, settings, open_env, secret, command, service_labels)  # refuses before a secret exists
+            template = task_template(launch, settings, self.user.name, open_env, service_labels)
         except MountError as error:
             self.log.error("Mounts of %s refused: %s", self._log_name, error)
             raise web.HTTPError(403, f"The mounts of this launch are refused: {error}.") from error
+        except OptionsError as error:
+            raise web.HTTPError(400, f"XNAT's launch cannot be used: {error}.") from error
         self._state_text = "Swarm is asked to start it"
-        try:
-            made = await self.docker("create_secret", self._secret_name, secret_env.encode(), labels=service_labels)
-            secret["id"] = made["ID"]
-            service = await self.docker(
-                "create_service",
-                task_template(launch, settings, open_env, secret, command, service_labels),
-                name=self.object_name,
-                labels=service_labels,
-                mode={"Replicated": {"Replicas": 1}},
-                endpoint_spec={"Mode": "dnsrr"},
-            )
-        except APIError as error:
-            raise web.HTTPError(500, f"Docker refuses the server: {error.explanation or error}") from error
-        self.object_id = service["ID"]
+        owner = (settings.uid, settings.gid)
+        self.object_id = await self.swarm.create(self.object_name, template, service_labels, secret_env.encode(), owner)
+        await self._until_container_runs(template)
+        await self._until_jupyter_answers()
 
     def _environment(self, launch: Launch) -> dict[str, str]:
         environment = dict(launch.env)
@@ -148,28 +159,67 @@ class XnatSpawner(SwarmSpawner):
             environment = dict.fromkeys(CA_VARIABLES, CA_FILE) | environment
         return environment
 
-    async def _wait_until_running(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _until_container_runs(self, template: Mapping[str, Any]) -> None:
+        clock = asyncio.get_running_loop().time
+        created = clock()
         unschedulable_since: float | None = None
         while True:
-            task = await self._task()
-            status = task["Status"] if task else {"State": "new"}
-            state, error = status["State"], status.get("Err", "")
-            self._state_text = WORDS.get(state, state) + (f" ({error})" if error else "")
-            if state == "running":
+            task = await self.swarm.task(self.object_name)
+            if task is None and clock() - created < UNSCHEDULABLE_GRACE:
+                continue
+            await self._check(task)
+            if task is None or task.state == "running":
                 return
-            if state not in ALIVE:
-                raise web.HTTPError(500, f"The server ended while it started ({state}): {_reason(status)}")
-            if state == "pending" and error:
-                unschedulable_since = unschedulable_since or loop.time()
-                if loop.time() - unschedulable_since > UNSCHEDULABLE_GRACE:
-                    raise web.HTTPError(503, f"No node can run this server: {error}")
+            error = str(task.status.get("Err") or "")
+            self._state_text = WORDS.get(task.state, task.state)
+            if task.state == "pending" and error:
+                reason = unschedulable(template, await self.swarm.nodes(), error)
+                self._state_text += f": {reason}"
+                unschedulable_since = unschedulable_since or clock()
+                if clock() - unschedulable_since > UNSCHEDULABLE_GRACE:
+                    raise web.HTTPError(503, f"No node can run this server: {reason}.")
             else:
                 unschedulable_since = None
-            await asyncio.sleep(POLL_INTERVAL)
+
+    async def _until_jupyter_answers(self) -> None:
+        """Wait until the hub may send people there; a server that ends before that is told at once."""
+        self._state_text = WORDS["running"]
+        clock = asyncio.get_running_loop().time
+        looked = clock()
+        url = f"http://{self.object_name}:{self.port}{self.server.base_url}api"
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT),
+            connector=aiohttp.TCPConnector(use_dns_cache=False, force_close=True),
+        ) as http:
+            while not await _answers(http, url):
+                if clock() - looked > TASK_INTERVAL:
+                    await self._check(await self.swarm.task(self.object_name))
+                    looked = clock()
+                await asyncio.sleep(ANSWER_INTERVAL)
+
+    async def _check(self, task: Task | None) -> None:
+        """Raise web.HTTPError with the reason if the server that starts has ended."""
+        if task is None:
+            raise web.HTTPError(500, "The server was removed while it started.")
+        if not task.alive:
+            reason = failure(task.status, node_name(task.node_id, await self.swarm.nodes()))
+            await self._log_end()
+            raise web.HTTPError(500, f"The server ended while it started: {reason}.")
+
+    async def _log_end(self) -> None:
+        """Repeat in the hub's log what a server that failed wrote last, without its secrets."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                text = await self.swarm.log_end(self.object_name)
+        except (SwarmError, TimeoutError):
+            return
+        for value in secret_values(self.get_env()):
+            text = text.replace(value, "***")
+        if text.strip():
+            self.log.error("The last that %s wrote:\n%s", self._log_name, text.rstrip())
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield what Swarm says of the starting server, whenever it changes."""
+        """Yield what is known of the starting server, whenever it changes."""
         told = ""
         steps = 0
         while True:
@@ -177,89 +227,63 @@ class XnatSpawner(SwarmSpawner):
                 told = self._state_text
                 steps += 1
                 yield {"progress": min(10 + 10 * steps, 95), "message": told}
-            await asyncio.sleep(POLL_INTERVAL)
+            await asyncio.sleep(ANSWER_INTERVAL)
 
     async def poll(self) -> int | str | None:
         """None while the server lives or Docker cannot be asked; else how it ended, its service removed."""
         try:
-            task = await self._task()
-        except UNREACHABLE as error:
-            self.log.warning("Docker cannot be asked about %s (%s)", self._log_name, type(error).__name__)
+            task = await self.swarm.task(self.object_name, from_listing=True)
+            ended = await self._how_it_ended(task)
+        except SwarmError as error:
+            self.log.warning("Docker cannot be asked about %s: %s", self._log_name, error)
             return None
+        if ended is not None:
+            self.log.warning("Server %s is no more: %s", self._log_name, ended)
+            await self._remove_quietly()
+        return ended
+
+    async def _how_it_ended(self, task: Task | None) -> int | str | None:
         if task is None:
-            return "its service is gone"
-        status = task["Status"]
-        if status["State"] in ALIVE:
-            return None
-        await self._remove_quietly()
-        code = status.get("ContainerStatus", {}).get("ExitCode")
-        return int(code) if isinstance(code, int) else f"{status['State']}: {_reason(status)}"
+            return "its service was removed"
+        if task.alive:
+            # Swarm asks for its end, but no one is there to end it.
+            lost = task.desired in {"shutdown", "remove"} and is_down(task.node_id, await self.swarm.nodes())
+            return f"it was lost with node {node_name(task.node_id, await self.swarm.nodes())}" if lost else None
+        code = exit_code(task.status)
+        if code is not None:
+            return code
+        return f"{task.state}: {failure(task.status, node_name(task.node_id, await self.swarm.nodes()))}"
 
     async def stop(self, now: bool = False) -> None:
         """Remove the service and wait until its container has ended; a service that is gone already is fine."""
-        await self._remove(wait=not now)
+        patience = 0 if now else load().stop_grace_period + 10
+        try:
+            if not await self.swarm.remove(self.object_name, patience) and not now:
+                self.log.warning("Service %s is removed, but its container has not ended yet", self.object_name)
+        except SwarmError as error:
+            raise web.HTTPError(503, f"Docker does not stop the server: {error}.") from error
         self.clear_state()
-
-    async def _task(self) -> dict[str, Any] | None:
-        """Return the service's newest task, None when there is no service or no task yet."""
-        try:
-            tasks = await self.docker("tasks", filters={"service": self.object_name})
-        except APIError as error:
-            if error.status_code == 404:
-                return None
-            raise
-        newest: dict[str, Any] | None = max(tasks, key=lambda task: task["CreatedAt"], default=None)
-        return newest
-
-    async def _remove(self, wait: bool = True) -> None:
-        """Remove service and secret if they exist; with `wait`, return when no container of it is left."""
-        containers: list[str] = []
-        try:
-            service = await self.docker("inspect_service", self.object_name)
-            containers = [task["ID"] for task in await self.docker("tasks", filters={"service": self.object_name})]
-            await self.docker("remove_service", service["ID"])
-        except APIError as error:
-            if error.status_code != 404:
-                raise
-        if wait and containers:
-            await self._until_gone(containers)
-        try:
-            await self.docker("remove_secret", self._secret_name)
-        except APIError as error:
-            if error.status_code != 404:
-                raise
-
-    async def _until_gone(self, task_ids: list[str]) -> None:
-        """Wait until Swarm has ended the tasks: a quick restart must not meet the old server on the same files."""
-        deadline = asyncio.get_running_loop().time() + load().stop_grace_period + 10
-        while asyncio.get_running_loop().time() < deadline:
-            states = [await self._task_state(task_id) for task_id in task_ids]
-            if not any(state in ALIVE for state in states):
-                return
-            await asyncio.sleep(POLL_INTERVAL)
-        self.log.warning("Service %s is removed, but its container has not ended yet", self.object_name)
-
-    async def _task_state(self, task_id: str) -> str:
-        try:
-            task = await self.docker("inspect_task", task_id)
-        except APIError as error:
-            if error.status_code == 404:
-                return "gone"
-            raise
-        return str(task["Status"]["State"])
 
     async def _remove_quietly(self) -> None:
         try:
-            await self._remove()
-        except UNREACHABLE as error:
-            self.log.error("What was made for %s could not be removed: %s", self._log_name, type(error).__name__)
-
-    def docker(self, method: str, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-        """Call a method of Docker's client in a thread."""
-        call: Coroutine[Any, Any, Any] = super().docker(method, *args, **kwargs)
-        return call
+            await self.swarm.remove(self.object_name, load().stop_grace_period)
+        except SwarmError as error:
+            self.log.error("What was made for %s could not be removed: %s", self._log_name, error)
 
 
-def _reason(status: dict[str, Any]) -> str:
-    """Return Swarm's own words for a task's end."""
-    return str(status.get("Err") or status.get("Message") or "no reason given")
+async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(url, allow_redirects=False) as response:
+            return response.status < 500
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _workspace_only(launch: Launch) -> Launch:
+    """Return the launch without data: the server without a name is XNAT's to start, but not to stop (contract 2.5)."""
+    inside = [mount for mount in launch.mounts if isinstance(mount, Mapping) and _is_workspace(mount.get("target"))]
+    return replace(launch, mounts=inside)
+
+
+def _is_workspace(target: object) -> bool:
+    return isinstance(target, str) and is_below(target, "/workspace")

@@ -23,6 +23,13 @@ ATLASES = [
 ]
 
 
+def user_of(body: dict[str, Any]) -> str:
+    """Whose launch a sample is: the name at the end of its workspace."""
+    mounts = ((body.get("task_template") or {}).get("container_spec") or {}).get("mounts") or []
+    targets = [mount["target"] for mount in mounts if str(mount.get("target")).startswith("/workspace/")]
+    return targets[0].removeprefix("/workspace/") if targets else "jdoe"
+
+
 def settings_data(**changes: Any) -> dict[str, Any]:
     """The settings file's JSON of an ordinary site."""
     return {
@@ -35,10 +42,15 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "xnat_username": "jupyterhub",
         "xnat_verify": True,
         "xnat_ca_file": None,
+        "xnat_client_certificate_file": None,
         "ca_config_id": None,
         "ca_config_name": None,
         "xnat_connect_timeout": 2,
         "xnat_timeout": 2,
+        "failed_logins": 5,
+        "failed_logins_window": 3600,
+        "auth_refresh_age": 300,
+        "registry_auth_file": None,
         "uid": 1500,
         "gid": 1501,
         "groups": [20],
@@ -46,6 +58,10 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "http_timeout": 30,
         "stop_grace_period": 10,
         "pids_limit": 4096,
+        "cpu_ceiling": None,
+        "memory_ceiling": "",
+        "default_server": "refuse",
+        "prune_interval": 300,
         "token_expires_in_max": 172800,
         "roots": mount_policy(STORAGE, ATLASES),
         **changes,

@@ -126,7 +126,7 @@ def test_the_service_account_keeps_one_session(settings: Settings, tmp_path: Pat
     against_demo(settings, tmp_path, check)
 
 
-@pytest.mark.parametrize("name", ["", "..a/b", "a b", "a?b", "a#b", "%2e%2e", "x" * 65])
+@pytest.mark.parametrize("name", ["..a/b", "a b", "a?b", "a#b", "%2e%2e", "x" * 65])
 def test_server_names_that_would_change_the_path_are_refused(settings: Settings, name: str) -> None:  # contract 6.4
     with pytest.raises(NotPermittedError):
         asyncio.run(XnatClient(settings).user_options("jdoe", name))

@@ -20,7 +20,7 @@ from xnat_hub.mounts import (
     storage_rows,
 )
 
-from tests.unit.conftest import ATLASES, SAMPLES, STORAGE
+from tests.unit.conftest import ATLASES, SAMPLES, STORAGE, user_of
 
 ROOTS = roots_from_policy(mount_policy(STORAGE, ATLASES))
 
@@ -81,13 +81,26 @@ def test_a_bad_storage_table_is_refused_with_row_and_key(bad: object, message: s
 
 def test_the_policy_follows_from_the_table_and_the_allowed_compute_mounts() -> None:
     assert mount_policy(STORAGE, ATLASES[:1]) == [
-        {"name": "archive", "path": "/srv/xnat/archive", "read_only": True, "targets": ["/data", "/workspace"]},
-        {"name": "workspaces", "path": "/srv/xnat/workspaces", "read_only": False, "targets": ["/data", "/workspace"]},
+        {
+            "name": "archive",
+            "path": "/srv/xnat/archive",
+            "read_only": True,
+            "targets": ["/data", "/workspace"],
+            "per_user": False,
+        },
+        {
+            "name": "workspaces",
+            "path": "/srv/xnat/workspaces",
+            "read_only": False,
+            "targets": ["/data", "/workspace"],
+            "per_user": True,
+        },
         {
             "name": "allowed compute-environment mount 1",
             "path": "/srv/atlases",
             "read_only": True,
             "targets": ["/opt"],
+            "per_user": False,
         },
     ]
 
@@ -110,14 +123,14 @@ def test_path_translation_is_empty_where_paths_agree() -> None:
 
 def test_trailing_and_doubled_slashes_and_dots_are_normalised() -> None:
     wanted = [mount("//srv/xnat//archive/./P1/arc001/S1/", "/data/projects/P1/experiments/S1/")]
-    assert allowed_mounts(wanted, ROOTS) == [
+    assert allowed_mounts(wanted, ROOTS, "jdoe") == [
         Mount("/srv/xnat/archive/P1/arc001/S1", "/data/projects/P1/experiments/S1", True)
     ]
 
 
 def test_several_targets_of_one_source_are_all_kept() -> None:  # contract 6.5
     source = "/srv/atlases/mni"
-    made = allowed_mounts([mount(source, "/opt/a"), mount(source, "/opt/b")], ROOTS)
+    made = allowed_mounts([mount(source, "/opt/a"), mount(source, "/opt/b")], ROOTS, "jdoe")
     assert [entry.target for entry in made] == ["/opt/a", "/opt/b"]
 
 
@@ -136,6 +149,9 @@ def test_several_targets_of_one_source_are_all_kept() -> None:  # contract 6.5
         (mount("/srv/xnat/archive", "/data/all"), "the whole of archive"),
         (mount("/srv/xnat/workspaces/", "/workspace/jdoe", False), "the whole of workspaces"),
         (mount("/srv/xnat/archive/P1", "/data/projects/P1", False), "must be mounted read-only"),
+        (mount("/srv/xnat/workspaces/users/asmith", "/workspace/jdoe", False), "not in the directory of jdoe"),
+        (mount("/srv/xnat/workspaces/users/JDoe", "/workspace/jdoe", False), "not in the directory of jdoe"),
+        (mount("/srv/xnat/workspaces/users", "/workspace/all", True), "not in the directory of jdoe"),
         (mount("/srv/atlases", "/opt/atlases", False), "must be mounted read-only"),
         (mount("/srv/xnat/archive/P1", "/usr/lib"), "lies outside /data, /workspace"),
         (mount("/srv/xnat/archive/P1", "/data"), "would hide every other mount"),
@@ -149,13 +165,13 @@ def test_several_targets_of_one_source_are_all_kept() -> None:  # contract 6.5
 )
 def test_what_the_policy_does_not_allow_is_refused_in_words(wanted: object, words: str) -> None:
     with pytest.raises(MountError, match=re.escape(words)):
-        allowed_mounts([wanted], ROOTS)
+        allowed_mounts([wanted], ROOTS, "jdoe")
 
 
 def test_two_mounts_on_one_target_are_refused() -> None:
     wanted = [mount("/srv/xnat/archive/P1/a", "/data/x"), mount("/srv/xnat/archive/P2/a", "/data/x/")]
     with pytest.raises(MountError, match="two mounts have one target /data/x"):
-        allowed_mounts(wanted, ROOTS)
+        allowed_mounts(wanted, ROOTS, "jdoe")
 
 
 def test_a_writable_mount_above_a_read_only_root_is_refused() -> None:
@@ -165,26 +181,57 @@ def test_a_writable_mount_above_a_read_only_root_is_refused() -> None:
     )
     roots = roots_from_policy(mount_policy(nested))
     with pytest.raises(MountError, match="archive is read-only here"):
-        allowed_mounts([mount("/srv/all/xnat", "/data/x", False)], roots)
-    assert allowed_mounts([mount("/srv/all/other", "/data/x", False)], roots)
-    assert allowed_mounts([mount("/srv/all/xnat", "/data/x", True)], roots)
+        allowed_mounts([mount("/srv/all/xnat", "/data/x", False)], roots, "jdoe")
+    assert allowed_mounts([mount("/srv/all/other", "/data/x", False)], roots, "jdoe")
+    assert allowed_mounts([mount("/srv/all/xnat", "/data/x", True)], roots, "jdoe")
+
+
+def test_a_mount_above_all_users_workspaces_is_refused() -> None:
+    nested = table(all={"xnat_path": "/all", "node_path": "/srv/xnat", "access": "read_only"})
+    roots = roots_from_policy(mount_policy(nested))
+    with pytest.raises(MountError, match="the whole of all"):
+        allowed_mounts([mount("/srv/xnat", "/data/x")], roots, "jdoe")
+    nested = table(all={"xnat_path": "/all", "node_path": "/srv", "access": "read_only"})
+    roots = roots_from_policy(mount_policy(nested))
+    with pytest.raises(MountError, match="holds the directories of all users in workspaces"):
+        allowed_mounts([mount("/srv/xnat", "/data/x")], roots, "jdoe")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=[sample["name"] for sample in SAMPLES])
 def test_xnats_samples_are_judged_as_expected(sample: dict[str, Any]) -> None:
-    wanted = sample["response"]["body"]["task_template"]["container_spec"]["mounts"]
+    body = sample["response"]["body"]
+    wanted = body["task_template"]["container_spec"]["mounts"]
     if sample["expect"].get("refuse"):
         with pytest.raises(MountError):
-            allowed_mounts(wanted, ROOTS)
+            allowed_mounts(wanted, ROOTS, user_of(body))
         return
-    made = allowed_mounts(wanted, ROOTS)
+    made = allowed_mounts(wanted, ROOTS, user_of(body))
     assert len(made) == sample["expect"].get("mounts", len(wanted or []))
     if "rw_targets" in sample["expect"]:
         assert [entry.target for entry in made if not entry.read_only] == sample["expect"]["rw_targets"]
 
 
 PIECES = st.sampled_from(
-    ["", "/", "//", ".", "..", "srv", "xnat", "archive", "workspaces", "atlases", "P1", "data", "opt", "etc", "\0", "ä"]
+    [
+        "",
+        "/",
+        "//",
+        ".",
+        "..",
+        "srv",
+        "xnat",
+        "archive",
+        "workspaces",
+        "users",
+        "jdoe",
+        "atlases",
+        "P1",
+        "data",
+        "opt",
+        "etc",
+        "\0",
+        "ä",
+    ]
 )
 PATHS = st.lists(PIECES, max_size=8).map("/".join) | st.none() | st.integers()
 MOUNTS = st.fixed_dictionaries(
@@ -201,10 +248,11 @@ MOUNTS = st.fixed_dictionaries(
 @given(st.lists(MOUNTS | st.none() | st.text(max_size=3), max_size=4))
 def test_whatever_xnat_sends_what_is_mounted_is_inside_the_policy(wanted: list[object]) -> None:
     try:
-        made = allowed_mounts(wanted, ROOTS)
+        made = allowed_mounts(wanted, ROOTS, "jdoe")
     except MountError:
         return
     assert len(made) == len(wanted)
+    assert not any("workspaces" in entry.source and "/users/jdoe" not in entry.source for entry in made)
     assert len({entry.target for entry in made}) == len(made)
     for entry in made:
         assert ".." not in entry.source.split("/")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,20 +14,22 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from xnat_hub.mounts import MountError, is_below
-from xnat_hub.options import parse_launch
+from xnat_hub.options import OptionsError, parse_launch
 from xnat_hub.service import ENTRYPOINT, labels, service_name, split_env, task_template
 from xnat_hub.settings import Settings
 
-from tests.unit.conftest import SAMPLES
+from tests.unit.conftest import ATLASES, SAMPLES, user_of
 
+ROOTS = {"/srv/xnat/archive": ["/data", "/workspace"], "/srv/xnat/workspaces": ["/data", "/workspace"]} | {
+    entry["source"]: [other["target"] for other in ATLASES if other["source"] == entry["source"]] for entry in ATLASES
+}
 BY_NAME = {sample["name"]: sample["response"]["body"] for sample in SAMPLES}
 
 
 def template(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
     launch = parse_launch(body, body["servername"])
     open_env, _ = split_env(launch.env)
-    secret = {"id": "abc", "name": "secret"}
-    return task_template(launch, settings, open_env, secret, launch.command or ("jupyterhub-singleuser",), {})
+    return task_template(launch, settings, user_of(body), open_env, {})
 
 
 @pytest.mark.parametrize(
@@ -102,35 +106,106 @@ def test_labels_leave_out_what_is_empty() -> None:
     }
 
 
-PATHS = st.sampled_from(
-    ["/srv/xnat/archive/P1", "/srv/xnat/archive", "/srv/xnat/archive/../x", "/etc", "/srv/xnat/workspaces/users/a", "x"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
 )
-TARGETS = st.sampled_from(["/data/a", "/data/a/", "/data/b", "/workspace/a", "/usr", "/", "/data/../etc"])
+SOURCES = ["/srv/xnat/archive/P1", "/srv/xnat/archive", "/srv/xnat/archive/../x", "/etc", "/", "x", "/srv/atlases/mni"]
+WORKSPACES = ["/srv/xnat/workspaces/users/jdoe", "/srv/xnat/workspaces/users/asmith", "/srv/xnat/workspaces/users"]
+TARGETS = ["/data/a", "/data/a/", "/data/b", "/workspace/jdoe", "/opt/mni", "/usr", "/", "/data/../etc", "/run/secrets"]
+MOUNT = st.fixed_dictionaries(
+    {
+        "source": st.sampled_from(SOURCES + WORKSPACES) | JSON,
+        "target": st.sampled_from(TARGETS) | JSON,
+        "type": st.sampled_from(["bind", "bind", "bind", "volume", None]),
+        "read_only": st.booleans() | st.none(),
+    }
+)
+ENV = st.dictionaries(
+    st.sampled_from(["XNAT_HOST", "XNAT_PASS", "LD_PRELOAD", "PATH", "JUPYTERHUB_API_TOKEN", "NB_UID"]) | st.text(),
+    st.text(max_size=5) | JSON,
+    max_size=4,
+)
+CONTAINER = st.fixed_dictionaries(
+    {"image": st.just("localhost/x:1") | JSON},
+    optional={
+        "command": st.none() | st.text(max_size=20) | JSON,
+        "env": ENV | JSON,
+        "labels": JSON,
+        "mounts": st.lists(MOUNT | JSON, max_size=3) | JSON,
+        "user": st.just("0"),
+        "privileges": JSON,
+    },
+)
+RESOURCES = st.dictionaries(
+    st.sampled_from(["cpu_limit", "cpu_reservation", "mem_limit", "mem_reservation", "generic_resources"]),
+    st.sampled_from([None, 2.0, 64, "8G", "4Gi", "999T", {"gpu": "1"}]) | JSON,
+)
+PAYLOADS = st.fixed_dictionaries(
+    {"servername": st.just("s1") | JSON},
+    optional={
+        "projectId": JSON,
+        "task_template": st.fixed_dictionaries(
+            {"container_spec": CONTAINER | JSON},
+            optional={"resources": RESOURCES | JSON, "placement": st.dictionaries(st.just("constraints"), JSON) | JSON},
+        )
+        | JSON,
+    },
+)
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(
-        st.builds(
-            lambda source, target, read_only: {
-                "source": source, "target": target, "type": "bind", "read_only": read_only,
-            },
-            PATHS, TARGETS, st.booleans(),
-        ),
-        max_size=3,
-    )
-)  # fmt: skip
-def test_the_service_mounts_only_what_the_policy_allows_or_is_not_made(
-    settings: Settings, mounts: list[dict[str, Any]]
-) -> None:
-    body = copy.deepcopy(BY_NAME["project_plain"])
-    body["task_template"]["container_spec"]["mounts"] = mounts
+@hypothesis_settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(PAYLOADS | JSON)
+def test_whatever_xnat_sends_the_service_is_inside_the_policy_or_is_not_made(settings: Settings, body: Any) -> None:
+    ceiled = replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30)
     try:
-        spec = template(body, settings)
-    except MountError:
+        launch = parse_launch(body, "s1")
+        open_env, secret_env = split_env(launch.env)
+        spec = task_template(launch, ceiled, "jdoe", open_env, {})
+    except (OptionsError, MountError):
         return
-    for made in spec["ContainerSpec"]["Mounts"]:
-        in_archive = is_below(made["Source"], "/srv/xnat/archive/P1")
-        assert in_archive or is_below(made["Source"], "/srv/xnat/workspaces/users")
-        assert made["ReadOnly"] or not in_archive
-        assert made["BindOptions"] == {"Propagation": "rprivate"}
+    container = spec["ContainerSpec"]
+    for made in container["Mounts"]:
+        root = next(root for root in ROOTS if is_below(made["Source"], root))
+        assert made["Source"] not in {"/srv/xnat/archive", "/srv/xnat/workspaces"}
+        assert any(is_below(made["Target"], target) for target in ROOTS[root])
+        assert made["ReadOnly"] or is_below(made["Source"], "/srv/xnat/workspaces/users/jdoe")
+        assert made["BindOptions"] == {"Propagation": "rprivate", "NonRecursive": True}
+        assert made["Type"] == "bind"
+    names = {line.partition("=")[0] for line in [*open_env, *secret_env.splitlines()]}
+    assert not names & {"LD_PRELOAD", "PATH", "JUPYTERHUB_API_TOKEN", "NB_UID"}
+    assert container["User"] == "1500:1501"
+    assert container["CapabilityDrop"] == ["ALL"]
+    assert container["Privileges"] == {"NoNewPrivileges": True}
+    assert container["Command"] == list(ENTRYPOINT)
+    assert spec["Resources"]["Limits"]["NanoCPUs"] <= 16 * 10**9
+    assert spec["Resources"]["Limits"]["MemoryBytes"] <= 32 * 2**30
+    assert set(spec) == {"ContainerSpec", "Resources", "Placement", "RestartPolicy", "Networks"}
+    json.dumps(spec, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        ({"cpu_limit": 64.0}, "resources.cpu_limit is 64.0 CPUs: a server here has 16.0 at most"),
+        ({"cpu_reservation": 17.0}, "resources.cpu_reservation"),
+        ({"mem_limit": "33G"}, "resources.mem_limit"),
+        ({"mem_reservation": "33G"}, "resources.mem_reservation"),
+    ],
+)
+def test_more_than_the_sites_ceiling_is_refused(settings: Settings, resources: dict[str, Any], words: str) -> None:
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    body["task_template"]["resources"] = resources
+    with pytest.raises(OptionsError, match=re.escape(words)):
+        template(body, replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30))
+
+
+def test_the_sites_ceiling_holds_where_xnat_names_no_limit(settings: Settings) -> None:
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    body["task_template"]["resources"] = None
+    spec = template(body, replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30))
+    assert spec["Resources"]["Limits"] == {"NanoCPUs": 16 * 10**9, "MemoryBytes": 32 * 2**30, "Pids": 4096}
+    assert "NanoCPUs" not in template(body, settings)["Resources"]["Limits"]

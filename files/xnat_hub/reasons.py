@@ -1,0 +1,160 @@
+"""Why a server does not run, in words for the people concerned, from what Swarm says of its task.
+
+Pure functions over the JSON of Docker's API; the texts of Swarm that they look for are those of Engine 20.10 and 26.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xnat_hub.options import CONSTRAINT
+
+Node = Mapping[str, Any]
+
+MISSING_PATH = re.compile(r"bind source path does not exist: (\S.*)")
+MISSING_IMAGE = re.compile(r"No such image: (\S+)")
+MISSING_COMMAND = re.compile(r'exec: "([^"]*)": executable file not found')
+KILLED = 137
+GIB = 2**30
+
+
+def failure(status: Mapping[str, Any], node: str) -> str:
+    """Say why a task ended. status: the task's `Status`. node: the name of its node, empty when it had none."""
+    error = str(status.get("Err") or status.get("Message") or "no reason given")
+    on_node = f" on node {node}" if node else ""
+    if found := MISSING_PATH.search(error):
+        return f"{found[1]} does not exist{on_node}"
+    if found := MISSING_IMAGE.search(error):
+        return f"image {found[1]} not{on_node or ' found'}"
+    if found := MISSING_COMMAND.search(error):
+        return f"the image has no command {found[1]!r}"
+    code = exit_code(status)
+    if code == KILLED:
+        return f"it was killed{on_node} (exit code 137), most often because its memory limit was reached"
+    if code is not None:
+        return f"it ended{on_node} with exit code {code}"
+    return f"{error}{on_node}"
+
+
+def exit_code(status: Mapping[str, Any]) -> int | None:
+    """Return the exit code of a container that ran, None where none has run."""
+    code = (status.get("ContainerStatus") or {}).get("ExitCode")
+    return code if isinstance(code, int) and status.get("State") in {"complete", "failed", "shutdown"} else None
+
+
+def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str) -> str:
+    """Say why no node can take a service.
+
+    template: its `TaskTemplate`. nodes: Docker's list of nodes. error: Swarm's own words, which end the sentence.
+    """
+    usable = [node for node in nodes if _state(node) == "ready" and node["Spec"].get("Availability") == "active"]
+    if not usable:
+        return f"no node is ready and active ({error})"
+    constraints = [
+        (found[1], found[2], found[3])
+        for text in (template.get("Placement") or {}).get("Constraints") or ()
+        if (found := CONSTRAINT.fullmatch(text))
+    ]
+    for constraint in constraints:
+        if not any(_fulfils(node, *constraint) for node in usable):
+            return f"{_no_node(*constraint)} ({error})"
+    fitting = [node for node in usable if all(_fulfils(node, *constraint) for constraint in constraints)]
+    if not fitting:
+        return f"no node fulfils all of {', '.join(''.join(constraint) for constraint in constraints)} ({error})"
+    wanted = (template.get("Resources") or {}).get("Reservations") or {}
+    lacking = _lacking(wanted, fitting)
+    return f"{lacking or 'no node is free for it'} ({error})"
+
+
+def node_name(node_id: str, nodes: Sequence[Node]) -> str:
+    """Return the host name of a node, its id when it is not in the list."""
+    return next((_hostname(node) for node in nodes if node["ID"] == node_id), node_id)
+
+
+def is_down(node_id: str, nodes: Sequence[Node]) -> bool:
+    """Whether Swarm has lost a node, or knows it no longer."""
+    return all(node["ID"] != node_id or _state(node) == "down" for node in nodes)
+
+
+def _state(node: Node) -> str:
+    return str((node.get("Status") or {}).get("State"))
+
+
+def _hostname(node: Node) -> str:
+    return str((node.get("Description") or {}).get("Hostname", node["ID"]))
+
+
+def _attribute(node: Node, key: str) -> str | None:
+    """Return what a constraint's key means on a node: None for a key that Swarm does not know."""
+    description = node.get("Description") or {}
+    for prefix, labels in (
+        ("node.labels.", node["Spec"].get("Labels")),
+        ("engine.labels.", (description.get("Engine") or {}).get("Labels")),
+    ):
+        if key.startswith(prefix):
+            return str((labels or {}).get(key.removeprefix(prefix), ""))
+    platform = description.get("Platform") or {}
+    known = {
+        "node.id": node["ID"],
+        "node.hostname": _hostname(node),
+        "node.role": node["Spec"].get("Role"),
+        "node.platform.os": platform.get("OS"),
+        "node.platform.arch": platform.get("Architecture"),
+    }
+    return str(known[key]) if key in known else None
+
+
+def _fulfils(node: Node, key: str, operator: str, wanted: str) -> bool:
+    value = _attribute(node, key)
+    if value is None:
+        return False
+    return (value.lower() == wanted.lower()) is (operator == "==")
+
+
+def _no_node(key: str, operator: str, wanted: str) -> str:
+    if operator == "!=":
+        return f"every node has {key}={wanted}"
+    for prefix in ("node.labels.", "engine.labels."):
+        if key.startswith(prefix):
+            return f"no node has label {key.removeprefix(prefix)}={wanted}"
+    return f"no node has {key}={wanted}"
+
+
+def _lacking(wanted: Mapping[str, Any], nodes: Sequence[Node]) -> str:
+    resources = [(node.get("Description") or {}).get("Resources") or {} for node in nodes]
+    generic: dict[str, int] = {}
+    for entry in wanted.get("GenericResources") or ():
+        kind, count, _ = _generic(entry)
+        generic[kind] = generic.get(kind, 0) + count
+    for kind, count in generic.items():
+        most = max(
+            sum(amount for found, amount, _ in map(_generic, had.get("GenericResources") or ()) if found == kind)
+            for had in resources
+        )
+        if most < count:
+            return f"no node has {count} {kind}" if most else f"no node has a {kind}"
+    cpus = wanted.get("NanoCPUs", 0)
+    most_cpus = max(had.get("NanoCPUs", 0) for had in resources)
+    if cpus > most_cpus:
+        return f"no node has {cpus / 10**9:g} CPUs, the largest has {most_cpus / 10**9:g}"
+    memory = wanted.get("MemoryBytes", 0)
+    most_memory = max(had.get("MemoryBytes", 0) for had in resources)
+    if memory > most_memory:
+        return f"no node has {memory / GIB:.3g} GiB of memory, the largest has {most_memory / GIB:.3g} GiB"
+    parts = [
+        f"{cpus / 10**9:g} CPUs" if cpus else "",
+        f"{memory / GIB:.3g} GiB of memory" if memory else "",
+        *(f"{count} {kind}" for kind, count in generic.items()),
+    ]
+    asked = " and ".join(part for part in parts if part)
+    return f"no node has {asked} free: other servers hold them" if asked else ""
+
+
+def _generic(entry: Mapping[str, Any]) -> tuple[str, int, str]:
+    """Return kind, count and id (empty for a plain count) of one generic resource."""
+    if named := entry.get("NamedResourceSpec"):
+        return str(named["Kind"]), 1, str(named["Value"])
+    discrete = entry.get("DiscreteResourceSpec") or {}
+    return str(discrete.get("Kind", "")), int(discrete.get("Value", 0)), ""

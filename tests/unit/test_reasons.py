@@ -1,0 +1,118 @@
+"""What Swarm says, in words; the texts are those of Engine 20.10 and 26.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from xnat_hub.reasons import exit_code, failure, is_down, node_name, unschedulable
+
+CONSTRAINTS = "no suitable node (scheduling constraints not satisfied on 2 nodes)"
+RESOURCES = "no suitable node (insufficient resources on 2 nodes)"
+
+
+def node(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "ID": f"id-{name}",
+        "Spec": {"Role": "worker", "Availability": "active", "Labels": {}, **changes.get("spec", {})},
+        "Status": {"State": changes.get("state", "ready")},
+        "Description": {
+            "Hostname": name,
+            "Resources": {"NanoCPUs": 8 * 10**9, "MemoryBytes": 16 * 2**30, **changes.get("resources", {})},
+            "Platform": {"OS": "linux", "Architecture": "x86_64"},
+        },
+    }
+
+
+GPU = {"GenericResources": [{"NamedResourceSpec": {"Kind": "gpu", "Value": "a"}}] * 2}
+NODES = [node("m1", spec={"Role": "manager", "Labels": {"zone": "dmz"}}), node("w2", resources=GPU)]
+
+
+def ended(error: str, state: str = "rejected", code: int | None = 0) -> dict[str, Any]:
+    return {"State": state, "Err": error, "ContainerStatus": {"ExitCode": code}}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (
+            ended('invalid mount config for type "bind": bind source path does not exist: /srv/xnat/archive/P1/arc001'),
+            "/srv/xnat/archive/P1/arc001 does not exist on node w2",
+        ),
+        (ended("No such image: localhost/nope/x:1"), "image localhost/nope/x:1 not on node w2"),
+        (
+            ended(
+                'starting container failed: ... exec: "nope": executable file not found in $PATH: unknown',
+                "failed",
+                127,
+            ),
+            "the image has no command 'nope'",
+        ),
+        (ended("task: non-zero exit (3)", "failed", 3), "it ended on node w2 with exit code 3"),
+        (
+            ended("task: non-zero exit (137)", "failed", 137),
+            "it was killed on node w2 (exit code 137), most often because its memory limit was reached",
+        ),
+        ({"State": "complete", "ContainerStatus": {"ExitCode": 0}}, "it ended on node w2 with exit code 0"),
+        (ended("network jupyterhub not found"), "network jupyterhub not found on node w2"),
+        ({"State": "rejected"}, "no reason given on node w2"),
+    ],
+)
+def test_a_task_that_ended_is_explained(status: dict[str, Any], words: str) -> None:
+    assert failure(status, "w2") == words
+
+
+def test_a_task_without_a_node_is_explained() -> None:
+    assert failure(ended("No such image: x:1"), "") == "image x:1 not found"
+
+
+def test_only_a_container_that_ran_has_an_exit_code() -> None:
+    assert exit_code(ended("No such image: x", "rejected", 0)) is None
+    assert exit_code(ended("task: non-zero exit (3)", "failed", 3)) == 3
+    assert exit_code({"State": "orphaned"}) is None
+
+
+def template(constraints: list[str] | None = None, **reservations: Any) -> dict[str, Any]:
+    return {"Placement": {"Constraints": constraints}, "Resources": {"Reservations": reservations}}
+
+
+def generic(kind: str, count: int) -> list[dict[str, Any]]:
+    return [{"DiscreteResourceSpec": {"Kind": kind, "Value": count}}]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "words"),
+    [
+        (template(["node.labels.gpu==true"]), CONSTRAINTS, "no node has label gpu=true"),
+        (template(["node.labels.zone==DMZ", "node.role==worker"]), CONSTRAINTS,
+         "no node fulfils all of node.labels.zone==DMZ, node.role==worker"),
+        (template(["node.platform.os!=linux"]), CONSTRAINTS, "every node has node.platform.os=linux"),
+        (template(["node.hostname==w9"]), CONSTRAINTS, "no node has node.hostname=w9"),
+        (template(["foo.bar==true"]), CONSTRAINTS, "no node has foo.bar=true"),
+        (template(NanoCPUs=64 * 10**9), RESOURCES, "no node has 64 CPUs, the largest has 8"),
+        (template(MemoryBytes=64 * 2**30), RESOURCES, "no node has 64 GiB of memory, the largest has 16 GiB"),
+        (template(GenericResources=generic("gpu", 4)), RESOURCES, "no node has 4 gpu"),
+        (template(GenericResources=generic("tpu", 1)), RESOURCES, "no node has a tpu"),
+        (template(GenericResources=generic("gpu", 2)), RESOURCES, "no node has 2 gpu free: other servers hold them"),
+        (template(["node.role==manager"], GenericResources=generic("gpu", 1)), RESOURCES, "no node has a gpu"),
+        (template(NanoCPUs=4 * 10**9, MemoryBytes=2**33), RESOURCES,
+         "no node has 4 CPUs and 8 GiB of memory free: other servers hold them"),
+        (template(), "no suitable node", "no node is free for it"),
+    ],
+)  # fmt: skip
+def test_a_service_that_no_node_can_take_is_explained(wanted: dict[str, Any], error: str, words: str) -> None:
+    assert unschedulable(wanted, NODES, error) == f"{words} ({error})"
+
+
+def test_nodes_that_are_down_or_drained_do_not_count() -> None:
+    nodes = [node("w1", state="down"), node("w2", spec={"Availability": "drain"})]
+    assert unschedulable(template(), nodes, "x") == "no node is ready and active (x)"
+
+
+def test_nodes_are_named_and_known_to_be_down() -> None:
+    nodes = [node("w1", state="down"), node("w2")]
+    assert node_name("id-w1", nodes) == "w1"
+    assert node_name("id-w9", nodes) == "id-w9"
+    assert is_down("id-w1", nodes)
+    assert is_down("id-w9", nodes)
+    assert not is_down("id-w2", nodes)
