@@ -51,20 +51,26 @@ class XnatAuthenticator(Authenticator):
     async def refresh_user(self, user: Any, handler: web.RequestHandler | None = None) -> bool:
         """Whether XNAT still lets this person use Jupyter; JupyterHub asks every `auth_refresh_age` seconds.
 
-        False makes them log in again: the role is lost, the account disabled, or no server runs by whose launch XNAT
-        could be asked. While XNAT cannot be asked nobody is logged out. Requests of one moment share one look.
+        False makes them log in again: the role is lost, the account disabled, or no server runs or starts by whose
+        launch XNAT could be asked. While XNAT cannot be asked nobody is logged out. Requests of one moment share one
+        look.
         """
         task = self._refreshing.get(user.name)
         if task is None:
-            names = [name for name, spawner in user.spawners.items() if spawner.ready]
-            task = self._refreshing[user.name] = asyncio.ensure_future(self._still_allowed(user.name, names))
+            servers = {name: _is_dashboard(spawner) for name, spawner in user.spawners.items() if spawner.active}
+            task = self._refreshing[user.name] = asyncio.ensure_future(self._still_allowed(user.name, servers))
             task.add_done_callback(lambda _: self._refreshing.pop(user.name, None))
         return await asyncio.shield(task)
 
-    async def _still_allowed(self, username: str, server_names: list[str]) -> bool:
+    async def _still_allowed(self, username: str, servers: dict[str, bool]) -> bool:
         try:
             async with asyncio.timeout(REFRESH_TIMEOUT):
-                return await shared_client().still_allowed(username, server_names)
+                return await shared_client().still_allowed(username, servers)
         except (XnatError, TimeoutError) as error:
             self.log.warning("Not asked whether %r may still use Jupyter: %s", username, error or "no answer in time")
             return True
+
+
+def _is_dashboard(spawner: Any) -> bool:
+    """Whether XNAT, which alone starts servers, started this one as a dashboard (contract 2.4)."""
+    return (spawner.user_options or {}).get("dashboardConfigId") is not None

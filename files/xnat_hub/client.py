@@ -11,7 +11,8 @@ import functools
 import logging
 import math
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,7 @@ log = logging.getLogger("xnat_hub.client")
 
 USER_ROLE = "Jupyter"
 SWITCH = "allUsersCanStartJupyter"
+SESSION_IDLE = 600.0  # seconds of rest after which XNAT may have ended a session; it does after 15 minutes (1.6)
 
 
 class XnatError(Exception):
@@ -96,6 +98,7 @@ class XnatClient:
         self._connector: aiohttp.TCPConnector | None = None
         self._service: aiohttp.ClientSession | None = None
         self._service_opening = asyncio.Lock()
+        self._service_used = 0.0
         self._service_end: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         limit, window = settings.failed_logins, settings.failed_logins_window
@@ -112,21 +115,20 @@ class XnatClient:
         with _counted(self._failed_people, username):
             return await self._has_right(username, username, password)
 
-    async def still_allowed(self, username: str, server_names: Iterable[str]) -> bool:
+    async def still_allowed(self, username: str, servers: Mapping[str, bool]) -> bool:
         """Ask again, by the alias token of a running server's launch, whether its user may use Jupyter.
 
-        XNAT still gives the launch to the hub (1.4), the account still exists and is enabled, and it has the right,
-        which a dashboard does not need (1.3). False if no server's launch says so. Raises a XnatError when XNAT gives
-        no usable answer.
+        servers: the names of the running servers, and whether each is a dashboard. True if for one of them XNAT still
+        gives the launch to the hub (1.4), the account still exists and is enabled, and it has the right, which a
+        dashboard does not need (1.3). Raises a XnatError when XNAT gives no usable answer.
         """
-        for name in server_names:
+        for name, is_dashboard in servers.items():
             try:
-                container = (await self.user_options(username, name))["task_template"]["container_spec"]
-                alias, secret = container["env"]["XNAT_USER"], container["env"]["XNAT_PASS"]
-                right = await self._has_right(username, str(alias), str(secret))
+                env = (await self.user_options(username, name))["task_template"]["container_spec"]["env"]
+                right = await self._has_right(username, str(env["XNAT_USER"]), str(env["XNAT_PASS"]))
             except (NotFoundError, AliasRefusedError, KeyError, TypeError):
                 continue
-            if right or container.get("command"):
+            if right or is_dashboard:
                 return True
         return False
 
@@ -163,24 +165,40 @@ class XnatClient:
             raise NotPermittedError(f"the server name {server_name!r} is not one that XNAT gives")
         server = f"/{server_name}" if server_name else ""
         path = f"/xapi/jupyterhub/users/{quote(username, safe='')}/server{server}/user-options"
-        with _counted(self._failed_service, self._settings.xnat_username):
-            async with self._service_session() as session:
+        async with self._service_session() as session:
+            try:
                 answer = await self._get(session, "user-options", path)
+            except BadCredentialsError:
+                session.cookie_jar.clear()  # so that the next call is counted as a log-in
+                raise
         if not isinstance(answer, dict):
             raise NotUnderstoodError("XNAT's user-options are no object")
         return answer
 
     @asynccontextmanager
     async def _service_session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Give the service account's one session. Until XNAT has opened it, calls go one after the other (1.6)."""
+        """Give the service account's one session.
+
+        Calls that may have to open it go one after the other, so that XNAT keeps no second one and a wrong password
+        is not tried by all of them (1.6).
+        """
         if self._service is None:
             self._service = self._session(self._settings.xnat_username, self._settings.secret("xnat_password"))
             self._service_end = asyncio.create_task(self._log_out_at_end(self._service))
-        if _is_open(self._service):
-            yield self._service
-            return
-        async with self._service_opening:
-            yield self._service
+        if not self._session_is_fresh(self._service):
+            async with self._service_opening:
+                if not self._session_is_fresh(self._service):
+                    try:
+                        with _counted(self._failed_service, self._settings.xnat_username):
+                            yield self._service
+                    finally:
+                        self._service_used = time.monotonic()
+                    return
+        self._service_used = time.monotonic()
+        yield self._service
+
+    def _session_is_fresh(self, session: aiohttp.ClientSession) -> bool:
+        return _is_open(session) and time.monotonic() - self._service_used < SESSION_IDLE
 
     async def _log_out_at_end(self, session: aiohttp.ClientSession) -> None:
         """Wait for the end, which is a cancellation: JupyterHub cancels all tasks when it stops, and waits for them."""

@@ -105,9 +105,12 @@ class XnatSpawner(SwarmSpawner):
         except SwarmError as error:
             await self._remove_quietly()
             raise web.HTTPError(503, f"Docker does not start the server: {error}.") from error
-        except BaseException:
-            # also when the hub cancels this: what was made goes before the error is told
-            await asyncio.shield(self._remove_quietly())
+        except asyncio.CancelledError as error:
+            # Somebody stops the server that starts. JupyterHub gives that a second, and tidies up for an error only.
+            await asyncio.shield(self._remove_quietly(patience=0))
+            raise web.HTTPError(503, "The server was stopped while it started.") from error
+        except Exception:
+            await self._remove_quietly()
             raise
         self.log.info("Server %s runs as service %s", self._log_name, self.object_name)
         return self.object_name, self.port
@@ -243,11 +246,11 @@ class XnatSpawner(SwarmSpawner):
         return ended
 
     async def _how_it_ended(self, task: Task | None) -> int | str | None:
-        if task is None:
+        if task is None or task.desired == "remove":
             return "its service was removed"
         if task.alive:
             # Swarm asks for its end, but no one is there to end it.
-            lost = task.desired in {"shutdown", "remove"} and is_down(task.node_id, await self.swarm.nodes())
+            lost = task.desired == "shutdown" and is_down(task.node_id, await self.swarm.nodes())
             return f"it was lost with node {node_name(task.node_id, await self.swarm.nodes())}" if lost else None
         code = exit_code(task.status)
         if code is not None:
@@ -264,9 +267,9 @@ class XnatSpawner(SwarmSpawner):
             raise web.HTTPError(503, f"Docker does not stop the server: {error}.") from error
         self.clear_state()
 
-    async def _remove_quietly(self) -> None:
+    async def _remove_quietly(self, patience: float = 20) -> None:
         try:
-            await self.swarm.remove(self.object_name, load().stop_grace_period)
+            await self.swarm.remove(self.object_name, patience)
         except SwarmError as error:
             self.log.error("What was made for %s could not be removed: %s", self._log_name, error)
 

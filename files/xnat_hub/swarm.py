@@ -162,7 +162,8 @@ class Swarm:
 
     async def log_end(self, name: str) -> str:
         """Return the last lines that a server wrote. Raises SwarmError."""
-        text: bytes = await self._call("service_logs", name, stdout=True, stderr=True, tail=LOG_LINES, is_tty=False)
+        options = {"stdout": True, "stderr": True, "tail": LOG_LINES, "is_tty": False}
+        text = await self._in_thread(lambda client: b"".join(client.service_logs(name, **options)))
         return text.decode(errors="replace")
 
     async def _ask_round(self) -> dict[str, Task]:
@@ -194,10 +195,13 @@ class Swarm:
         }
 
     async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        def work() -> Any:
+        return await self._in_thread(lambda client: getattr(client, method)(*args, **kwargs))
+
+    async def _in_thread(self, ask: Callable[[Any], Answer]) -> Answer:
+        def work() -> Answer:
             if self._client is None:
                 self._client = self._connect()
-            return getattr(self._client, method)(*args, **kwargs)
+            return ask(self._client)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import ipaddress
+import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from demo_xnat.people import PEOPLE
 from demo_xnat.state import State
 from demo_xnat.web import make_app
 from xnat_hub.client import (
@@ -19,6 +29,7 @@ from xnat_hub.client import (
     NotPermittedError,
     NotUnderstoodError,
     PasswordExpiredError,
+    TooManyFailuresError,
     UnavailableError,
     XnatClient,
     XnatError,
@@ -182,3 +193,217 @@ def test_an_xnat_that_is_away_is_unavailable(settings: Settings) -> None:
         await client.close()
 
     asyncio.run(away())
+
+
+def test_calls_of_one_moment_open_one_session(settings: Settings, tmp_path: Path) -> None:  # contract 1.6
+    async def check(client: XnatClient, state: State) -> None:
+        calls = [client.user_options("jdoe", f"s{number}") for number in range(20)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {NotFoundError}
+        assert state.session_count() == 1
+
+    against_demo(settings, tmp_path, check)
+
+
+def test_the_end_of_the_hub_logs_the_service_account_out(settings: Settings, tmp_path: Path) -> None:
+    async def check(client: XnatClient, state: State) -> None:
+        with pytest.raises(NotFoundError):
+            await client.user_options("jdoe", "s")
+        assert state.session_count() == 1
+        assert client._service_end is not None
+        client._service_end.cancel()  # as JupyterHub does with all tasks when it stops, and then waits
+        await asyncio.wait([client._service_end])
+        assert state.session_count() == 0
+
+    against_demo(settings, tmp_path, check)
+
+
+def test_xnat_is_not_asked_about_a_name_that_it_refused_too_often(settings: Settings, tmp_path: Path) -> None:
+    async def check(client: XnatClient, state: State) -> None:
+        for _ in range(5):
+            with pytest.raises(BadCredentialsError):
+                await client.may_start_jupyter("jdoe", "wrong")
+        for _ in range(30):
+            with pytest.raises(TooManyFailuresError, match="try again in 60 min"):
+                await client.may_start_jupyter("jdoe", "wrong")
+        assert await client.may_start_jupyter("JDoe", PASSWORD)
+        state.check_password("jdoe", PASSWORD)  # raises if the account were locked
+
+    against_demo(settings, tmp_path, check)
+
+
+def test_tries_at_once_are_limited_too(settings: Settings, tmp_path: Path) -> None:
+    async def check(client: XnatClient, state: State) -> None:
+        tries = [client.may_start_jupyter("jdoe", "wrong") for _ in range(40)]
+        answers = await asyncio.gather(*tries, return_exceptions=True)
+        assert sum(isinstance(answer, BadCredentialsError) for answer in answers) == 5
+        assert sum(isinstance(answer, TooManyFailuresError) for answer in answers) == 35
+
+    against_demo(settings, tmp_path, check)
+
+
+def test_a_wrong_password_of_the_service_account_does_not_lock_it(settings: Settings, tmp_path: Path) -> None:
+    (settings.secrets_dir / "xnat_password").write_text("wrong")
+
+    async def check(client: XnatClient, state: State) -> None:
+        for error in [BadCredentialsError] * 5 + [TooManyFailuresError] * 30:
+            with pytest.raises(error):
+                await client.user_options("jdoe", "s")
+        state.check_password("jupyterhub", SECRETS.service_password)
+        assert await client.may_start_jupyter("jdoe", PASSWORD)
+
+    against_demo(settings, tmp_path, check)
+
+
+def still(state: State, person: str, name: str) -> None:
+    """Have a launch of `person` with its alias token in XNAT."""
+    alias, secret = state.issue_alias(PEOPLE[person])
+    env = {"XNAT_USER": alias, "XNAT_PASS": secret}
+    options = {
+        "servername": name, "projectId": "DEMO_MR", "itemId": "DEMO_MR", "xsiType": "xnat:projectData",
+        "task_template": {"container_spec": {"image": "x", "env": env, "mounts": []}},
+    }  # fmt: skip
+    state.store_options(PEOPLE[person], options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "dashboard", "allowed"),
+    [
+        ({}, False, True),
+        ({"roles": ()}, False, False),
+        ({"roles": ()}, True, True),
+        ({"enabled": False}, False, False),
+        ({"enabled": False}, True, False),
+    ],
+)
+def test_who_lost_the_right_is_known_by_the_alias_token(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any],
+    dashboard: bool, allowed: bool,
+) -> None:  # contract 6.31  # fmt: skip
+    async def check(client: XnatClient, state: State) -> None:
+        still(state, "jdoe", "s1")
+        monkeypatch.setitem(PEOPLE, "jdoe", replace(PEOPLE["jdoe"], **changes))
+        assert await client.still_allowed("jdoe", {"other": False, "s1": dashboard}) is allowed
+
+    against_demo(settings, tmp_path, check)
+
+
+def test_who_may_no_longer_read_the_data_or_runs_nothing_is_not_known(settings: Settings, tmp_path: Path) -> None:
+    async def check(client: XnatClient, state: State) -> None:
+        assert not await client.still_allowed("jdoe", {})
+        still(state, "jdoe", "s1")
+        state.readable["jdoe"].clear()
+        assert not await client.still_allowed("jdoe", {"s1": False})
+
+    against_demo(settings, tmp_path, check)
+
+
+def test_an_xnat_that_fails_says_nothing_about_who_may(settings: Settings, tmp_path: Path) -> None:
+    async def check(client: XnatClient, state: State) -> None:
+        still(state, "jdoe", "s1")
+        (settings.secrets_dir / "xnat_password").write_text("wrong")
+        with pytest.raises(BadCredentialsError):
+            await client.still_allowed("jdoe", {"s1": False})
+
+    against_demo(settings, tmp_path, check)
+
+
+class Authority:
+    """A private certificate authority, and certificates that it signs."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._sign(self._name, self._key, x509.BasicConstraints(ca=True, path_length=None), [])
+        self.bundle = folder / f"{name}.pem"
+        self.bundle.write_bytes(certificate)
+
+    def _sign(self, subject: x509.Name, key: Any, constraints: x509.BasicConstraints, hosts: list[str]) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host)) for host in hosts])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(constraints, critical=True)
+            .add_extension(names, critical=False)
+        )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def certificate(self, name: str) -> Path:
+        """Return a PEM file with certificate and key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        pem = self._sign(subject, key, x509.BasicConstraints(ca=False, path_length=None), ["127.0.0.1"])
+        formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        file = self._folder / f"{name}-{id(key)}.pem"
+        file.write_bytes(pem + key.private_bytes(*formats))
+        return file
+
+
+@pytest.mark.parametrize(
+    ("bundle", "verify", "shown", "reached"),
+    [
+        ("ours", True, "ours", True),
+        ("ours", True, None, False),
+        ("ours", True, "other", False),
+        ("other", True, "ours", False),
+        (None, True, "ours", False),
+        (None, False, "ours", True),
+        ("other", False, "ours", True),
+        (None, False, None, False),
+    ],
+)
+def test_private_authority_client_certificate_and_verify_apply_to_xnat(
+    settings: Settings, tmp_path: Path, bundle: str | None, verify: bool, shown: str | None, reached: bool
+) -> None:  # contract 6.9, 6.10
+    authorities = {name: Authority(tmp_path, name) for name in ("ours", "other")}
+    wanted = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authorities["ours"].bundle))
+    wanted.verify_mode = ssl.CERT_REQUIRED
+    wanted.load_cert_chain(authorities["ours"].certificate("xnat"))
+
+    async def serve() -> None:
+        demo = make_app(make_settings(tmp_path), SECRETS, State(SECRETS, 1000, Clock()))
+        server = TestServer(demo, scheme="https", host="127.0.0.1")
+        await server.start_server(ssl=wanted)
+        client = XnatClient(
+            replace(
+                settings,
+                xnat_url=str(server.make_url("/")),
+                xnat_verify=verify,
+                xnat_ca_file=str(authorities[bundle].bundle) if bundle else None,
+                xnat_client_certificate_file=str(authorities[shown].certificate("hub")) if shown else None,
+            )
+        )
+        try:
+            if reached:
+                assert await client.may_start_jupyter("jdoe", PASSWORD)
+            else:
+                with pytest.raises(UnavailableError):
+                    await client.may_start_jupyter("jdoe", PASSWORD)
+        finally:
+            await client.close()
+            await server.close()
+
+    asyncio.run(serve())
+
+
+def test_nothing_secret_is_logged(settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def check(client: XnatClient, state: State) -> None:
+        still(state, "jdoe", "s1")
+        await client.may_start_jupyter("jdoe", PASSWORD)
+        with pytest.raises(BadCredentialsError):
+            await client.may_start_jupyter("jdoe", "a-wrong-one")
+        env = (await client.user_options("jdoe", "s1"))["task_template"]["container_spec"]["env"]
+        assert await client.still_allowed("jdoe", {"s1": False})
+        for secret in (PASSWORD, "a-wrong-one", SECRETS.service_password, *env.values()):
+            assert secret not in caplog.text
+
+    against_demo(settings, tmp_path, check)

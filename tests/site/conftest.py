@@ -1,0 +1,223 @@
+"""A running site, as `molecule` makes it, from outside: what XNAT, a researcher and an administrator can do with it.
+
+The play that checks the site runs these tests (molecule/default/verify.yml). They need root: Docker's socket is that of
+the node, reached through the node's own view of the file system.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+import requests
+
+BASE_URL = "/jupyterhub/"
+LABEL = "org.xnat.jupyterhub"
+DEPLOYMENT = f"{LABEL}.deployment=jupyterhub"
+ALL: dict[str, Any] = {name: {"scope": name, "enabled": True, "ids": []} for name in ("Site", "Project", "User")}
+FEATHER = "python3 -m http.server 8888 --directory /tmp"  # answers at once, which is all that the hub asks
+TIMEOUT = 20
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """Return the condition's first true value; fail with `what` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+    return value
+
+
+@dataclass
+class Server:
+    """One launch. began: seconds since the epoch."""
+
+    user: str
+    name: str
+    began: float
+
+
+class Site:
+    """The node `node1` with everything on it."""
+
+    def __init__(self, container: str, secrets: Path) -> None:
+        self.outer = docker.from_env().api
+        inspected = self.outer.inspect_container(container)
+        (network,) = inspected["NetworkSettings"]["Networks"].values()
+        self.address = network["IPAddress"]
+        self.container = container
+        socket = f"unix:///proc/{inspected['State']['Pid']}/root/run/docker.sock"
+        self.docker = docker.APIClient(base_url=socket, version="auto", timeout=TIMEOUT)
+        self.xnat = f"http://{self.address}:8080"
+        self.hub = f"http://{self.address}:8000{BASE_URL}"
+        self.password = (secrets / "demo_password").read_text().strip()
+        self.token = {"Authorization": f"token {(secrets / 'service_token').read_text().strip()}"}
+        self.http = requests.Session()
+        self._numbers = itertools.count(1)
+
+    def ask(self, method: str, url: str, user: str = "", **options: Any) -> requests.Response:
+        """Ask XNAT as a user, or the hub as XNAT where no user is given. Sessions are not kept."""
+        auth = (user, self.password) if user else None
+        headers = None if user else self.token
+        return requests.request(
+            method, url, auth=auth, headers=headers, timeout=TIMEOUT, allow_redirects=False, **options
+        )
+
+    def on_node(self, *command: str) -> str:
+        """Run a command on the node."""
+        made = self.outer.exec_create(self.container, list(command))
+        output: bytes = self.outer.exec_start(made["Id"])
+        code = self.outer.exec_inspect(made["Id"])["ExitCode"]
+        assert code == 0, f"{command} ended with {code}: {output.decode()}"
+        return output.decode()
+
+    def image(self, name: str) -> str:
+        """Return the newest of our images by that name."""
+        tags = [tag for image in self.docker.images() for tag in image["RepoTags"] or ()]
+        return str(next(tag for tag in tags if tag.startswith(f"localhost/xnat-jupyter/{name}:")))
+
+    @functools.cached_property
+    def feather(self) -> int:
+        """A compute environment whose servers cost next to nothing."""
+        return self.environment()
+
+    def environment(self, **changes: Any) -> int:
+        """Offer a compute environment in XNAT and return its id."""
+        environment = {
+            "name": f"Test {next(self._numbers)}",
+            "image": self.image("base"),
+            "command": FEATHER,
+            "environmentVariables": [],
+            "mounts": [],
+            **changes,
+        }
+        body = {
+            "configTypes": ["JUPYTERHUB"],
+            "computeEnvironment": environment,
+            "scopes": ALL,
+            "hardwareOptions": {"allowAllHardware": True, "hardwareConfigs": []},
+        }
+        answer = self.ask("POST", f"{self.xnat}/xapi/compute/environments", "admin", json=body)
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["id"])
+
+    def hardware(self, **changes: Any) -> int:
+        """Offer hardware in XNAT and return its id."""
+        hardware = {"name": f"Test {next(self._numbers)}", "constraints": [], "genericResources": [], **changes}
+        body = {"hardware": {"environmentVariables": [], **hardware}, "scopes": ALL}
+        answer = self.ask("POST", f"{self.xnat}/xapi/compute/hardware", "admin", json=body)
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["id"])
+
+    def launch(self, user: str = "jdoe", environment: int | None = None, hardware: int = 1, **changes: Any) -> Server:
+        """Press "Start Jupyter" on a session that jdoe and asmith may read."""
+        name = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{next(self._numbers):03d}Z"
+        body = {
+            "username": user,
+            "servername": name,
+            "eventTrackingId": name,
+            "xsiType": "xnat:mrSessionData",
+            "itemId": "XNAT_E00001",
+            "itemLabel": "x",
+            "projectId": "DEMO_MR",
+            "computeEnvironmentConfigId": environment or self.feather,
+            "hardwareConfigId": hardware,
+            "dashboardConfigId": None,
+            **changes,
+        }
+        answer = self.ask("POST", f"{self.xnat}/xapi/jupyterhub/users/{user}/server/{name}", user, json=body)
+        assert answer.status_code == 200, answer.text
+        return Server(user, name, time.time())
+
+    def outcome(self, server: Server, seconds: float = 90) -> bool:
+        """Wait until XNAT says how a launch went."""
+
+        def said() -> Any:
+            answer = self.ask("GET", f"{self.xnat}/xapi/event_tracking/{server.name}", server.user)
+            return answer.status_code == 200 and answer.json()["succeeded"] is not None and answer.json()
+
+        return bool(wait_for(f"end of the launch {server.name}", said, seconds)["succeeded"])
+
+    def stop(self, server: Server) -> None:
+        """Press "Stop" in XNAT and wait until the hub knows the server no longer."""
+        url = f"{self.xnat}/xapi/jupyterhub/users/{server.user}/server/{server.name}"
+        answer = self.ask("DELETE", url, server.user, params={"eventTrackingId": server.name})
+        assert answer.status_code == 200, answer.text
+        wait_for(f"stop of {server.name}", lambda: server.name not in self.servers(server.user))
+
+    def servers(self, user: str, stopped: bool = False) -> dict[str, Any]:
+        """Return the hub's servers of a user."""
+        query = "?include_stopped_servers=1" if stopped else ""
+        answer = self.ask("GET", f"{self.hub}hub/api/users/{user}{query}")
+        return dict(answer.json()["servers"]) if answer.status_code == 200 else {}
+
+    def services(self) -> list[dict[str, Any]]:
+        """Return the Swarm services of users' servers."""
+        found = self.docker.services(filters={"label": DEPLOYMENT})
+        return [service for service in found if f"{LABEL}.user" in service["Spec"]["Labels"]]
+
+    def service(self, server: Server) -> dict[str, Any]:
+        """Return the Swarm service of a server."""
+        (found,) = [one for one in self.services() if one["Spec"]["Labels"].get(f"{LABEL}.server") == server.name]
+        return found
+
+    def left(self) -> list[str]:
+        """Return the names of all services and secrets of users' servers."""
+        secrets = self.docker.secrets(filters={"label": DEPLOYMENT})
+        owned = [secret for secret in secrets if f"{LABEL}.user" in secret["Spec"]["Labels"]]
+        return [found["Spec"]["Name"] for found in [*self.services(), *owned]]
+
+    def hub_log(self, since: float) -> str:
+        """Return what the hub has written."""
+        parts = self.docker.service_logs("jupyterhub-hub", stdout=True, stderr=True, since=int(since), is_tty=False)
+        return b"".join(parts).decode(errors="replace")
+
+    def run(self, server: Server, command: str) -> tuple[int, str]:
+        """Run a shell command in a server's container. Returns exit code and output."""
+        (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
+        made = self.docker.exec_create(task["Status"]["ContainerStatus"]["ContainerID"], ["sh", "-c", command])
+        output: bytes = self.docker.exec_start(made["Id"])
+        return int(self.docker.exec_inspect(made["Id"])["ExitCode"]), output.decode()
+
+    def faults(self, *faults: dict[str, Any]) -> None:
+        """Make XNAT answer wrongly, from now on."""
+        answer = self.ask("PUT", f"{self.xnat}/demo/faults", "admin", json=list(faults))
+        assert answer.status_code == 200, answer.text
+
+    def browser(self, user: str, password: str | None = None) -> tuple[requests.Session, requests.Response]:
+        """Log in at the hub's form. Returns the browser's session and the page."""
+        browser = requests.Session()
+        browser.headers["Sec-Fetch-Mode"] = "navigate"
+        form = browser.get(f"{self.hub}hub/login", timeout=TIMEOUT)
+        assert form.status_code == 200
+        data = {"username": user, "password": password or self.password, "_xsrf": browser.cookies["_xsrf"]}
+        return browser, browser.post(f"{self.hub}hub/login", data=data, timeout=TIMEOUT)
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """The site under test."""
+    site = Site(os.environ["XNATJH_NODE"], Path(os.environ["XNATJH_SECRETS"]))
+    yield site
+    site.docker.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(site: Site) -> Iterator[None]:
+    """Every test leaves the site as it was: no service, no secret, no fault. What a failed one left goes first."""
+    site.faults()
+    for user in site.ask("GET", f"{site.hub}hub/api/users?include_stopped_servers=1").json():
+        for name in user["servers"]:
+            site.ask("DELETE", f"{site.hub}hub/api/users/{user['name']}/servers/{name}", json={"remove": True})
+    wait_for(f"removal of {site.left()}", lambda: not site.left(), 60)
+    yield
+    site.faults()
+    wait_for(f"removal of {site.left()}", lambda: not site.left(), 60)

@@ -1,0 +1,210 @@
+"""The life of a server on a real swarm (docs/xnat-contract.md, 2.4 to 2.7, 6.15, 6.16)."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.site.conftest import LABEL, Server, Site, wait_for
+
+AT_ONCE = 10  # seconds within which XNAT sees a failed start as such (2.4)
+
+
+def constraint(key: str, value: str) -> list[dict[str, Any]]:
+    return [{"key": key, "operator": "IN", "values": [value]}]
+
+
+def mount(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
+    return {"mounts": [{"volumeName": "", "localPath": source, "containerPath": target, "readOnly": read_only}]}
+
+
+NO_IMAGE = "localhost/xnat-jupyter/none:1"
+SEVERAL = [{"key": "node.role", "operator": "IN", "values": ["worker", "manager"]}]
+HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "image": ({"image": NO_IMAGE}, {}, f"image {NO_IMAGE} not on node node1"),
+    "command": ({"command": "no-such-command --x"}, {}, "the image has no command 'no-such-command'"),
+    "exit": ({"command": "sh -c 'exit 3'"}, {}, "it ended on node node1 with exit code 3"),
+    "memory": ({"command": "tail /dev/zero"}, {"memoryLimit": "32M"}, "its memory limit was reached"),
+    "label": ({}, {"constraints": constraint("node.labels.gpu", "true")}, "no node has label gpu=true"),
+    "cpus": ({}, {"cpuReservation": 64.0}, "no node has 64 CPUs, the largest has"),
+    "too much memory": ({}, {"memoryReservation": "900G"}, "no node has 900 GiB of memory, the largest has"),
+    "generic": ({}, {"genericResources": [{"name": "gpu", "value": "1"}]}, "no node has a gpu"),
+    "outside": (mount("/etc", "/data/etc"), {}, "/etc (for /data/etc) lies outside the directories"),
+    "socket": (mount("/var/run/docker.sock", "/data/d"), {}, "lies outside the directories"),
+    "missing": (mount("/srv/atlases/none", "/opt/none"), {}, "/srv/atlases/none does not exist on node node1"),
+    "writable": (mount("/srv/atlases/a", "/opt/a", False), {}, "must be mounted read-only"),
+    "odd memory": ({}, {"memoryLimit": "8 bananas"}, "resources.mem_limit is '8 bananas'"),
+    "ceiling": ({}, {"cpuLimit": 512.0}, "resources.cpu_limit is 512.0 CPUs: a server here has 2.0 at most"),
+    "two values": ({}, {"constraints": SEVERAL}, "which no node fulfils"),
+}
+
+
+@pytest.mark.parametrize(("environment", "hardware", "words"), HOPELESS.values(), ids=HOPELESS)
+def test_a_launch_that_cannot_run_ends_at_once_and_the_hub_says_why(
+    site: Site, environment: dict[str, Any], hardware: dict[str, Any], words: str
+) -> None:
+    server = site.launch(environment=site.environment(**environment), hardware=site.hardware(**hardware))
+    assert not site.outcome(server, AT_ONCE + 5)
+    wait_for(f"{words!r} in the hub's log", lambda: words in site.hub_log(server.began), 5)
+    assert server.name not in site.servers("jdoe")
+
+
+def test_what_a_failed_server_wrote_last_is_in_the_log_without_its_secrets(site: Site) -> None:
+    command = """sh -c 'echo because of this; echo "$XNAT_PASS"; echo "$JUPYTERHUB_API_TOKEN"; exit 3'"""
+    server = site.launch(environment=site.environment(command=command))
+    assert not site.outcome(server)
+    log = wait_for("log", lambda: "because of this" in (text := site.hub_log(server.began)) and text)
+    assert log.partition("because of this")[2].split()[:2] == ["***", "***"]
+
+
+def test_servers_start_and_stop_at_once_and_leave_nothing(site: Site) -> None:
+    people = ["jdoe", "jdoe", "JDoe", "JDoe"]
+    items: dict[str, dict[str, Any]] = {"jdoe": {}, "JDoe": {"itemId": "XNAT_E00005", "projectId": "DEMO_CT"}}
+    servers = [site.launch(user, **items[user]) for user in people]
+    assert all(site.outcome(server) for server in servers)
+    assert len({service["Spec"]["Name"] for service in site.services()}) == 4
+    together([functools.partial(site.stop, server) for server in servers])
+
+
+def test_a_server_that_is_stopped_while_it_starts_leaves_nothing(site: Site) -> None:
+    server = site.launch(environment=site.environment(command="sleep 1000"))
+    wait_for("container", lambda: site.services())
+    site.stop(server)
+    wait_for("removal", lambda: not site.left(), 30)
+
+
+def test_a_second_start_and_a_second_stop_do_no_harm(site: Site) -> None:
+    server = site.launch()
+    wait_for("start", lambda: server.name in site.servers("jdoe"))
+    url = f"{site.hub}hub/api/users/jdoe/servers/{server.name}"
+    codes: list[int] = []
+    together([lambda: codes.append(site.ask("POST", url, json={}).status_code)] * 3)
+    assert site.outcome(server)
+    assert set(codes) <= {201, 202, 400}
+    assert len(site.services()) == 1
+    codes.clear()
+    together([lambda: codes.append(site.ask("DELETE", url, json={"remove": True}).status_code)] * 3)
+    assert set(codes) <= {202, 204, 404}
+    wait_for("removal", lambda: not site.left() and server.name not in site.servers("jdoe", stopped=True), 30)
+
+
+def ready(site: Site, **changes: Any) -> Server:
+    server = site.launch(**changes)
+    assert site.outcome(server)
+    return server
+
+
+def test_a_service_removed_by_hand_is_noticed(site: Site) -> None:
+    server = ready(site)
+    site.docker.remove_service(site.service(server)["ID"])
+    wait_for("notice", lambda: server.name not in site.servers("jdoe"), 60)
+    assert "its service was removed" in site.hub_log(server.began)
+
+
+def test_a_server_that_ends_by_itself_is_noticed_and_leaves_the_hubs_list(site: Site) -> None:
+    server = ready(site, environment=site.environment(command="timeout 8 python3 -m http.server 8888"))
+    wait_for("notice", lambda: server.name not in site.servers("jdoe"), 60)
+    wait_for("pruning", lambda: server.name not in site.servers("jdoe", stopped=True), 60)
+
+
+def test_what_no_server_owns_is_reaped_but_not_what_is_anothers(site: Site) -> None:
+    mine = {f"{LABEL}.deployment": "jupyterhub", f"{LABEL}.user": "nobody", f"{LABEL}.server": "s"}
+    other = mine | {f"{LABEL}.deployment": "other"}
+    container = {"Image": site.image("base"), "Command": ["sleep", "1000"]}
+    for name, labels in (("mine", mine), ("other", other)):
+        site.docker.create_secret(f"{name}-env", b"x", labels=labels)
+        site.docker.create_service({"ContainerSpec": container}, name=name, labels=labels)
+    try:
+        wait_for("reaping", lambda: not site.left(), 60)
+    finally:
+        (kept,) = site.docker.services(filters={"name": "other"})
+        site.docker.remove_service(kept["ID"])
+        (secret,) = site.docker.secrets(filters={"name": "other-env"})
+        site.docker.remove_secret(secret["ID"])
+
+
+def test_a_hub_killed_during_a_start_leaves_nothing(site: Site) -> None:
+    server = site.launch(environment=site.environment(command="sleep 1000"))
+    wait_for("service", lambda: site.services())
+    for container in site.docker.containers(filters={"label": ["com.docker.swarm.service.name=jupyterhub-hub"]}):
+        site.docker.kill(container["Id"])
+    wait_for("hub", lambda: site.ask("GET", f"{site.hub}hub/api/").status_code == 200, 90)
+    wait_for("clean-up", lambda: not site.left(), 120)
+    assert server.name not in site.servers("jdoe")
+
+
+def test_a_container_sees_no_submount_and_cannot_write_below_read_only_data(site: Site) -> None:
+    session = site.on_node("sh", "-c", "ls -d /srv/xnat-demo/archive/DEMO_MR/arc001/*").split()[0]
+    label = session.rpartition("/")[2]
+    site.on_node("mkdir", "-p", f"{session}/below")
+    site.on_node("mount", "-t", "tmpfs", "tmpfs", f"{session}/below")
+    site.on_node("sh", "-c", f"chmod 777 {session}/below; echo x > {session}/below/hidden")
+    try:
+        server = ready(site)
+        target = f"/data/projects/DEMO_MR/experiments/{label}"
+        code, seen = site.run(server, f"ls {target}/below; touch {target}/below/new; touch {target}/new")
+        assert "hidden" not in seen
+        assert seen.count("Read-only file system") == 2
+        assert code != 0
+        site.on_node(
+            "sh", "-c", f"mkdir -p {session}/later && mount -t tmpfs tmpfs {session}/later && touch {session}/later/f"
+        )
+        assert "f" not in site.run(server, f"ls {target}/later")[1].split()
+        site.stop(server)
+    finally:
+        site.on_node(
+            "sh", "-c", f"umount {session}/below; umount {session}/later; rmdir {session}/below {session}/later; true"
+        )
+
+
+def test_the_container_is_closed(site: Site) -> None:
+    server = ready(site)
+    code, text = site.run(server, "id; cat /proc/1/status; ls -l /run/secrets; cat /proc/1/comm")
+    assert code == 0
+    assert "uid=1500" in text
+    assert "CapBnd:\t0000000000000000" in text
+    assert "NoNewPrivs:\t1" in text
+    inspected = str(site.service(server))
+    assert "XNAT_PASS" not in inspected
+    assert "JUPYTERHUB_API_TOKEN" not in inspected
+    site.stop(server)
+
+
+def test_a_start_without_a_server_name_is_refused_in_words(site: Site) -> None:
+    answer = site.ask("POST", f"{site.hub}hub/api/users/jdoe/server", json={})
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "Servers are started from XNAT: open a project, subject or session there."
+
+
+def test_an_xnat_that_is_slow_or_broken_ends_a_start_in_words(site: Site) -> None:
+    for fault, words in (
+        ({"status": 503}, "XNAT failed at the user-options (status 503)"),
+        ({"status": 200, "content_type": "text/html", "body": "<html>"}, "with text/html instead of JSON"),
+        ({"status": 401}, "XNAT does not accept the hub's own account"),
+    ):
+        site.faults({"path": "/user-options$", **fault})
+        server = site.launch()
+        assert not site.outcome(server, AT_ONCE)
+        assert words in site.hub_log(server.began)
+
+
+def together(calls: list[Callable[[], Any]]) -> None:
+    """Make all calls at once and wait for their end."""
+    failed: list[BaseException] = []
+
+    def work(call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=[call]) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
