@@ -51,6 +51,7 @@ def test_the_same_files_elsewhere_have_the_same_names(files: Path) -> None:
         ("hub/package-lock.json", {"runtime", "hub"}),
         ("hub/requirements.txt", {"runtime", "hub"}),
         ("singleuser/requirements.lock", {"singleuser", "demo_xnat"}),
+        ("singleuser/lean_start.py", {"singleuser", "demo_xnat"}),
         ("singleuser/dashboards.lock", set()),
         ("demo_xnat/page.html", {"demo_xnat"}),
     ],
