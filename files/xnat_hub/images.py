@@ -85,7 +85,7 @@ def image_plan(
         "singleuser",
         "singleuser",
         "Dockerfile",
-        [files / "singleuser" / name for name in (lock, "overrides.json", "lean_start.py")],
+        [files / "singleuser" / name for name in (lock, "overrides.json", "lean_start.py", "dashboard_proxy.py")],
         {"BASE": plan["base"]["image"], "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid},
     )
     demo = sorted(path for path in (files / "demo_xnat").iterdir() if path.suffix in {".py", ".html", ".css", ".js"})

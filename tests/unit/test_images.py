@@ -53,6 +53,7 @@ def test_the_same_files_elsewhere_have_the_same_names(files: Path) -> None:
         ("singleuser/requirements.lock", {"singleuser", "demo_xnat"}),
         ("singleuser/lean_start.py", {"singleuser", "demo_xnat"}),
         ("singleuser/dashboards.lock", set()),
+        ("singleuser/dashboard_proxy.py", {"singleuser", "demo_xnat"}),
         ("demo_xnat/page.html", {"demo_xnat"}),
     ],
 )
