@@ -19,7 +19,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help demo demo-down demo-verify test lint unit molecule lock clean
+.PHONY: help demo demo-down demo-verify test lint unit molecule bench lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -40,13 +40,23 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy files/xnat_hub files/demo_xnat files/singleuser filter_plugins library tests
+	$(BIN)/mypy files/xnat_hub files/demo_xnat files/singleuser filter_plugins library benchmarks tests
 
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
 
 molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engine (root)
 	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all
+
+# In a container of the images that `make demo` has built; only Docker is needed beside them.
+BENCH_DRIVER := xnatjh-bench-driver
+bench: ## hub against floor and plain hub, as a table (BENCH="logins start", N=3; benchmarks/README.md)
+	@image="$$(docker images --quiet localhost/xnat-jupyter/runtime | head -n 1)"; \
+	[ -n "$$image" ] || { echo "There is no image localhost/xnat-jupyter/runtime: run \`make demo\` first." >&2; exit 1; }; \
+	docker rm --force $(BENCH_DRIVER) >/dev/null 2>&1 || true; \
+	exec docker run --rm --init --name $(BENCH_DRIVER) --user 0 --volume "$(CURDIR):/project" --workdir /project \
+	  --volume /var/run/docker.sock:/var/run/docker.sock --env PYTHONPATH=/project/files --env PYTHONDONTWRITEBYTECODE=1 \
+	  "$$image" python3 -m benchmarks $(BENCH) $(if $(N),-n $(N))
 
 # The versions in the lock files: JupyterHub's comes from roles/hub_images/defaults/main.yml, for hub and notebooks alike.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate

@@ -1,0 +1,92 @@
+"""Run the benchmarks and print one table. `make bench` calls this in a container; see benchmarks/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.bed import FEATHER, Bed
+from benchmarks.measures import MEASURES, SIDES, USERS, Row
+from benchmarks.slow_xnat import SlowXnat
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text: the median and, of more than one run, the least and the greatest value of each side."""
+    heads = ["measure", "unit", *SIDES, "ours/floor", "ours/plain", "target", "met"]
+    lines = [heads]
+    for row in rows:
+        floor, plain, ours = (row.median(side) for side in SIDES)
+        target = row.target()
+        met = "" if target is None or ours is None else "yes" if ours <= target else "no"
+        ratios = [f"{ours / other:.2f}" if ours is not None and other else "" for other in (floor, plain)]
+        cells = [_cell(row.runs.get(side, [])) for side in SIDES]
+        lines.append([row.measure, row.unit, *cells, *ratios, "" if target is None else f"<= {_number(target)}", met])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    middle = (
+        sorted(values)[len(values) // 2] if len(values) % 2 else sum(sorted(values)[len(values) // 2 - 1 :][:2]) / 2
+    )
+    return _number(middle) + (f" ({_number(min(values))}-{_number(max(values))})" if len(values) > 1 else "")
+
+
+async def main(names: list[str], n: int | None) -> None:
+    """Build the test bed, run the measures, print and keep the table, and remove everything again."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
+    bed, xnat = Bed(), SlowXnat()
+    rows: list[Row] = []
+    try:
+        print("Swarm, network and images are made ...", flush=True)
+        await bed.up()
+        await xnat.up(8080)
+        xnat.image, xnat.command = FEATHER, "perl /feather.pl"
+        for name, config in (("plain", "/opt/bench/plain_config.py"), ("ours", "/opt/xnat-hub/jupyterhub_config.py")):
+            hub = await bed.hub(name, config)
+            await hub.add_users(USERS)
+            await hub.start([(USERS[0], "warm-up")])
+            await hub.stop([(USERS[0], "warm-up")])
+        await bed.clear_servers()
+        for name in names:
+            measure, usual = MEASURES[name]
+            print(f"{name} ...", flush=True)
+            rows += await measure(bed, xnat, n or usual)
+    finally:
+        if rows:
+            print(f"\n{table(rows)}\n", flush=True)
+            RESULTS.mkdir(exist_ok=True)
+            path = RESULTS / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime())
+            found = [{**asdict(row), "limit": row.target()} for row in rows]
+            path.write_text(json.dumps({"cpus": os.cpu_count(), "rows": found}, indent=1) + "\n")
+            print(f"Kept in benchmarks/results/{path.name}. Everything is removed again ...", flush=True)
+        await bed.clear()
+        await bed.remove_images()
+        await xnat.down()
+        await bed.docker.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, prog="benchmarks")
+    parser.add_argument("names", nargs="*", help=f"which measures: {', '.join(MEASURES)}; all if none is named")
+    parser.add_argument("-n", type=int, help="how often each is repeated")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(MEASURES):
+        parser.error(f"no measure is called {', '.join(sorted(unknown))}")
+    asyncio.run(main(arguments.names or list(MEASURES), arguments.n))
