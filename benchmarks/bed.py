@@ -300,7 +300,8 @@ class Bed:
         self.singleuser = await self.newest(SINGLEUSER)
         state = (await self.docker.call("GET", "/info"))["Swarm"]["LocalNodeState"]
         if state != "active":
-            body = {"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1", "Spec": {"Labels": {PREFIX: "made"}}}
+            mark = {"Labels": {PREFIX: "made"}}  # so that a later run knows, too
+            body = {"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1", "Spec": mark}
             await self.docker.call("POST", "/swarm/init", json=body)
         network = {"Name": PREFIX, "Driver": "overlay", "Attachable": True, "CheckDuplicate": True}
         await self.docker.call("POST", "/networks/create", json=network)
