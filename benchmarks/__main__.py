@@ -7,11 +7,12 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.bed import FEATHER, Bed
+from benchmarks.bed import FEATHER, Bed, DockerError
 from benchmarks.measures import MEASURES, SIDES, USERS, Row
 from benchmarks.slow_xnat import SlowXnat
 
@@ -89,4 +90,9 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(MEASURES):
         parser.error(f"no measure is called {', '.join(sorted(unknown))}")
-    asyncio.run(main(arguments.names or list(MEASURES), arguments.n))
+    try:
+        asyncio.run(main(arguments.names or list(MEASURES), arguments.n))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit("Interrupted; everything is removed.")
+    except DockerError as error:
+        sys.exit(str(error))
