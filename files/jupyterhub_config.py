@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from xnat_hub.database import commit_fast
 from xnat_hub.settings import load
 
 HERE = str(Path(__file__).resolve().parent)
@@ -17,11 +18,11 @@ c.JupyterHub.base_url = settings.base_url
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
 c.JupyterHub.db_url = "sqlite:////srv/jupyterhub/jupyterhub.sqlite"
+commit_fast()  # a start makes some thirty commits, each of which would wait for the disk
 c.JupyterHub.cookie_secret = bytes.fromhex(settings.secret("cookie_secret"))
 c.ConfigurableHTTPProxy.should_start = False
 c.ConfigurableHTTPProxy.api_url = settings.proxy_api_url
 c.ConfigurableHTTPProxy.auth_token = settings.secret("proxy_token")
-c.JupyterHub.last_activity_interval = 10  # also how soon a proxy that restarted alone learns its routes again
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.shutdown_on_logout = False
@@ -54,7 +55,7 @@ c.JupyterHub.load_roles = [
             "tokens",
         ],
     },
-    {"name": "keeper", "services": ["keeper"], "scopes": ["list:users", "read:servers", "delete:servers"]},
+    {"name": "keeper", "services": ["keeper"], "scopes": ["list:users", "read:servers", "delete:servers", "proxy"]},
     {
         # Without the scope `servers`: only XNAT starts servers, so that nobody can forge a launch.
         "name": "user",

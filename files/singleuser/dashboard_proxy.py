@@ -63,7 +63,7 @@ async def _listens(self: Any, process: Any) -> bool:
 
 def _same_origin(self: Any, origin: str) -> bool:
     """What Tornado did up to 6.5. From 6.6 on it compares before it calls this, but the proxy calls this alone."""
-    return urlsplit(origin).netloc.lower() == self.request.host.lower()
+    return bool(urlsplit(origin).netloc.lower() == self.request.host.lower())
 
 
 # Dash makes its addresses from this; XNAT's command names no prefix. An application that sets one itself wins.

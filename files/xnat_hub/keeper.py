@@ -1,8 +1,9 @@
-"""Keep hub and Docker tidy; a service of the hub's own, run by JupyterHub as `python -m xnat_hub.keeper`.
+"""Keep proxy, hub and Docker tidy; a service of the hub's own, run by JupyterHub as `python -m xnat_hub.keeper`.
 
-Every `prune_interval` seconds it removes stopped named servers from the hub's list, since every launch from XNAT makes
-a new one (docs/xnat-contract.md, 2.3, 6.24), and Swarm services and secrets of this deployment that no server of the
-hub owns, such as those of a hub that was killed while it started one. A process of its own: it may block.
+Every few seconds it looks whether the proxy has lost its routes, which it does when it restarts alone, and has the hub
+give them again. Every `prune_interval` seconds it removes stopped named servers from the hub's list, since every launch
+from XNAT makes a new one (docs/xnat-contract.md, 2.3, 6.24), and Swarm services and secrets of this deployment that no
+server of the hub owns, such as those of a hub that was killed while it started one. A process of its own: it may block.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from urllib.parse import quote
 import docker
 import requests
 from docker.errors import APIError, DockerException
+from docker.utils import kwargs_from_env
 
 from xnat_hub.service import LABEL
-from xnat_hub.settings import load
+from xnat_hub.settings import Settings, load
 
 log = logging.getLogger("xnat_hub.keeper")
 
-TIMEOUT = 20  # seconds for one call to hub or Docker
-RETRY = 15  # seconds after a round that failed
+TIMEOUT = 20  # seconds for one call to hub, proxy or Docker
+ROUTES_INTERVAL = 5  # seconds between two looks at the proxy
 PAGE = 1000  # users that one call to the hub lists
 
 Owner = tuple[str, str]  # user and server
@@ -58,6 +60,10 @@ class Hub:
             following = page["_pagination"]["next"]
             offset = following["offset"] if following else None
         return found
+
+    def give_routes(self) -> None:
+        """Have the hub compare the proxy's routes with its servers, and add what is missing."""
+        self._http.post(f"{self._url}/proxy", timeout=TIMEOUT).raise_for_status()
 
     def forget(self, owner: Owner) -> None:
         """Take a stopped named server off the hub's list."""
@@ -116,20 +122,34 @@ def tidy(hub: Hub, client: Any, deployment: str, stopped_before: set[Owner]) -> 
     return stopped - stopped_before
 
 
+def routes_are_lost(settings: Settings) -> bool:
+    """Whether the proxy answers but does not know the hub."""
+    token = {"Authorization": f"token {settings.secret('proxy_token')}"}
+    answer = requests.get(f"{settings.proxy_api_url}/api/routes", headers=token, timeout=TIMEOUT)
+    answer.raise_for_status()
+    route = answer.json().get(settings.base_url.rstrip("/") or "/", {})
+    return not route.get("hub")  # without this mark it is the default that the proxy begins with
+
+
 def main() -> None:
     """Tidy for ever; a round that fails is told and tried again."""
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
     settings = load()
     hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
     stopped: set[Owner] = set()
+    next_round = 0.0
     while True:
         try:
-            with closing(docker.APIClient(version="auto", timeout=TIMEOUT)) as client:
-                stopped = tidy(hub, client, settings.deployment, stopped)
-            time.sleep(settings.prune_interval)
+            if routes_are_lost(settings):
+                log.warning("The proxy has lost its routes: the hub gives them again")
+                hub.give_routes()
+            if time.monotonic() >= next_round:
+                with closing(docker.APIClient(version="auto", timeout=TIMEOUT, **kwargs_from_env())) as client:
+                    stopped = tidy(hub, client, settings.deployment, stopped)
+                next_round = time.monotonic() + settings.prune_interval
         except (requests.RequestException, DockerException) as error:
-            log.warning("Not tidied this time: %s", error)
-            time.sleep(min(settings.prune_interval, RETRY))
+            log.warning("Not all is tidy: %s", error)
+        time.sleep(ROUTES_INTERVAL)
 
 
 if __name__ == "__main__":
