@@ -326,7 +326,7 @@ class Plugin:
             "itemLabel": request.itemLabel,
             "projectId": request.projectId,
             "eventTrackingId": request.eventTrackingId,
-            "dashboardConfigId": None,
+            "dashboardConfigId": request.dashboardConfigId,
             "task_template": None,
         }
         await self.hub.start(person.username, request.servername, body)

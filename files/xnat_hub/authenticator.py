@@ -9,6 +9,7 @@ from jupyterhub.auth import Authenticator
 from tornado import web
 
 from xnat_hub.client import BadCredentialsError, XnatError, shared_client
+from xnat_hub.handlers import HANDLERS
 
 REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is looked at again
 
@@ -31,6 +32,10 @@ class XnatAuthenticator(Authenticator):
     def check_allowed(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
         """Everybody whom XNAT authenticated with the right to start Jupyter; the right is asked in `authenticate`."""
         return True
+
+    def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
+        """Return the pages and calls of ours; JupyterHub puts them before its own."""
+        return [*super().get_handlers(app), *HANDLERS]
 
     async def authenticate(self, handler: web.RequestHandler, data: dict[str, str]) -> dict[str, Any]:
         """Ask XNAT. Whatever keeps somebody out is a HTTPError, whose sentence the log-in page shows."""

@@ -102,7 +102,12 @@ def content_tag(inputs: dict[str, Any], files: Sequence[tuple[Path, str]]) -> st
 
 
 def check_lock(lock: Path, lists: Sequence[Path], jupyterhub_version: str) -> None:
-    """Raise ImageError unless `lock` pins this JupyterHub and everything that the lists name."""
+    """Raise ImageError unless this is JupyterHub 5 (contract 2.3) and `lock` pins it and all that the lists name."""
+    if jupyterhub_version.split(".")[0] != "5":
+        raise ImageError(
+            f"hub_images_jupyterhub_version is {jupyterhub_version}: set it to 5.x, since JupyterHub 6 refuses the"
+            " names that XNAT's plugin gives to servers, and 4 is no longer looked after"
+        )
     pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE))
     pinned = {_canonical(name): version for name, version in pins.items()}
     if pinned.get("jupyterhub") != jupyterhub_version:

@@ -16,6 +16,7 @@ Node = Mapping[str, Any]
 MISSING_PATH = re.compile(r"bind source path does not exist: (\S.*)")
 MISSING_IMAGE = re.compile(r"No such image: (\S+)")
 MISSING_COMMAND = re.compile(r'exec: "([^"]*)": executable file not found')
+NO_COMMAND = 127
 KILLED = 137
 GIB = 2**30
 
@@ -31,6 +32,8 @@ def failure(status: Mapping[str, Any], node: str) -> str:
     if found := MISSING_COMMAND.search(error):
         return f"the image has no command {found[1]!r}"
     code = exit_code(status)
+    if code == NO_COMMAND:
+        return "the image has no such command (exit code 127)"
     if code == KILLED:
         return f"it was killed{on_node} (exit code 137), most often because its memory limit was reached"
     if code is not None:

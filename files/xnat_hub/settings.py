@@ -86,6 +86,8 @@ def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
             f"the hub's settings miss {sorted(known - set(data)) or 'nothing'}"
             f" and have unknown {sorted(set(data) - known) or 'nothing'}"
         )
+    if not isinstance(data["xnat_verify"], bool):
+        raise SettingsError(f"xnat_verify is {data['xnat_verify']!r}: set it to true or false")
     if data["default_server"] not in DEFAULT_SERVER:
         raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
     return Settings(

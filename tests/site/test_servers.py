@@ -26,7 +26,7 @@ NO_IMAGE = "localhost/xnat-jupyter/none:1"
 SEVERAL = [{"key": "node.role", "operator": "IN", "values": ["worker", "manager"]}]
 HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "image": ({"image": NO_IMAGE}, {}, f"image {NO_IMAGE} not on node node1"),
-    "command": ({"command": "no-such-command --x"}, {}, "the image has no command 'no-such-command'"),
+    "command": ({"command": "no-such-command --x"}, {}, "the image has no such command (exit code 127)"),
     "exit": ({"command": "sh -c 'exit 3'"}, {}, "it ended on node node1 with exit code 3"),
     "memory": ({"command": "tail /dev/zero"}, {"memoryLimit": "32M"}, "its memory limit was reached"),
     "label": ({}, {"constraints": constraint("node.labels.gpu", "true")}, "no node has label gpu=true"),
@@ -38,7 +38,7 @@ HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "missing": (mount("/srv/atlases/none", "/opt/none"), {}, "/srv/atlases/none does not exist on node node1"),
     "writable": (mount("/srv/atlases/a", "/opt/a", False), {}, "must be mounted read-only"),
     "odd memory": ({}, {"memoryLimit": "8 bananas"}, "resources.mem_limit is '8 bananas'"),
-    "ceiling": ({}, {"cpuLimit": 512.0}, "resources.cpu_limit is 512.0 CPUs: a server here has 2.0 at most"),
+    "ceiling": ({}, {"memoryLimit": "2T"}, f"resources.mem_limit is {2**41} bytes: a server here has {2**40} at most"),
     "two values": ({}, {"constraints": SEVERAL}, "which no node fulfils"),
 }
 

@@ -407,3 +407,13 @@ def test_nothing_secret_is_logged(settings: Settings, tmp_path: Path, caplog: py
             assert secret not in caplog.text
 
     against_demo(settings, tmp_path, check)
+
+
+def test_the_server_without_a_name_is_asked_for_by_its_own_call(settings: Settings, tmp_path: Path) -> None:  # 6.3
+    async def check(client: XnatClient, state: State) -> None:
+        with pytest.raises(NotFoundError):
+            await client.user_options("jdoe", "")
+        still(state, "jdoe", "")
+        assert (await client.user_options("jdoe", ""))["servername"] == ""
+
+    against_demo(settings, tmp_path, check)

@@ -100,3 +100,9 @@ def test_a_requirement_that_was_not_locked_is_refused(files: Path) -> None:
         file.write("Some_New.package>=1  # comment\n")
     with pytest.raises(ImageError, match=r"asks for Some_New\.package, which requirements\.lock does not pin"):
         plan(files)
+
+
+@pytest.mark.parametrize("version", ["6.1.1", "4.0.2"])
+def test_another_jupyterhub_than_5_is_refused(version: str) -> None:  # contract 6.29
+    with pytest.raises(ImageError, match=r"set it to 5\.x"):
+        plan(ROOT / "files", jupyterhub_version=version)

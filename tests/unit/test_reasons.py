@@ -48,6 +48,7 @@ def ended(error: str, state: str = "rejected", code: int | None = 0) -> dict[str
             ),
             "the image has no command 'nope'",
         ),
+        (ended("task: non-zero exit (127)", "failed", 127), "the image has no such command (exit code 127)"),
         (ended("task: non-zero exit (3)", "failed", 3), "it ended on node w2 with exit code 3"),
         (
             ended("task: non-zero exit (137)", "failed", 137),

@@ -1,0 +1,133 @@
+"""XNAT's four dashboard frameworks, started from a git repository on the node (docs/xnat-contract.md, 4.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.site.conftest import TIMEOUT, Site
+
+HERE = Path(__file__).parent / "dashboards"
+FRAMEWORKS = {
+    "Panel": ("panel.py", "Panel example"),
+    "Streamlit": ("streamlit.py", "<title>Streamlit</title>"),
+    "Voila": ("voila.ipynb", "Voila example"),
+    "Dash": ("dash.py", "Dash example"),
+}
+PATIENCE = 90  # seconds until a framework shows its page
+
+
+@pytest.fixture(scope="module")
+def repository(site: Site) -> Iterator[str]:
+    """A repository with the four examples, which a git daemon on the node gives to whoever asks."""
+    image = site.image("singleuser")
+    files = {path.name: path.read_text() for path in sorted(HERE.iterdir())}
+    writes = [f"cat > {name} <<'END_OF_FILE'\n{text}\nEND_OF_FILE\n" for name, text in files.items()]
+    script = "\n".join(
+        [
+            "set -e; mkdir -p /tmp/work /tmp/git; cd /tmp/work; git init --quiet --initial-branch main",
+            *writes,
+            "git add .; git -c user.name=x -c user.email=x@example.org commit --quiet --message x",
+            "git clone --quiet --bare . /tmp/git/examples.git",
+            "exec git daemon --export-all --reuseaddr --base-path=/tmp/git",
+        ]
+    )
+    made = site.docker.create_service(
+        {
+            "ContainerSpec": {"Image": image, "Command": ["sh", "-c", script]},
+            "Networks": [{"Target": "jupyterhub"}],
+        },
+        name="test-git",
+        endpoint_spec={"Mode": "dnsrr"},
+    )
+    yield "git://test-git/examples.git"
+    site.docker.remove_service(made["ID"])
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_dashboard_opens_with_xnats_link_and_its_websocket_is_closed_to_others(
+    site: Site, repository: str, framework: str
+) -> None:
+    file, _ = FRAMEWORKS[framework]
+    scopes: dict[str, object] = {
+        name: {"scope": name, "enabled": True, "ids": []} for name in ("Site", "Project", "DataType")
+    }
+    environment = site.environment(image=site.image("singleuser"), command=None)
+    body = {
+        "dashboard": {
+            "name": f"{framework} example", "description": "x", "framework": framework, "command": None,
+            "fileSource": "git", "gitRepoUrl": repository, "gitRepoBranch": "main", "mainFilePath": file,
+        },
+        "scopes": scopes,
+        "computeEnvironmentConfig": {"id": environment},
+        "hardwareConfig": {"id": 2},
+    }  # fmt: skip
+    made = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/dashboards/configs", "admin", json=body)
+    assert made.status_code == 201, made.text
+    # Whoever may read the data may open a dashboard, without the role Jupyter.
+    server = site.launch("asmith", environment, 2, dashboardConfigId=made.json()["id"])
+    assert site.outcome(server)
+    url = f"http://{site.address}:8000{site.servers('asmith')[server.name]['url']}"
+    answer = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/users/asmith/tokens?note=t&expiresIn=600", "asmith")
+    asyncio.run(opened(url, answer.json()["token"], framework))
+    site.stop(server)
+
+
+async def opened(url: str, token: str, framework: str) -> None:
+    """Open the page as a browser does, with the link's token once and with its cookie from then on."""
+    _, words = FRAMEWORKS[framework]
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as browser:
+        address = f"{url}?token={token}"
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                async with browser.get(address) as response:
+                    text = await response.text()
+                if response.status == 200 and words in text:
+                    break
+                address = url
+                await asyncio.sleep(0.5)
+        if framework == "Dash":
+            await dash_computes(browser, url)
+        if framework == "Streamlit":
+            await streamlit_computes(browser, url)
+    async with aiohttp.ClientSession() as stranger:
+        async with stranger.get(url, allow_redirects=False) as response:
+            assert response.status in {302, 403}
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await stranger.ws_connect(f"{url}_stcore/stream", origin=origin(url))
+        assert refused.value.status == 403
+
+
+async def dash_computes(browser: aiohttp.ClientSession, url: str) -> None:
+    """Move Dash's slider."""
+    square = {"id": "square", "property": "children"}
+    body = {
+        "output": "square.children",
+        "outputs": square,
+        "inputs": [{"id": "number", "property": "value", "value": 7}],
+        "changedPropIds": ["number.value"],
+    }
+    async with browser.post(f"{url}_dash-update-component", json=body) as response:
+        assert "Square: 49" in await response.text()
+
+
+async def streamlit_computes(browser: aiohttp.ClientSession, url: str) -> None:
+    """Open Streamlit's websocket, over which all of the page comes."""
+    address = f"{url}_stcore/stream"
+    async with browser.ws_connect(address, protocols=["streamlit"], origin=origin(url)) as websocket:
+        await websocket.send_bytes(b"\x5a\x00")  # its message "run the script"
+        async with asyncio.timeout(PATIENCE):
+            async for message in websocket:
+                if b"Square: 9" in message.data:
+                    return
+    raise AssertionError("Streamlit's page did not come")
+
+
+def origin(url: str) -> str:
+    """Return what a browser sends as Origin from that page."""
+    return "/".join(url.split("/")[:3])
