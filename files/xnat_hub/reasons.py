@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xnat_hub.options import CONSTRAINT
+from xnat_hub.swarm import Task
 
 Node = Mapping[str, Any]
 
@@ -69,6 +70,23 @@ def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str
     wanted = (template.get("Resources") or {}).get("Reservations") or {}
     lacking = _lacking(wanted, fitting)
     return f"{lacking or 'no node is free for it'} ({error})"
+
+
+def how_it_ended(task: Task | None, nodes: Sequence[Node]) -> int | str | None:
+    """Say how a server ended: None while it lives, its exit code where it has one, else in words.
+
+    task: the newest task of its service, None where there is none. nodes: Docker's list of nodes.
+    """
+    if task is None or task.desired == "remove":
+        return "its service was removed"
+    if task.wanted:
+        return None
+    node = node_name(task.node_id, nodes)
+    if task.alive:
+        # Swarm asks for its end. Where the node is gone, nobody is there to end it.
+        return f"it was lost with node {node}" if is_down(task.node_id, nodes) else None
+    code = exit_code(task.status)
+    return f"{task.state}: {failure(task.status, node)}" if code is None else code
 
 
 def node_name(node_id: str, nodes: Sequence[Node]) -> str:

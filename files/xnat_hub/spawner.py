@@ -23,7 +23,7 @@ from xnat_hub.client import (
 )
 from xnat_hub.mounts import MountError, is_below
 from xnat_hub.options import Launch, OptionsError, parse_launch
-from xnat_hub.reasons import exit_code, failure, is_down, node_name, unschedulable
+from xnat_hub.reasons import failure, how_it_ended, node_name, unschedulable
 from xnat_hub.service import (
     CA_FILE,
     CA_VARIABLES,
@@ -236,7 +236,7 @@ class XnatSpawner(SwarmSpawner):
         """None while the server lives or Docker cannot be asked; else how it ended, its service removed."""
         try:
             task = await self.swarm.task(self.object_name, from_listing=True)
-            ended = await self._how_it_ended(task)
+            ended = how_it_ended(task, [] if task is None or task.wanted else await self.swarm.nodes())
         except SwarmError as error:
             self.log.warning("Docker cannot be asked about %s: %s", self._log_name, error)
             return None
@@ -244,18 +244,6 @@ class XnatSpawner(SwarmSpawner):
             self.log.warning("Server %s is no more: %s", self._log_name, ended)
             await self._remove_quietly()
         return ended
-
-    async def _how_it_ended(self, task: Task | None) -> int | str | None:
-        if task is None or task.desired == "remove":
-            return "its service was removed"
-        if task.alive:
-            # Swarm asks for its end, but no one is there to end it.
-            lost = task.desired == "shutdown" and is_down(task.node_id, await self.swarm.nodes())
-            return f"it was lost with node {node_name(task.node_id, await self.swarm.nodes())}" if lost else None
-        code = exit_code(task.status)
-        if code is not None:
-            return code
-        return f"{task.state}: {failure(task.status, node_name(task.node_id, await self.swarm.nodes()))}"
 
     async def stop(self, now: bool = False) -> None:
         """Remove the service and wait until its container has ended; a service that is gone already is fine."""

@@ -63,6 +63,11 @@ class Task:
         """Whether it runs or may still come to run."""
         return self.state in ALIVE
 
+    @property
+    def wanted(self) -> bool:
+        """Whether it is alive and Swarm wants it to be."""
+        return self.alive and self.desired == "running"
+
 
 class Swarm:
     """The services of one deployment. connect: makes Docker's client; called in a thread, since it may block."""

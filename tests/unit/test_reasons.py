@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from xnat_hub.reasons import exit_code, failure, is_down, node_name, unschedulable
+from xnat_hub.reasons import exit_code, failure, how_it_ended, is_down, node_name, unschedulable
+from xnat_hub.swarm import Task
 
 CONSTRAINTS = "no suitable node (scheduling constraints not satisfied on 2 nodes)"
 RESOURCES = "no suitable node (insufficient resources on 2 nodes)"
@@ -117,3 +118,30 @@ def test_nodes_are_named_and_known_to_be_down() -> None:
     assert is_down("id-w1", nodes)
     assert is_down("id-w9", nodes)
     assert not is_down("id-w2", nodes)
+
+
+@pytest.mark.parametrize(
+    ("desired", "status", "node_id", "words"),
+    [
+        ("running", {"State": "running"}, "id-w2", None),
+        ("running", {"State": "starting"}, "id-w2", None),
+        ("running", {"State": "running"}, "id-w1", None),  # the node is down, but Swarm has not given it up
+        ("shutdown", {"State": "running"}, "id-w2", None),  # on its way out
+        ("shutdown", {"State": "running"}, "id-w1", "it was lost with node w1"),
+        ("shutdown", {"State": "running"}, "id-w9", "it was lost with node id-w9"),  # the node has left the swarm
+        ("remove", {"State": "running"}, "id-w2", "its service was removed"),
+        ("shutdown", ended("task: non-zero exit (3)", "failed", 3), "id-w2", 3),
+        ("shutdown", {"State": "complete", "ContainerStatus": {"ExitCode": 0}}, "id-w2", 0),
+        ("shutdown", ended("No such image: x:1"), "id-w2", "rejected: image x:1 not on node w2"),
+        ("shutdown", {"State": "orphaned"}, "id-w1", "orphaned: no reason given on node w1"),
+    ],
+)
+def test_a_server_that_ended_is_told_from_one_that_lives(
+    desired: str, status: dict[str, Any], node_id: str, words: int | str | None
+) -> None:
+    nodes = [node("w1", state="down"), node("w2")]
+    assert how_it_ended(Task("t", node_id, desired, status), nodes) == words
+
+
+def test_a_server_without_a_task_was_removed() -> None:
+    assert how_it_ended(None, []) == "its service was removed"
