@@ -38,6 +38,7 @@ class StubDocker:
             docker.router.add_post(f"{path}/services/create", self._create)
             docker.router.add_get(f"{path}/services/{{id}}", self._inspect)
             docker.router.add_delete(f"{path}/services/{{id}}", self._remove)
+            docker.router.add_get(f"{path}/secrets", self._no_secrets)
             docker.router.add_post(f"{path}/secrets/create", self._create_secret)
             docker.router.add_delete(f"{path}/secrets/{{id}}", self._remove_secret)
         server = web.Application()
@@ -131,17 +132,24 @@ class StubDocker:
         raise _missing(f"task {request.match_info['id']}")
 
     def _matching(self, request: web.Request) -> list[str]:
-        """Names of services that match the filters `service`, `name` and `label`; others let everything through."""
+        """Names of services that match the filters `service`, `name` and `label`; others let everything through.
+
+        A task's name begins with its service's and a dot; one that is unknown is no error, unlike a service.
+        """
         filters: dict[str, Any] = json.loads(request.query.get("filters", "{}"))
-        names = [name for key in ("service", "name") for name in filters.get(key, [])]
+        services = filters.get("service", [])
+        names = [*services, *(name.removesuffix(".") for name in filters.get("name", []))]
         found = [name for name in names if name in self._services] if names else list(self._services)
-        if names and not found:
-            raise _missing(f"service {names[0]}")
+        if services and not found:
+            raise _missing(f"service {services[0]}")
         wanted = [label.partition("=")[::2] for label in filters.get("label", [])]
         if not wanted:
             return found
         labels = {name: self._services[name]["Spec"].get("Labels", {}) for name in found}
         return [name for name in found if all(labels[name].get(key) == value for key, value in wanted)]
+
+    async def _no_secrets(self, request: web.Request) -> web.Response:
+        return web.json_response([])
 
     async def _create_secret(self, request: web.Request) -> web.Response:
         name = json.loads(await request.text())["Name"]
