@@ -21,6 +21,7 @@ from xnat_hub.mounts import mount_policy
 from yarl import URL
 
 from benchmarks.slow_xnat import PASSWORD
+from tests import hub_settings
 
 PREFIX = "xnatjh-bench"
 DRIVER = f"{PREFIX}-driver"  # this container
@@ -45,39 +46,21 @@ def settings_data(name: str) -> dict[str, Any]:
         "archive": {"xnat_path": "/data/archive", "node_path": "/srv/archive", "access": "read_only"},
         "workspaces": {"xnat_path": "/data/workspaces", "node_path": "/srv/workspaces", "access": "read_write"},
     }
-    return {
-        "deployment": f"{PREFIX}-{name}",
-        "base_url": "/jupyterhub/",
-        "hub_host": f"{PREFIX}-{name}-hub",
-        "proxy_api_url": f"http://{PREFIX}-{name}-proxy:8001",
-        "network": PREFIX,
-        "xnat_url": XNAT_URL,
-        "xnat_username": "jupyterhub",
-        "xnat_verify": True,
-        "xnat_ca_file": None,
-        "xnat_client_certificate_file": None,
-        "ca_config_id": None,
-        "ca_config_name": None,
-        "xnat_connect_timeout": 5,
-        "xnat_timeout": 20,
-        "failed_logins": 5,
-        "failed_logins_window": 3600,
-        "auth_refresh_age": 300,
-        "registry_auth_file": None,
-        "uid": 1500,  # the single-user image's, as inventory/demo makes it
-        "gid": 1500,
-        "groups": [],
-        "start_timeout": 140,
-        "http_timeout": 120,  # 20 real servers at once on 2 cores are slow in any hub: measured, not refused
-        "stop_grace_period": 10,
-        "pids_limit": 4096,
-        "cpu_ceiling": None,
-        "memory_ceiling": "",
-        "default_server": "refuse",
-        "prune_interval": 300,
-        "token_expires_in_max": 172800,
-        "roots": mount_policy(storage),
-    }
+    return hub_settings.settings_data(
+        deployment=f"{PREFIX}-{name}",
+        hub_host=f"{PREFIX}-{name}-hub",
+        proxy_api_url=f"http://{PREFIX}-{name}-proxy:8001",
+        network=PREFIX,
+        xnat_url=XNAT_URL,
+        xnat_connect_timeout=5,
+        xnat_timeout=20,
+        uid=1500,  # the single-user image's, as inventory/demo makes it
+        gid=1500,
+        groups=[],
+        start_timeout=140,
+        http_timeout=120,  # 20 real servers at once on 2 cores are slow in any hub: measured, not refused
+        roots=mount_policy(storage),
+    )
 
 
 class DockerError(Exception):

@@ -21,7 +21,8 @@ from traitlets.config.loader import PyFileConfigLoader
 from xnat_hub import settings as settings_module
 from xnat_hub.settings import Settings, SettingsError, load, parse
 
-from tests.unit.conftest import ROOT, settings_data
+from tests.hub_settings import settings_data
+from tests.unit.conftest import ROOT
 
 
 @pytest.fixture

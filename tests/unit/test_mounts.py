@@ -20,7 +20,8 @@ from xnat_hub.mounts import (
     storage_rows,
 )
 
-from tests.unit.conftest import ATLASES, SAMPLES, STORAGE, user_of
+from tests.hub_settings import ATLASES, STORAGE
+from tests.unit.conftest import SAMPLES, user_of
 
 ROOTS = roots_from_policy(mount_policy(STORAGE, ATLASES))
 

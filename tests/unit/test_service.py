@@ -18,7 +18,8 @@ from xnat_hub.options import OptionsError, parse_launch
 from xnat_hub.service import ENTRYPOINT, labels, service_name, split_env, task_template
 from xnat_hub.settings import Settings
 
-from tests.unit.conftest import ATLASES, SAMPLES, user_of
+from tests.hub_settings import ATLASES
+from tests.unit.conftest import SAMPLES, user_of
 
 ROOTS = {"/srv/xnat/archive": ["/data", "/workspace"], "/srv/xnat/workspaces": ["/data", "/workspace"]} | {
     entry["source"]: [other["target"] for other in ATLASES if other["source"] == entry["source"]] for entry in ATLASES

@@ -15,7 +15,8 @@ from xnat_hub.options import OptionsError, parse_launch
 from xnat_hub.service import labels, split_env, task_template
 from xnat_hub.settings import Settings, SettingsError, parse
 
-from tests.unit.conftest import ROOT, SAMPLES, settings_data, user_of
+from tests.hub_settings import settings_data
+from tests.unit.conftest import ROOT, SAMPLES, user_of
 from tests.unit.test_config import hub_config  # noqa: F401  (a fixture)
 
 TRAPS: dict[str, list[str]] = {
