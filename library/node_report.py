@@ -1,0 +1,363 @@
+#!/usr/bin/python
+"""Look once at a node: everything that the layers decide by, in one call, so that many nodes cost one task each."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node_report
+short_description: What a node is and has, for the decisions of all layers
+description:
+  - Looks at system, kernel, Docker Engine and what it knows of the swarm, in one call that needs only Python.
+  - Touches no file system that may hang, and changes nothing.
+options:
+  socket: {description: Where the Docker Engine would answer., type: path, default: /var/run/docker.sock}
+  deployment:
+    description: What this engine runs with this value in the label C(org.xnat.jupyterhub.deployment) is ours.
+    type: str
+    default: ""
+  ports:
+    description: TCP ports that are tried for being free.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      port: {description: Number of the port., type: int, required: true}
+      purpose: {description: "What is going to listen there, returned as it is.", type: str, required: true}
+      variable: {description: "The variable that sets the port, returned as it is.", type: str, required: true}
+  packages: {description: Packages whose version and state are told., type: list, elements: str, default: []}
+  asked_at: {description: "The controller's clock in seconds since 1970, returned as it is.", type: float, default: 0}
+attributes:
+  check_mode: {support: full, description: Only looks.}
+"""
+EXAMPLES = r"""
+- name: Look at the node
+  node_report:
+    packages: [docker.io]
+  register: look
+"""
+RETURN = r"""
+report:
+  description:
+    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(addresses), C(system),
+      C(architecture), C(cpus), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd), C(cgroup), C(kernel) (features;
+      null where it cannot be told), C(packages), C(held_ports) (those of O(ports) that somebody else
+      holds, with C(holder)).
+    - C(engine) with C(answers), C(version), C(installed), C(options), C(restart_needed), C(swarm),
+      C(generic_resources), C(images), and on managers C(nodes) and C(services), the ids of our services.
+  type: dict
+  returned: always
+"""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule
+
+LABEL = "org.xnat.jupyterhub.deployment"
+OPTIONS_FILE = "/etc/docker/daemon.json"
+PID_FILES = ("/run/docker.pid", "/var/run/docker.pid")
+BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "/usr/local/sbin/dockerd")
+TIMEOUT = 15
+FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs", "fuse", "nfs", "cifs")
+
+
+class Engine(http.client.HTTPConnection):
+    """Docker's API over its socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(self.path)
+
+
+def ask(path: str, url: str) -> Any:
+    """Return the JSON that the engine answers, None where it does not answer or refuses."""
+    engine = Engine(path)
+    try:
+        engine.request("GET", url)
+        answer = engine.getresponse()
+        body = answer.read()
+        return json.loads(body) if answer.status == 200 else None
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        engine.close()
+
+
+def engine_report(path: str, deployment: str) -> dict[str, Any]:
+    """Return what there is of a Docker Engine, running or not."""
+    found: dict[str, Any] = {
+        "answers": False,
+        "installed": any(os.path.exists(binary) for binary in BINARIES),
+        "version": "",
+        "swarm": {},
+        "generic_resources": [],
+        "images": {},
+        "nodes": [],
+        "services": [],
+        "deployed": False,
+        **options_report(),
+    }
+    info = ask(path, "/info")
+    if not info:
+        return found
+    swarm = info.get("Swarm") or {}
+    images = {tag: image["Id"] for image in ask(path, "/images/json") or () for tag in image.get("RepoTags") or ()}
+    found.update(
+        answers=True,
+        version=info.get("ServerVersion", ""),
+        swarm={
+            "state": swarm.get("LocalNodeState", "inactive"),
+            "manager": bool(swarm.get("ControlAvailable")),
+            "node_id": swarm.get("NodeID", ""),
+            "address": swarm.get("NodeAddr", ""),
+            "error": swarm.get("Error", ""),
+            "cluster": (swarm.get("Cluster") or {}).get("ID", ""),
+            "managers": [remote["Addr"] for remote in swarm.get("RemoteManagers") or ()],
+        },
+        generic_resources=info.get("GenericResources") or [],
+        images=images,
+        root=info.get("DockerRootDir", "/var/lib/docker"),
+    )
+    ours = quote(json.dumps({"label": [f"{LABEL}={deployment}"]}))
+    if swarm.get("ControlAvailable"):
+        found["nodes"] = [short_node(node) for node in ask(path, "/nodes") or ()]
+        found["services"] = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
+    found["deployed"] = bool(found["services"] or ask(path, f"/containers/json?all=true&filters={ours}"))
+    return found
+
+
+def short_node(node: dict[str, Any]) -> dict[str, Any]:
+    """Return what matters of one of Swarm's nodes."""
+    manager = node.get("ManagerStatus") or {}
+    return {
+        "id": node["ID"],
+        "hostname": (node.get("Description") or {}).get("Hostname", ""),
+        "role": node["Spec"]["Role"],
+        "availability": node["Spec"]["Availability"],
+        "labels": node["Spec"].get("Labels") or {},
+        "state": node["Status"]["State"],
+        "address": node["Status"].get("Addr", ""),
+        "leader": bool(manager.get("Leader")),
+        "reachability": manager.get("Reachability", ""),
+    }
+
+
+def options_report() -> dict[str, Any]:
+    """Return the engine's settings file, and whether the engine that runs is older than that or its own package."""
+    options: dict[str, Any] | None = None
+    written = 0.0
+    try:
+        written = os.stat(OPTIONS_FILE).st_mtime
+        found = json.loads(Path(OPTIONS_FILE).read_text() or "{}")
+        options = found if isinstance(found, dict) else None
+    except (OSError, ValueError):
+        pass
+    started, replaced = 0.0, False
+    for name in PID_FILES:
+        try:
+            pid = int(Path(name).read_text())
+            started = started_at(pid)
+            replaced = os.readlink(f"/proc/{pid}/exe").endswith(" (deleted)")
+            break
+        except (OSError, ValueError):
+            continue
+    return {
+        "options": options,
+        "options_broken": options is None and written > 0,
+        "restart_needed": bool(started and written > started) or replaced,
+    }
+
+
+def started_at(pid: int) -> float:
+    """Return when a process was started, in seconds since 1970."""
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def system_report() -> dict[str, str]:
+    """Return id, like, codename, version and name from os-release."""
+    values: dict[str, str] = {}
+    try:
+        for line in Path("/etc/os-release").read_text().splitlines():
+            key, _, value = line.partition("=")
+            values[key] = value.strip("\"'")
+    except OSError:
+        pass
+    return {
+        "id": values.get("ID", ""),
+        "like": values.get("ID_LIKE", ""),
+        "codename": values.get("VERSION_CODENAME", ""),
+        "version": values.get("VERSION_ID", ""),
+        "name": values.get("PRETTY_NAME", ""),
+    }
+
+
+def feature(name: str) -> bool | None:
+    """Whether the kernel has a feature: loaded, built in or loadable. None where it cannot be told."""
+    if os.path.exists(f"/sys/module/{name}") or (name == "ip_vs" and os.path.exists("/proc/net/ip_vs")):
+        return True
+    if name in ("overlay", "fuse", "nfs", "cifs") and re.search(
+        rf"\t{name}[0-9]*$", Path("/proc/filesystems").read_text(), re.MULTILINE
+    ):
+        return True
+    modules = Path("/lib/modules") / os.uname().release
+    try:
+        listed = (modules / "modules.builtin").read_text() + (modules / "modules.dep").read_text()
+    except OSError:
+        return None
+    return bool(re.search(rf"/{name}\.ko", listed))
+
+
+def own_address() -> str:
+    """Return the address of the default route; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return ""
+
+
+def all_addresses() -> list[str]:
+    """Return the IPv4 addresses of all interfaces, from the kernel's table of local routes."""
+    try:
+        table = Path("/proc/net/fib_trie").read_text()
+    except OSError:
+        return []
+    return sorted(set(re.findall(r"(\S+)\n\s*/32 host LOCAL$", table, re.MULTILINE)))
+
+
+def memory_mb() -> int:
+    """Return the memory in MB."""
+    match = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
+    return int(match[1]) // 1024 if match else 0
+
+
+def disk_report(path: str) -> dict[str, Any]:
+    """Return the free space below a directory, or where it is going to be."""
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    return {"path": path, "free_mb": shutil.disk_usage(place).free // 10**6}
+
+
+def package_report(names: list[str], run: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    """Return status, version and whether it is held, for those packages that the package manager knows."""
+    found: dict[str, dict[str, Any]] = {}
+    if not names:
+        return found
+    if shutil.which("dpkg-query"):
+        shown = "${Package}\t${db:Status-Status}\t${Version}\t${db:Status-Want}\n"
+        _, text, _ = run(["dpkg-query", "--show", f"--showformat={shown}", *names])
+    elif shutil.which("rpm"):
+        _, text, _ = run(["rpm", "--query", "--queryformat", "%{NAME}\tinstalled\t%{VERSION}-%{RELEASE}\t\n", *names])
+    else:
+        return found
+    for line in text.splitlines():
+        parts = line.split("\t")
+        if len(parts) == 4:
+            found[parts[0]] = {"status": parts[1], "version": parts[2], "held": parts[3] == "hold"}
+    return found
+
+
+def held_ports(ports: list[dict[str, Any]], path: str, deployment: str, services: list[str]) -> list[dict[str, Any]]:
+    """Return the ports that somebody else holds, with `holder` in words. Our own containers count as nobody."""
+    found: list[dict[str, Any]] = []
+    for wanted in ports:
+        port = wanted["port"]
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("", port))
+                continue
+            except OSError:
+                pass
+        published = quote(json.dumps({"publish": [str(port)]}))
+        containers = ask(path, f"/containers/json?filters={published}") or []
+        if any(
+            container["Labels"].get(LABEL) == deployment
+            or container["Labels"].get("com.docker.swarm.service.id") in services
+            for container in containers
+        ):
+            continue
+        if containers:
+            holder = f"the container {containers[0]['Names'][0].lstrip('/')}"
+        else:
+            holder = program_on(port) or "another program"
+        found.append({**wanted, "holder": holder})
+    return found
+
+
+def program_on(port: int) -> str:
+    """Return which program listens on a port, empty where that cannot be told."""
+    command = ["ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes", f"sport = :{port}"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    match = re.search(r'"([^"]+)",pid=(\d+)', text)
+    return f"{match[1]} (process {match[2]})" if match else ""
+
+
+def main() -> None:
+    now = time.time()
+    module = AnsibleModule(
+        argument_spec={
+            "socket": {"type": "path", "default": "/var/run/docker.sock"},
+            "deployment": {"type": "str", "default": ""},
+            "ports": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "port": {"type": "int", "required": True},
+                    "purpose": {"type": "str", "required": True},
+                    "variable": {"type": "str", "required": True},
+                },
+            },
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "asked_at": {"type": "float", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    engine = engine_report(wanted["socket"], wanted["deployment"])
+    report = {
+        "time": now,
+        "asked_at": wanted["asked_at"],
+        "hostname": socket.gethostname(),
+        "user_id": os.geteuid(),
+        "address": own_address(),
+        "addresses": all_addresses(),
+        "system": system_report(),
+        "architecture": os.uname().machine,
+        "cpus": os.cpu_count(),
+        "memory_mb": memory_mb(),
+        "disk": disk_report(engine.get("root", "/var/lib/docker")),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "cgroup": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
+        "kernel": {"release": os.uname().release, **{name: feature(name) for name in FEATURES}},
+        "packages": package_report(wanted["packages"], module.run_command),
+        "held_ports": held_ports(wanted["ports"], wanted["socket"], wanted["deployment"], engine["services"]),
+        "engine": engine,
+    }
+    module.exit_json(changed=False, report=report)
+
+
+if __name__ == "__main__":
+    main()

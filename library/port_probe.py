@@ -1,0 +1,211 @@
+#!/usr/bin/python
+"""Try whether nodes reach each other's ports, before anything listens there."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: port_probe
+short_description: Whether nodes reach each other's ports
+description:
+  - In three steps, each on all nodes before the next - V(listening), V(probed), V(stopped).
+  - The listener is a process of its own. It answers on those ports that nobody else holds until it is stopped or its
+    time is over.
+options:
+  state:
+    description:
+      - V(listening) starts the listener and tells which ports somebody else holds.
+      - V(probed) tries the ports of O(peers).
+      - V(stopped) ends the listener, so that the ports are free.
+    type: str
+    choices: [listening, probed, stopped]
+    required: true
+  ports: {description: "What to listen on, each as number/tcp or number/udp.", type: list, elements: str, default: []}
+  peers:
+    description: Nodes to try.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host: {description: Its name., type: str, required: true}
+      address: {description: Its address., type: str, required: true}
+      ports: {description: "What to try, each as number/tcp or number/udp.", type: list, elements: str, required: true}
+  seconds: {description: How long a listener lives that is not stopped., type: int, default: 120}
+  timeout: {description: Seconds for one try of one port., type: float, default: 3}
+attributes:
+  check_mode: {support: full, description: Nothing lasting is changed.}
+"""
+EXAMPLES = r"""
+- name: Listen
+  port_probe:
+    state: listening
+    ports: [2377/tcp, 7946/tcp, 7946/udp, 4789/udp]
+"""
+RETURN = r"""
+held: {description: Ports that somebody else holds., type: list, elements: str, returned: listening}
+unreachable: {description: A sentence for each port that does not answer., type: list, elements: str, returned: probed}
+"""
+
+import os
+import selectors
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+PID_FILE = Path("/run/xnat-jupyter-port-probe.pid")
+QUESTION = b"xnat-jupyter port probe"
+TRIES = 3
+
+
+def open_ports(ports: list[str]) -> tuple[list[socket.socket], list[str]]:
+    """Return listening sockets, and the ports that somebody else holds."""
+    opened: list[socket.socket] = []
+    held: list[str] = []
+    for text in ports:
+        number, _, protocol = text.partition("/")
+        sock = socket.socket(type=socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(protocol == "tcp"))
+        try:
+            sock.bind(("", int(number)))
+        except OSError:
+            sock.close()
+            held.append(text)
+            continue
+        if protocol == "tcp":
+            sock.listen(64)
+        opened.append(sock)
+    return opened, held
+
+
+def serve(sockets: list[socket.socket], seconds: float) -> None:
+    """Answer on all sockets until the time is over."""
+    deadline = time.monotonic() + seconds
+    with selectors.DefaultSelector() as selector:
+        for sock in sockets:
+            selector.register(sock, selectors.EVENT_READ, sock)
+        while (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                with suppress(OSError):
+                    answer(key.data)
+
+
+def answer(sock: socket.socket) -> None:
+    """Take a connection and end it, or send a datagram back."""
+    if sock.type == socket.SOCK_STREAM:
+        sock.accept()[0].close()
+    else:
+        data, sender = sock.recvfrom(len(QUESTION))
+        sock.sendto(data, sender)
+
+
+def listen(ports: list[str], seconds: float) -> list[str]:
+    """Start the listener as a process of its own; returns the ports that somebody else holds."""
+    stop()
+    sockets, held = open_ports(ports)
+    child = os.fork() if sockets else None
+    if child == 0:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(null, number)
+        try:
+            serve(sockets, seconds)
+        finally:
+            PID_FILE.unlink(missing_ok=True)
+            os._exit(0)
+    if child:
+        PID_FILE.write_text(f"{child} {started(child)}")
+    for sock in sockets:
+        sock.close()
+    return held
+
+
+def started(pid: int) -> int:
+    """Return when a process was started, in the kernel's ticks."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def stop() -> None:
+    """End a listener and wait until its ports are free."""
+    try:
+        pid, start = map(int, PID_FILE.read_text().split())
+        if started(pid) == start:  # else the number has gone to another process
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + 5
+            while os.path.exists(f"/proc/{pid}/fd/0") and time.monotonic() < deadline:
+                time.sleep(0.05)
+    except (OSError, ValueError):
+        pass
+    PID_FILE.unlink(missing_ok=True)
+
+
+def answers(address: str, port: str, timeout: float) -> str:
+    """Try one port; returns why it does not answer, empty when it does."""
+    number, _, protocol = port.partition("/")
+    reason = "no answer"
+    for _ in range(TRIES):
+        try:
+            if protocol == "tcp":
+                socket.create_connection((address, int(number)), timeout).close()
+                return ""
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.settimeout(timeout)
+                sock.connect((address, int(number)))
+                sock.send(QUESTION)
+                if sock.recv(len(QUESTION)) == QUESTION:
+                    return ""
+        except ConnectionRefusedError:
+            reason = "refused"
+        except OSError as error:
+            reason = error.strerror or "no answer"
+    return reason
+
+
+def probe(peers: list[dict[str, Any]], timeout: float, me: str) -> list[str]:
+    """Return a sentence for each port of each peer that does not answer."""
+    tries = [(peer, port) for peer in peers for port in peer["ports"]]
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        reasons = pool.map(lambda pair: answers(pair[0]["address"], pair[1], timeout), tries)
+    return [
+        f"{me} does not reach {port} of {peer['host']} ({peer['address']}): {reason}; open it between the nodes."
+        for (peer, port), reason in zip(tries, reasons)  # noqa: B905  (Red Hat 9 has Python 3.9)
+        if reason
+    ]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["listening", "probed", "stopped"], "required": True},
+            "ports": {"type": "list", "elements": "str", "default": []},
+            "peers": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "host": {"type": "str", "required": True},
+                    "address": {"type": "str", "required": True},
+                    "ports": {"type": "list", "elements": "str", "required": True},
+                },
+            },
+            "seconds": {"type": "int", "default": 120},
+            "timeout": {"type": "float", "default": 3},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    if wanted["state"] == "listening":
+        module.exit_json(changed=False, held=listen(wanted["ports"], wanted["seconds"]))
+    if wanted["state"] == "probed":
+        module.exit_json(changed=False, unreachable=probe(wanted["peers"], wanted["timeout"], socket.gethostname()))
+    stop()
+    module.exit_json(changed=False)
+
+
+if __name__ == "__main__":
+    main()

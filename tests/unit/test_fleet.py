@@ -1,0 +1,557 @@
+"""What the inventory and the nodes' reports say together: what forbids a change, through whom, and what is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xnat_hub.fleet import (
+    HOST_LABEL,
+    HUB_LABEL,
+    KEYS_LABEL,
+    fleet,
+    inventory_hosts,
+    match_nodes,
+    port_peers,
+    swarm_changes,
+)
+
+Site = tuple[dict[str, dict[str, Any]], dict[str, list[str]]]
+
+HUB_PORT = {"port": 8000, "purpose": "JupyterHub", "variable": "site_hub_port"}
+LIMITS = {
+    "deployment": "xnat", "disk_gb": 6, "memory_mb": 1800, "clock_skew": 30, "now": 1000.0, "address_pools": [],
+}  # fmt: skip
+OUTSIDE: dict[str, Any] = {
+    "state": "inactive", "manager": False, "node_id": "", "address": "", "error": "", "cluster": "", "managers": [],
+}  # fmt: skip
+ROCKY = {"id": "rocky", "like": "rhel centos fedora", "codename": "", "name": "Rocky Linux 9"}
+NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader"
+FOREIGN = {"node_id": "id-other", "managers": ["198.51.100.1:2377"]}
+TCP, NODE = ["7946/tcp"], ["7946/tcp", "7946/udp", "4789/udp"]
+
+
+def address(name: str) -> str:
+    """m1 is 192.0.2.11, w1 is 192.0.2.21, x1 is 192.0.2.31."""
+    return f"192.0.2.{10 + 10 * 'mwx'.index(name[0]) + int(name[1:])}"
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **base,
+        **{
+            key: merged(base[key], value)
+            if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+            else value
+            for key, value in changes.items()
+        },
+    }
+
+
+def membership(name: str) -> dict[str, Any]:
+    manager = name[0] == "m"
+    return {
+        **OUTSIDE, "state": "active", "manager": manager, "node_id": f"id-{name}", "address": address(name),
+        "cluster": "c1" if manager else "", "managers": [f"{address('m1')}:2377"],
+    }  # fmt: skip
+
+
+def swarm(**changes: Any) -> dict[str, Any]:
+    return {"engine": {"swarm": changes}}
+
+
+def node(name: str, **changes: Any) -> dict[str, Any]:
+    base = {
+        "id": f"id-{name}", "hostname": name, "role": "manager" if name[0] == "m" else "worker",
+        "availability": "active", "labels": {HOST_LABEL: name}, "state": "ready", "address": address(name),
+        "leader": name == "m1", "reachability": "reachable" if name[0] == "m" else "",
+    }  # fmt: skip
+    return merged(base, changes)
+
+
+def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, Any]:
+    return {
+        "hostname": name, "user_id": 0, "time": 995.0, "asked_at": 990.0, "address": address(name),
+        "system": {"id": "debian", "like": "", "codename": "trixie", "name": "Debian GNU/Linux 13 (trixie)"},
+        "architecture": "x86_64", "memory_mb": 1800, "disk": {"path": "/var/lib/docker", "free_mb": 6000},
+        "kernel": {"release": "6.12", "overlay": True, "vxlan": True, "bridge": True, "veth": True, "ip_vs": True},
+        "held_ports": [],
+        "engine": {
+            "answers": True, "version": "26.1.5+dfsg1", "options_broken": False, "deployed": False,
+            "swarm": membership(name) if member else OUTSIDE, "nodes": nodes if member and name[0] == "m" else [],
+        },
+    }  # fmt: skip
+
+
+def site(
+    managers: str = "m1",
+    workers: str = "",
+    *,
+    members: str = "",
+    silent: str = "",
+    edges: str = "",
+    demo_xnat: str = "",
+    nodes: list[dict[str, Any]] | None = None,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Site:
+    """The variables and groups of a site; members are nodes, changes alter reports, variables are a host's own."""
+    groups = {
+        key: text.split()
+        for key, text in {"managers": managers, "workers": workers, "edges": edges, "demo_xnat": demo_xnat}.items()
+    }
+    listed = [node(name) for name in members.split()] if nodes is None else nodes
+    hostvars: dict[str, dict[str, Any]] = {}
+    for name in [name for names in groups.values() for name in names]:
+        told = merged(report(name, listed, name in members.split()), (changes or {}).get(name, {}))
+        answer = {} if name in silent.split() else {"preflight_report": {"report": told}}
+        hostvars[name] = {**answer, **(variables or {}).get(name, {})}
+    return hostvars, groups
+
+
+def judged(*groups: str, limits: Mapping[str, Any] | None = None, **wanted: Any) -> dict[str, Any]:
+    return fleet(*site(*groups, **wanted), {**LIMITS, **(limits or {})})
+
+
+def one(change: Mapping[str, Any]) -> dict[str, Any]:
+    return {"changes": {"m1": change}}
+
+
+def silent_hosts(*names: str) -> list[str]:
+    return [
+        f"{name} does not answer: bring it up, or take it out of the inventory. A new swarm begins with all of its"
+        " hosts."
+        for name in names
+    ]
+
+
+M3 = {"managers": "m1 m2 m3", "members": "m1 m2 m3"}
+MEMBERS = {"workers": "w1", "members": "m1 w1"}
+HUB_ON_M1 = [node("m1", labels={f"{HUB_LABEL}.xnat": "true"}), node("m2"), node("m3")]
+HUB_ON_M3 = [node("m1"), node("m2"), node("m3", labels={f"{HUB_LABEL}.xnat": "true"})]
+HUB_ON_W1 = [node("m1"), node("w1", labels={f"{HUB_LABEL}.xnat": "true"})]
+LOST = {"m1": {"engine": {"nodes": [], "swarm": {"error": NO_LEADER}}}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "errors"),
+    [
+        ({}, []),
+        ({"managers": "m1 m2 m3", "workers": "w1 w2", "edges": "m1 w2", "demo_xnat": "x1"}, []),
+        ({"managers": "m1 m2 m3 m4 m5"}, []),
+        (one({"address": ""}), []),
+        ({"workers": "w1", "changes": {"w1": {"address": ""}}},
+         ["w1 has no default route, so its address is not known: set docker_swarm_advertise_addr for it."]),
+        ({"managers": "", "workers": "w1"},
+         ["The group managers has 0 hosts (none): a swarm needs a manager. List 1, 3 or 5."]),
+        ({"managers": "m1 m2"},
+         ["The group managers has 2 hosts (m1, m2): two managers stop when either is lost, which is worse than one."
+          " List 1, 3 or 5."]),
+        ({"managers": "m1 m2 m3 m4"},
+         ["The group managers has 4 hosts (m1, m2, m3, m4): four managers stand the loss of one, as three do. List 1, 3"
+          " or 5."]),
+        ({"managers": "m1 m2 m3 m4 m5 m6"},
+         ["The group managers has 6 hosts (m1, m2, m3, m4, m5, m6): more than five only make each change slower. List"
+          " 1, 3 or 5."]),
+        ({"managers": "m1 m2 m3 m4 m5 m6 m7"},
+         ["The group managers has 7 hosts (m1, m2, m3, m4, m5, m6, m7): more than five only make each change slower."
+          " List 1, 3 or 5."]),
+        ({"workers": "w1 m1"}, ["m1 is in the groups managers and workers: leave it in one of them."]),
+        ({"workers": "w1", "edges": "w1 m1 x1"},
+         ["x1 is in the group edges, but neither in managers nor in workers: an edge is a node of the swarm."]),
+        ({"workers": "w1", "changes": {"w1": {"address": "192.0.2.11"}}},
+         ["m1 and w1 have one address, 192.0.2.11: set docker_swarm_advertise_addr of one of them."]),
+        ({"workers": "w1", "changes": {"w1": {"hostname": "m1"}}},
+         ["m1 and w1 have one host name, m1: set another host name on one of them."]),
+        ({"demo_xnat": "x1", "changes": {"x1": {"hostname": "m1", "address": "192.0.2.11"}}}, []),
+        (one({"user_id": 1000}),
+         ["The playbook is not root on m1: run it with --become, or set ansible_become in the inventory."]),
+        (one({"system": {"id": "alpine", "codename": "", "name": "Alpine Linux v3.22"}}),
+         ["m1 runs Alpine Linux v3.22, which is not supported: use Debian 12, Debian 13, Ubuntu 22.04, Ubuntu 24.04."]),
+        (one({"system": {"id": "", "codename": "", "name": ""}}),
+         ["m1 runs an unknown system, which is not supported: use Debian 12, Debian 13, Ubuntu 22.04, Ubuntu 24.04."]),
+        *[(one({"system": {**ROCKY, **system}}), [])
+          for system in ({}, {"id": "fedora", "like": ""}, {"id": "centos", "like": ""}, {"id": "x", "like": "rhel"})],
+        (one({"architecture": "aarch64"}), []),
+        (one({"architecture": "riscv64"}),
+         ["m1 is a riscv64 machine, which is not supported: use x86_64 or aarch64."]),
+        (one({"memory_mb": 1799}),
+         ["m1 has 1799 MB of memory and needs 1800: give it more, or lower preflight_memory_mb if you know that less"
+          " will do."]),
+        ({"demo_xnat": "x1", "changes": {"x1": {"memory_mb": 512}}},
+         ["x1 has 512 MB of memory and needs 1800: give it more, or lower preflight_memory_mb if you know that less"
+          " will do."]),
+        (one({"disk": {"free_mb": 4217}}),
+         ["m1 has 4.2 GB free for /var/lib/docker and needs 6: make room, or lower preflight_disk_gb if you know that"
+          " less will do."]),
+        (one({"disk": {"free_mb": 4217}, "engine": {"deployed": True}}), []),
+        (one({"engine": {"options_broken": True}}),
+         ["/etc/docker/daemon.json of m1 is no JSON: correct it, or remove it."]),
+        (one({"engine": {"version": "19.03.15"}}),
+         ["m1 has Docker Engine 19.03.15, and 20.10 or newer is needed: upgrade it."]),
+        (one({"engine": {"version": "20.9-ce"}}),
+         ["m1 has Docker Engine 20.9-ce, and 20.10 or newer is needed: upgrade it."]),
+        (one({"engine": {"version": "20.10-rc1"}}), []),
+        (one({"engine": {"version": "", "answers": False}}), []),
+        *[(one({"kernel": {feature: False}}),
+           [f"The kernel of m1 (6.12) has no {feature}, which Swarm's networks need."])
+          for feature in ("overlay", "vxlan", "bridge", "veth")],
+        (one({"kernel": {"vxlan": None}}), []),
+        (one(swarm(state="locked")), ["The swarm on m1 is locked: run playbooks/unlock.yml."]),
+        (one({"time": 1030.0}), []),
+        (one({"time": 1031.0}),
+         ["The clock of m1 is 31 s ahead: set up time synchronisation there (chrony or systemd-timesyncd)."]),
+        (one({"time": 960.0}), []),
+        (one({"time": 959.0}),
+         ["The clock of m1 is 31 s behind: set up time synchronisation there (chrony or systemd-timesyncd)."]),
+        (one({"asked_at": 100.0, "time": 150.0}), []),  # a host that took long, or was asked long ago
+        (one({"held_ports": [{**HUB_PORT, "holder": "nginx (process 7)"}]}),
+         ["Port 8000 on m1 is taken by nginx (process 7), and JupyterHub needs it: stop what listens there, or set"
+          " site_hub_port to a free port."]),
+        ({"workers": "w1", "silent": "w1", "limits": {"address_pools": ["192.0.2.16/28", "10.77.0.0/16"]}},
+         silent_hosts("w1")),
+        ({"workers": "w1", "limits": {"address_pools": ["10.77.0.0/16", "192.0.2.16/28"]}},
+         ["docker_swarm_default_addr_pool has 192.0.2.16/28, which holds the address 192.0.2.21 of w1: choose another"
+          " network."]),
+        ({"limits": {"address_pools": ["10.77.0.1/16"]}},
+         ["docker_swarm_default_addr_pool has '10.77.0.1/16', which is no network such as 10.77.0.0/16."]),
+        ({"variables": {"m1": {"docker_swarm_advertise_addr": "eth0"}}, "limits": {"address_pools": ["10.77.0.0/16"]}},
+         ["docker_swarm_advertise_addr of m1 is 'eth0': set it to an address such as 192.0.2.11."]),
+        ({"variables": {"m1": {"docker_swarm_availability": "gone"}}},
+         ["docker_swarm_availability of m1 is 'gone': set it to active, pause, drain."]),
+        ({"workers": "w1", "silent": "m1 w1"}, silent_hosts("m1", "w1")),
+        ({"workers": "w1", "members": "m1 w1", "silent": "w1"}, []),
+        ({**M3, "workers": "w1", "members": "m1 m2 m3 w1", "silent": "m2 m3", "changes": LOST},
+         [f"m1 says of its swarm: {NO_LEADER}. Bring back the managers that are missing; if they are lost for good, run"
+          " `docker swarm init --force-new-cluster` on m1.", *silent_hosts("m2", "m3")]),
+        ({"workers": "w1 w2", "members": "w1", "changes": {"w2": swarm(state="pending", error=NO_LEADER)}},
+         [f"{name} is a worker of a swarm that another host manages: run `docker swarm leave` on it, or list the"
+          " manager of that swarm under managers in the inventory." for name in ("w1", "w2")]),
+        ({"demo_xnat": "x1", "changes": {"x1": swarm(state="active")}}, []),
+        ({"members": "m1", "nodes": []}, []),  # a manager that was too busy to list its nodes
+        ({**MEMBERS, "changes": {"w1": swarm(**FOREIGN)}},
+         ["w1 is a node of another swarm: run `docker swarm leave --force` on it."]),
+        ({**MEMBERS, "changes": {"w1": swarm(managers=FOREIGN["managers"])}}, []),  # Swarm lists it: it is ours
+        ({**MEMBERS, "nodes": [node("m1"), node("m9")], "changes": {"w1": swarm(managers=["192.0.2.19:2377"])}}, []),
+        ({**MEMBERS, "managers": "m1 m2 m3", "nodes": [node("m1")],
+          "changes": {"w1": swarm(managers=["192.0.2.12:2377"])}}, []),
+        ({**MEMBERS, "changes": {"w1": swarm(**{**FOREIGN, "state": "inactive"})}}, []),
+        ({"members": "m1 x1", "demo_xnat": "x1", "changes": {"x1": swarm(**FOREIGN)}}, []),
+        ({**M3, "changes": {"m3": {"engine": {"nodes": [], "swarm": {  # a manager whose swarm is not ours
+            "error": NO_LEADER, "node_id": "id-other", "managers": ["198.51.100.1:2377", "192.0.2.13:2377"]}}}}},
+         ["m3 is a node of another swarm: run `docker swarm leave --force` on it."]),
+        ({**MEMBERS, "changes": {"w1": {"engine": {
+            "nodes": [node("w1")],
+            "swarm": {"manager": True, "cluster": "c2", "node_id": "id-other", "managers": ["192.0.2.21:2377"]}}}}},
+         ["m1, w1 manage different swarms: run `docker swarm leave --force` on the wrong ones."]),
+        ({"workers": "w1", "members": "w1", "changes": {"w1": {"engine": {
+            "nodes": [node("w1", role="manager")], "swarm": {"manager": True, "cluster": "c1"}}}}},
+         ["None of the managers of the inventory manages the swarm, w1 does: keep it under managers for this run, and"
+          " take it out in the next."]),
+        ({**MEMBERS, "nodes": HUB_ON_W1},
+         ["The hub runs on w1, which is to be no manager any more: keep it in the group managers, since the hub's"
+          " database is there."]),
+        ({"members": "m1", "nodes": [node("m1"), node("m9", labels={f"{HUB_LABEL}.xnat": "true"})]},
+         ["The hub runs on m9, which is to be no manager any more: keep it in the group managers, since the hub's"
+          " database is there."]),
+        ({**M3, "nodes": HUB_ON_M3, "variables": {"m3": {"docker_swarm_availability": "pause"}}},
+         ["docker_swarm_availability of m3 is pause, but it has the hub, which cannot run elsewhere: set it to"
+          " active."]),
+        ({**M3, "nodes": HUB_ON_M1}, []),
+    ],
+)  # fmt: skip
+def test_what_forbids_a_change_is_said_in_one_sentence(wanted: dict[str, Any], errors: list[str]) -> None:
+    wanted = {"managers": "m1", **wanted}
+    assert judged(wanted.pop("managers"), wanted.pop("workers", ""), **wanted)["errors"] == errors
+
+
+@pytest.mark.parametrize(
+    ("wanted", "notes"),
+    [
+        ({}, []),
+        ({"changes": {"m1": {"kernel": {"ip_vs": False}}, "w1": {"kernel": {"ip_vs": None}}}},
+         ["No IPVS to be seen on m1, w1: it is not needed, services here use DNS round robin and ports of their"
+          " hosts."]),
+        ({"changes": {"w1": {"engine": {"version": "29.0.1"}}}},
+         ["The engines differ: m1 26.1.5+dfsg1, w1 29.0.1. Swarm works with that."]),
+        ({"changes": {"w1": {"engine": {"version": "26.1.4"}}}}, []),
+        ({"changes": {"w1": {"engine": {"version": "", "answers": False}}}}, []),
+        ({"changes": {"w1": {"system": ROCKY}}},
+         ["w1 run a system of the Red Hat family: written for, never tried."]),
+        ({"members": "m1 w1", "silent": "w1"}, ["w1 does not answer and is left as it is."]),
+        ({**M3, "workers": "", "nodes": HUB_ON_M3, "changes": {"m3": swarm(error=NO_LEADER)}}, []),
+        ({**M3, "workers": "", "nodes": HUB_ON_M1, "silent": "m1"},
+         ["m1 does not answer and is left as it is.",
+          "m1, which has the hub and its database, does not answer: the swarm is looked after through m2, the hub"
+          " cannot be."]),
+        ({"members": "m1 w1", "silent": "m1", "changes": {"w1": {"engine": {
+            "nodes": [HUB_ON_M1[0], node("w1", role="manager")], "swarm": {"manager": True, "cluster": "c1"}}}}},
+         ["m1 does not answer and is left as it is.",
+          "m1, which has the hub and its database, does not answer: the swarm is looked after through nobody, the hub"
+          " cannot be."]),
+    ],
+)  # fmt: skip
+def test_what_is_worth_knowing_is_noted(wanted: dict[str, Any], notes: list[str]) -> None:
+    wanted = {"managers": "m1", "workers": "w1", **wanted}
+    assert judged(wanted.pop("managers"), wanted.pop("workers"), **wanted)["notes"] == notes
+
+
+@pytest.mark.parametrize(
+    ("wanted", "manager", "hub_host", "exists"),
+    [
+        ({"managers": "m1 m2 m3"}, "m1", "m1", False),
+        ({"managers": "m1 m2 m3", "silent": "m1"}, "", "", False),
+        ({"managers": "m1", "changes": LOST, "members": "m1"}, "", "", False),
+        ({"managers": "", "workers": "w1"}, "", "", False),
+        (M3, "m1", "m1", True),
+        ({**M3, "changes": {"m1": {"engine": {"nodes": []}}}}, "m2", "m2", True),
+        ({**M3, "silent": "m1"}, "m2", "m2", True),
+        ({**M3, "members": "m2 m3"}, "m2", "m2", True),  # the first manager is new: the swarm is not begun anew
+        ({**M3, "nodes": HUB_ON_M3}, "m3", "m3", True),
+        ({**M3, "nodes": HUB_ON_M1, "silent": "m1 m2"}, "m3", "m1", True),
+        ({**M3, "nodes": HUB_ON_M3, "changes": {"m3": swarm(error=NO_LEADER)}}, "m1", "m3", True),
+        ({**M3, "nodes": HUB_ON_M3, "limits": {"deployment": "other"}}, "m1", "m1", True),
+    ],
+)
+def test_work_goes_through_the_hubs_host_else_the_next_live_manager(
+    wanted: dict[str, Any], manager: str, hub_host: str, exists: bool
+) -> None:
+    wanted = dict(wanted)
+    found = judged(wanted.pop("managers"), **wanted)
+    assert (found["manager"], found["hub_host"], found["exists"]) == (manager, hub_host, exists)
+
+
+def test_hosts_that_are_no_members_join_managers_first_and_leave_what_they_were_in() -> None:
+    old = swarm(state="error", node_id="id-old", managers=["192.0.2.11:2377"])
+    pending = swarm(state="pending")
+    was_ours = swarm(state="active", node_id="id-old", managers=["192.0.2.12:2377"])
+    found = judged(
+        "m1 m2 m3", "w1 w2 w3 w4 w5 w6",
+        members="m2 m3 w1", silent="w6", demo_xnat="x1", changes={"w2": old, "w4": pending, "w5": was_ours},
+    )  # fmt: skip
+    assert found["errors"] == []
+    assert found["joining"] == ["m1", "w2", "w3", "w4", "w5"]
+    assert found["stale"] == ["w2", "w4", "w5"]
+    assert sorted(found["addresses"]) == ["m1", "m2", "m3", "w1", "w2", "w3", "w4", "w5", "x1"]
+    assert judged("m1", "w1", members="m1 w1")["joining"] == []
+    assert judged("m1", "w1", members="m1", changes={"w1": swarm(state="locked")})["stale"] == []
+    workers_first = fleet(site("m1")[0] | site("", "w1")[0], {"managers": ["m1"], "workers": ["w1"]}, LIMITS)
+    assert (workers_first["joining"], workers_first["stale"]) == (["m1", "w1"], [])
+
+
+def test_only_nodes_that_join_are_tried_and_members_on_what_answers_to_tcp() -> None:
+    hosts = inventory_hosts(*site("m1", "w1 w2 w3", members="m1 w1", silent="w3", demo_xnat="x1"))
+    tried = {
+        name: {peer["host"]: peer["ports"] for peer in port_peers(hosts, ["w2"], name)}
+        for name in ("m1", "w1", "w2", "x1")
+    }
+    assert tried == {
+        "m1": {"w2": NODE},
+        "w1": {"w2": NODE},
+        "w2": {"m1": ["2377/tcp", *TCP], "w1": TCP},
+        "x1": {},
+    }
+    assert port_peers(hosts, ["w2"], "m1")[0]["address"] == "192.0.2.22"
+    assert judged("m1", "w1", members="m1 w1")["peers"] == {}
+    assert {name: [peer["host"] for peer in peers] for name, peers in judged("m1", "w1")["peers"].items()} == {
+        "m1": ["w1"],
+        "w1": ["m1"],
+    }
+    assert judged("m1", "w1")["peers"]["w1"][0]["ports"] == ["2377/tcp", *NODE]
+
+
+@pytest.mark.parametrize(
+    ("variables", "changes", "expected"),
+    [
+        ({}, {}, {"address": "192.0.2.21", "availability": "active", "labels": {}, "node_id": "id-w1"}),
+        ({"docker_swarm_advertise_addr": "203.0.113.5"}, {}, {"address": "203.0.113.5"}),
+        ({}, swarm(address="203.0.113.6"), {"address": "203.0.113.6"}),
+        ({}, swarm(address=""), {"address": "192.0.2.21"}),
+        ({"docker_swarm_availability": "drain"}, {}, {"availability": "drain"}),
+        ({"docker_swarm_labels": {"gpu": True, "old": False, "rack": 4, 7: "x"}}, {},
+         {"labels": {"gpu": "true", "old": "false", "rack": "4", "7": "x"}}),
+        ({"docker_swarm_node_id": "id-new"}, {}, {"node_id": "id-new"}),  # joined since it was looked at
+        ({}, {"engine": {"swarm": OUTSIDE}}, {"node_id": ""}),
+    ],
+)  # fmt: skip
+def test_a_host_is_what_its_variables_say_else_what_it_reports(
+    variables: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    inventory = site("m1", "w1", members="m1 w1", variables={"w1": variables}, changes={"w1": changes})
+    host = inventory_hosts(*inventory)["w1"]
+    assert {key: host[key] for key in expected} == expected
+
+
+def test_a_host_is_what_the_first_of_its_groups_says() -> None:
+    hosts = inventory_hosts(*site("m1", "m1 w1", demo_xnat="x1 w1", silent="w1"))
+    assert {name: host["role"] for name, host in hosts.items()} == {"m1": "manager", "w1": "worker", "x1": ""}
+    assert (hosts["w1"]["report"], hosts["w1"]["address"], hosts["w1"]["node_id"]) == (None, "", "")
+    only = inventory_hosts({"m1": {}}, {"managers": ["m1"]})
+    assert only["m1"]["report"] is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "found"),
+    [
+        ([node("w1", labels={HOST_LABEL: "w2"}, hostname="w2")], {"id-w1": "w1"}),  # the host's own word
+        ([node("w2", id="x", hostname="other")], {"x": "w2"}),
+        ([node("w2", id="x", labels={HOST_LABEL: "gone"})], {}),  # the label counts more than the host name
+        ([{**node("w2", id="x"), "labels": {}}], {"x": "w2"}),
+        ([{**node("w3", id="x"), "labels": {}}], {}),
+        ([node("w1", id="x")], {}),  # w1 answers, and is another node
+    ],
+)
+def test_an_unreachable_host_is_found_by_our_label_else_by_its_host_name(
+    nodes: list[dict[str, Any]], found: dict[str, str]
+) -> None:
+    hosts = inventory_hosts(*site("m1", "w1 w2", members="m1 w1 w2", silent="w2"))
+    assert match_nodes(hosts, nodes) == found
+
+
+def changes_of(name: str, listed: dict[str, Any], variables: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    inventory = site("m1", "w1", members="m1 w1", variables={name: variables or {}})
+    updates: list[dict[str, Any]] = swarm_changes(*inventory, [listed])["updates"]
+    return updates
+
+
+OURS = {HOST_LABEL: "w1", KEYS_LABEL: "gpu,rack", "gpu": "true", "rack": "4", "theirs": "x"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "expected"),
+    [
+        ({HOST_LABEL: "w1"}, {}, None),
+        ({}, {}, ({HOST_LABEL: "w1"}, [], f"label {HOST_LABEL}=w1")),
+        ({HOST_LABEL: "w1", "theirs": "x"}, {"rack": 4, "gpu": True},
+         ({"gpu": "true", "rack": "4", KEYS_LABEL: "gpu,rack"}, [],
+          f"label gpu=true, label {KEYS_LABEL}=gpu,rack, label rack=4")),
+        (OURS, {"gpu": True, "rack": 4}, None),
+        (OURS, {"gpu": False, "rack": 4}, ({"gpu": "false"}, [], "label gpu=false")),
+        (OURS, {"gpu": True}, ({KEYS_LABEL: "gpu"}, ["rack"], f"label {KEYS_LABEL}=gpu, no label rack")),
+        (OURS, {}, ({}, ["gpu", KEYS_LABEL, "rack"], f"no label gpu, no label {KEYS_LABEL}, no label rack")),
+        ({HOST_LABEL: "w1", KEYS_LABEL: "gpu"}, {}, ({}, [KEYS_LABEL], f"no label {KEYS_LABEL}")),
+    ],
+)  # fmt: skip
+def test_labels_of_the_inventory_come_and_go_and_others_stay(
+    labels: dict[str, str], wanted: dict[str, Any], expected: tuple[dict[str, str], list[str], str] | None
+) -> None:
+    updates = changes_of("w1", {**node("w1"), "labels": labels}, {"docker_swarm_labels": wanted})
+    found = [(update["labels"], update["labels_to_remove"], update["why"]) for update in updates]
+    assert found == ([] if expected is None else [expected])
+    assert all(update["role"] is None and update["availability"] is None for update in updates)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_now", "availability", "why"),
+    [
+        ("drain", "active", "drain", "availability drain"),
+        ("", "drain", "active", "availability active"),
+        ("pause", "pause", None, None),
+    ],
+)
+def test_the_availability_is_that_of_the_inventory(
+    wanted: str, is_now: str, availability: str | None, why: str | None
+) -> None:
+    updates = changes_of("w1", node("w1", availability=is_now), {"docker_swarm_availability": wanted})
+    assert [(update["availability"], update["why"]) for update in updates] == ([(availability, why)] if why else [])
+
+
+def test_a_host_that_joins_anew_keeps_the_mark_of_the_hub() -> None:
+    old = node("m2", id="id-before", state="down", labels={f"{HUB_LABEL}.xnat": "true"})
+    changes = swarm_changes(*site("m1 m2 m3", members="m1 m2 m3"), [old, node("m1"), node("m2"), node("m3")])
+    (update,) = changes["updates"]
+    assert (update["id"], update["labels"]) == ("id-m2", {f"{HUB_LABEL}.xnat": "true"})
+    assert [removal["id"] for removal in changes["removals"]] == ["id-before"]
+
+
+def test_promotions_come_first_and_demotions_last() -> None:
+    inventory = site("m1 m2 m3", "w1 w2", members="m1 m2 m3 w1 w2")
+    nodes = [
+        node("w1", role="manager"),
+        node("w2", availability="drain"),
+        node("m1"),
+        node("m2", role="worker", availability="pause"),
+        node("m3", role="worker"),
+    ]
+    updates = swarm_changes(*inventory, nodes)["updates"]
+    assert [(update["host"], update["id"], update["role"], update["why"]) for update in updates] == [
+        ("m2", "id-m2", "manager", "promote, availability active"),
+        ("m3", "id-m3", "manager", "promote"),
+        ("w2", "id-w2", None, "availability active"),
+        ("w1", "id-w1", "worker", "demote"),
+    ]
+
+
+def test_nodes_of_ours_that_are_not_listed_go_and_strangers_stay() -> None:
+    nodes = [
+        node("m1"),
+        node("w2"),
+        node("m3", state="down", hostname="renamed"),
+        node("w1", id="id-before", state="down"),  # wiped and joined anew
+        node("w1"),
+        {**node("w9"), "labels": {"theirs": "x"}},
+        node("x1"),
+    ]
+    found = swarm_changes(*site("m1", "w1", members="m1 w1 x1", demo_xnat="x1"), nodes)
+    assert found == {
+        "updates": [],
+        "removals": [
+            {"id": "id-w2", "host": "w2", "state": "ready", "manager": False},
+            {"id": "id-m3", "host": "m3", "state": "down", "manager": True},
+            {"id": "id-before", "host": "w1", "state": "down", "manager": False},
+            {"id": "id-x1", "host": "x1", "state": "ready", "manager": False},
+        ],
+        "strangers": ["w9"],
+    }
+
+
+def test_a_host_that_does_not_answer_keeps_its_node() -> None:
+    inventory = site("m1", "w1", members="m1 w1", silent="w1", variables={"w1": {"docker_swarm_labels": {"gpu": True}}})
+    found = swarm_changes(*inventory, [node("m1"), node("w1", state="down")])
+    assert found["removals"] == []
+    assert [(update["host"], update["labels"]["gpu"]) for update in found["updates"]] == [("w1", "true")]
+
+
+KEYS = st.text("abc", min_size=1, max_size=2)
+LABELS = st.dictionaries(KEYS, st.sampled_from(["", "true", "x"]), max_size=4)
+STATES = st.sampled_from(["active", "pause", "drain"])
+
+
+def applied(listed: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    """A node after an update, as the modules do it."""
+    labels = {**listed["labels"], **update["labels"]}
+    return {
+        **listed,
+        "labels": {key: value for key, value in labels.items() if key not in update["labels_to_remove"]},
+        "role": update["role"] or listed["role"],
+        "availability": update["availability"] or listed["availability"],
+    }
+
+
+@given(data=st.data())
+def test_what_was_changed_once_needs_no_change_again(data: st.DataObject) -> None:
+    names = ("m1", "w1", "w2")
+    variables: dict[str, dict[str, Any]] = {
+        name: {"docker_swarm_labels": data.draw(LABELS), "docker_swarm_availability": data.draw(STATES)}
+        for name in names
+    }
+    inventory = site("m1", "w1 w2", members="m1 w1 w2", silent="w2", variables=variables)
+    nodes = []
+    for name in names:
+        ours = data.draw(st.lists(KEYS, max_size=3))
+        labels = data.draw(LABELS) | data.draw(st.sampled_from([{}, {KEYS_LABEL: ",".join(ours)}]))
+        changed = {"role": data.draw(st.sampled_from(["manager", "worker"])), "availability": data.draw(STATES)}
+        nodes.append({**node(name, **changed), "labels": labels})
+    updates = {update["id"]: update for update in swarm_changes(*inventory, nodes)["updates"]}
+    after = [applied(one, updates[one["id"]]) if one["id"] in updates else one for one in nodes]
+    assert swarm_changes(*inventory, after)["updates"] == []
+    for before, now in zip(nodes, after, strict=True):
+        wanted: dict[str, str] = variables[now["hostname"]]["docker_swarm_labels"]
+        ours = [*before["labels"].get(KEYS_LABEL, "").split(","), *wanted, HOST_LABEL, KEYS_LABEL]
+        assert wanted.items() <= now["labels"].items()
+        assert {key: value for key, value in before["labels"].items() if key not in ours} == {
+            key: value for key, value in now["labels"].items() if key not in ours
+        }

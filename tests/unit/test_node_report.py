@@ -1,0 +1,151 @@
+"""What a node tells of itself, as far as it can be asked without a Docker Engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import node_report
+import pytest
+from node_report import (
+    all_addresses,
+    ask,
+    disk_report,
+    engine_report,
+    held_ports,
+    options_report,
+    own_address,
+    package_report,
+    program_on,
+    short_node,
+    started_at,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"Spec": {"Role": "worker", "Availability": "drain", "Labels": None}}, {"availability": "drain"}),
+        ({"Spec": {"Role": "worker", "Availability": "active", "Labels": {"a": "b"}}}, {"labels": {"a": "b"}}),
+        ({"Description": {"Hostname": "w1"}}, {"hostname": "w1"}),
+        ({"Status": {"State": "down", "Addr": "192.0.2.21"}}, {"state": "down", "address": "192.0.2.21"}),
+        ({"Spec": {"Role": "manager", "Availability": "active"},
+          "ManagerStatus": {"Leader": True, "Reachability": "reachable"}},
+         {"role": "manager", "leader": True, "reachability": "reachable"}),
+        ({"ManagerStatus": {"Reachability": "unreachable"}}, {"reachability": "unreachable"}),
+    ],
+)  # fmt: skip
+def test_of_a_node_remains_what_matters(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    told = {"ID": "n1", "Spec": {"Role": "worker", "Availability": "active"}, "Status": {"State": "ready"}, **changes}
+    bare = {
+        "id": "n1", "hostname": "", "role": "worker", "availability": "active", "labels": {}, "state": "ready",
+        "address": "", "leader": False, "reachability": "",
+    }  # fmt: skip
+    assert short_node(told) == {**bare, **expected}
+
+
+def test_the_addresses_are_those_of_the_interfaces() -> None:
+    found = all_addresses()
+    assert "127.0.0.1" in found
+    assert all(socket.inet_aton(address) for address in found)
+    assert own_address() in ["", *found]
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory for daemon.json and docker.pid."""
+    monkeypatch.setattr(node_report, "OPTIONS_FILE", str(tmp_path / "daemon.json"))
+    monkeypatch.setattr(node_report, "PID_FILES", (str(tmp_path / "none.pid"), str(tmp_path / "docker.pid")))
+    return tmp_path
+
+
+ME = str(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("content", "pid", "later", "expected"),
+    [
+        (None, None, 0, (None, False, False)),
+        (None, ME, 0, (None, False, False)),
+        ("", ME, -60, ({}, False, False)),
+        ('{"mtu": 1400}', ME, -60, ({"mtu": 1400}, False, False)),
+        ('{"mtu": 1400}', ME, 60, ({"mtu": 1400}, False, True)),
+        ('{"mtu": 1400}', None, 60, ({"mtu": 1400}, False, False)),
+        ('{"mtu": 1400}', "nonsense", 60, ({"mtu": 1400}, False, False)),
+        ('{"mtu": 1400}', "999999999", 60, ({"mtu": 1400}, False, False)),
+        ('{"mtu": ', ME, -60, (None, True, False)),
+    ],
+)  # fmt: skip
+def test_an_engine_older_than_its_settings_needs_a_restart(
+    engine: Path, content: str | None, pid: str | None, later: int, expected: tuple[Any, bool, bool]
+) -> None:
+    if content is not None:
+        (engine / "daemon.json").write_text(content)
+        os.utime(engine / "daemon.json", (started_at(os.getpid()) + later,) * 2)
+    if pid:
+        (engine / "docker.pid").write_text(pid)
+    found = options_report()
+    assert (found["options"], found["options_broken"], found["restart_needed"]) == expected
+
+
+def test_an_engine_that_does_not_answer_is_told_as_one(engine: Path) -> None:
+    assert ask(str(engine / "none.sock"), "/info") is None
+    found = engine_report(str(engine / "none.sock"), "xnat")
+    assert (found["answers"], found["version"], found["swarm"], found["deployed"]) == (False, "", {}, False)
+    assert (found["nodes"], found["images"], found["options"], found["restart_needed"]) == ([], {}, None, False)
+
+
+def test_a_port_is_held_by_whom_the_system_names(tmp_path: Path) -> None:
+    with socket.socket() as held, socket.socket() as other:
+        held.bind(("", 0))
+        held.listen()
+        other.bind(("", 0))
+        taken, free = held.getsockname()[1], other.getsockname()[1]
+        other.close()
+        ports = [{"port": port, "purpose": "x", "variable": "y"} for port in (taken, free)]
+        (found,) = held_ports(ports, str(tmp_path / "none.sock"), "xnat", [])
+        who = found.pop("holder")
+        assert found == ports[0]
+        assert who.endswith(f" (process {ME})") if shutil.which("ss") else who == "another program"
+        assert program_on(free) == ""
+    assert held_ports(ports, str(tmp_path / "none.sock"), "xnat", []) == []
+
+
+def test_the_space_is_that_of_the_directory_or_of_where_it_is_going_to_be(tmp_path: Path) -> None:
+    missing = str(tmp_path / "not/there/yet")
+    found = disk_report(missing)
+    assert found["path"] == missing
+    assert found["free_mb"] == pytest.approx(shutil.disk_usage(tmp_path).free / 10**6, abs=1000)
+
+
+DPKG = "docker.io\tinstalled\t26.1.5+dfsg1-9\thold\ncontainerd\tconfig-files\t1.7\tdeinstall\nno line of a package\n"
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "expected"),
+    [
+        ("dpkg-query", DPKG,
+         {"docker.io": {"status": "installed", "version": "26.1.5+dfsg1-9", "held": True},
+          "containerd": {"status": "config-files", "version": "1.7", "held": False}}),
+        ("rpm", "docker-ce\tinstalled\t28.1-1\t\npackage runc is not installed\n",
+         {"docker-ce": {"status": "installed", "version": "28.1-1", "held": False}}),
+        ("", "", {}),
+    ],
+)  # fmt: skip
+def test_packages_are_told_by_the_package_manager_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, tool: str, text: str, expected: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == tool else None)
+    asked: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        asked.append(command)
+        return 1, text, ""
+
+    assert package_report(["docker.io", "runc"], run) == expected
+    assert [(command[0], command[-2:]) for command in asked] == ([(tool, ["docker.io", "runc"])] if tool else [])
+    assert package_report([], run) == {}
