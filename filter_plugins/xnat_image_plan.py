@@ -15,8 +15,8 @@ DOCUMENTATION = r"""
 name: xnat_image_plan
 short_description: What the images are made of, and their names
 description:
-  - Plans the images base, runtime, hub, singleuser and demo_xnat from the files of the project. A tag is a hash of the
-    content, so that equal input gives equal names and nothing is built twice.
+  - Plans the images base, runtime, hub, singleuser, registry and demo_xnat from the files of the project. A tag is a
+    hash of the content, so that equal input gives equal names and nothing is built twice.
 options:
   _input: {description: "The project's C(files) directory on the controller.", type: path, required: true}
   prefix: {description: First part of the names., type: str, required: true}

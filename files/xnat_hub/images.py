@@ -1,6 +1,7 @@
 """What each image is made of, and the name that follows: the tag is a hash of the content, so equal input is no change.
 
-Used on the controller by the filter `xnat_image_plan`; only the standard library is imported.
+Used on the controller by the filters `xnat_image_plan` and `xnat_lacking_images`; only the standard library is
+imported.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 DEBIAN_SUITE = "trixie"
+CONTROLLER_ONLY = ("bundle.py", "engine.py", "fleet.py", "images.py")
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 
 
@@ -32,7 +34,7 @@ def image_plan(
     notebook_gid: int,
     dashboards: bool,
 ) -> dict[str, dict[str, Any]]:
-    """Return what base, runtime, hub, singleuser and demo_xnat are made of, in the order in which they are built.
+    """Return what base, runtime, hub, singleuser, registry and demo_xnat are made of, in the order of building.
 
     The value of each::
 
@@ -79,7 +81,7 @@ def image_plan(
 
     npm = [files / "hub" / name for name in ("npm.txt", "package.json", "package-lock.json")]
     add("runtime", "hub", "Dockerfile.runtime", [hub_lock, *npm], {"BASE": plan["base"]["image"], "HUB_UID": hub_uid})
-    code = [files / "jupyterhub_config.py", files / "templates/home.html", *sorted((files / "xnat_hub").glob("*.py"))]
+    code = [files / "jupyterhub_config.py", files / "templates/home.html", *sorted(hub_code(files))]
     add("hub", "hub", "Dockerfile", code, {"RUNTIME": plan["runtime"]["image"]})
     add(
         "singleuser",
@@ -88,9 +90,43 @@ def image_plan(
         [files / "singleuser" / name for name in (lock, "overrides.json", "lean_start.py", "dashboard_proxy.py")],
         {"BASE": plan["base"]["image"], "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid},
     )
+    registry = [files / "registry" / name for name in ("config.yml", "clean.py")]
+    add("registry", "registry", "Dockerfile", registry, {"BASE": plan["base"]["image"]})
     demo = sorted(path for path in (files / "demo_xnat").iterdir() if path.suffix in {".py", ".html", ".css", ".js"})
     add("demo_xnat", "demo_xnat", "Dockerfile", demo, {"BASE": plan["singleuser"]["image"]})
     return plan
+
+
+def hub_code(files: Path) -> list[Path]:
+    """Return the modules that the hub imports; the others are of use on the controller only."""
+    return [path for path in (files / "xnat_hub").glob("*.py") if path.name not in CONTROLLER_ONLY]
+
+
+def lacking_images(
+    hostvars: Mapping[str, Mapping[str, Any]],
+    groups: Mapping[str, Sequence[str]],
+    ids: Mapping[str, str],
+    plan: Mapping[str, Mapping[str, Any]],
+    further: Sequence[str],
+) -> dict[str, list[str]]:
+    """Return which images the hosts that answered lack: {"w1": ["prefix/singleuser:..."], ...}.
+
+    Managers may come to run hub and proxy, all nodes servers, the group demo_xnat the demo. ids: the images' ids on
+    the builder by name; what it does not have is asked of nobody. What a host has is what its report said.
+    """
+    everywhere = [plan["singleuser"]["image"], *further]
+    lacking: dict[str, list[str]] = {}
+    for host in groups["reached"]:
+        wanted = list(everywhere) if host in groups["swarm"] else []
+        if host in groups["managers"]:
+            wanted += [plan["runtime"]["image"], plan["hub"]["image"]]
+        if host in groups.get("demo_xnat", ()):
+            wanted.append(plan["demo_xnat"]["image"])
+        has = hostvars[host]["preflight_report"]["report"]["engine"]["images"]
+        names = [name for name in wanted if name in ids and has.get(name) != ids[name]]
+        if names and host not in groups["acting_manager"]:
+            lacking[str(host)] = names
+    return lacking
 
 
 def content_tag(inputs: dict[str, Any], files: Sequence[tuple[Path, str]]) -> str:

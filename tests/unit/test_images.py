@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from xnat_hub.images import ImageError, image_plan
+from xnat_hub.images import CONTROLLER_ONLY, ImageError, hub_code, image_plan, lacking_images
 
 from tests.unit.conftest import ROOT
 
@@ -55,6 +55,9 @@ def test_the_same_files_elsewhere_have_the_same_names(files: Path) -> None:
         ("singleuser/dashboards.lock", set()),
         ("singleuser/dashboard_proxy.py", {"singleuser", "demo_xnat"}),
         ("demo_xnat/page.html", {"demo_xnat"}),
+        ("registry/config.yml", {"registry"}),
+        ("registry/Dockerfile", {"registry"}),
+        ("xnat_hub/fleet.py", set()),
     ],
 )
 def test_a_change_renames_what_holds_it_and_what_is_above(files: Path, path: str, changed: set[str]) -> None:
@@ -68,8 +71,8 @@ def test_a_change_renames_what_holds_it_and_what_is_above(files: Path, path: str
 @pytest.mark.parametrize(
     ("change", "changed"),
     [
-        ({"revision": 2}, {"base", "runtime", "hub", "singleuser", "demo_xnat"}),
-        ({"base": "debian:13"}, {"base", "runtime", "hub", "singleuser", "demo_xnat"}),
+        ({"revision": 2}, {"base", "runtime", "hub", "singleuser", "registry", "demo_xnat"}),
+        ({"base": "debian:13"}, {"base", "runtime", "hub", "singleuser", "registry", "demo_xnat"}),
         ({"notebook_uid": 7}, {"singleuser", "demo_xnat"}),
         ({"hub_uid": 7}, {"runtime", "hub"}),
         ({"dashboards": True}, {"singleuser", "demo_xnat"}),
@@ -86,6 +89,50 @@ def test_a_context_has_its_dockerfile_and_every_file_once() -> None:
         assert len(destinations) == len(set(destinations))
         assert name == "base" or spec["dockerfile"] in destinations
         assert all(Path(pair["src"]).is_file() for pair in spec["files"])
+
+
+def test_the_hub_has_the_modules_that_its_modules_import() -> None:
+    code = {path.name: path.read_text() for path in hub_code(ROOT / "files")}
+    every = {path.name for path in (ROOT / "files/xnat_hub").glob("*.py")}
+    assert set(code) == every - set(CONTROLLER_ONLY)
+    assert set(CONTROLLER_ONLY) < every
+    imported = {
+        f"{name}.py" for text in code.values() for name in re.findall(r"from (?:xnat_hub)?\.(\w+) import", text)
+    }
+    assert imported
+    assert imported <= set(code)
+
+
+IDS = {"runtime": "r1", "hub": "h1", "user": "u1", "demo": "d1", "extra": "e1"}
+NAMES = {"runtime": "runtime", "hub": "hub", "singleuser": "user", "demo_xnat": "demo", "registry": "registry"}
+
+
+@pytest.mark.parametrize(
+    ("has", "ids", "further", "expected"),
+    [
+        ({"m2": IDS, "w1": IDS, "x1": IDS}, IDS, [], {}),
+        ({}, IDS, [], {"m2": ["user", "runtime", "hub"], "w1": ["user"], "x1": ["demo"]}),
+        ({"w1": {**IDS, "user": "u0"}, "m2": {**IDS, "hub": "h0"}, "x1": IDS}, IDS, [],
+         {"w1": ["user"], "m2": ["hub"]}),
+        ({"m2": {**IDS, "extra": "e0"}, "w1": IDS, "x1": IDS}, IDS, ["extra"], {"m2": ["extra"]}),
+        ({}, {"hub": "h1"}, ["extra"], {"m2": ["hub"]}),  # what the builder does not have is asked of nobody
+    ],
+)  # fmt: skip
+def test_hosts_that_answer_lack_what_the_builder_has_by_another_id_or_alone(
+    has: dict[str, dict[str, str]], ids: dict[str, str], further: list[str], expected: dict[str, list[str]]
+) -> None:
+    reached = ["m1", "m2", "w1", "x1"]
+    groups = {
+        "reached": reached, "swarm": ["m1", "m2", "w1", "w2"], "managers": ["m1", "m2"], "demo_xnat": ["x1"],
+        "acting_manager": ["m1"],
+    }  # fmt: skip
+    hostvars = {
+        name: {"preflight_report": {"report": {"engine": {"images": has.get(name, {})}}}} for name in reached
+    } | {"w2": {}}
+    plan = {key: {"image": name} for key, name in NAMES.items()}
+    assert lacking_images(hostvars, groups, ids, plan, further) == expected
+    alone = {"reached": ["m1"], "swarm": ["m1"], "managers": ["m1"], "acting_manager": ["m1"]}
+    assert lacking_images(hostvars, alone, ids, plan, further) == {}
 
 
 def test_another_jupyterhub_than_the_lock_files_pin_is_refused() -> None:

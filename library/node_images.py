@@ -1,0 +1,211 @@
+#!/usr/bin/python
+"""Bring images to a node and say how much was moved; images are compared by id, not by name."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node_images
+short_description: The images of a node, by way of a registry
+description:
+  - V(pushed) sends images of this engine to a registry and tells by which digests others get them.
+  - V(present) fetches by digest what this engine lacks, compares ids, and gives the images the names that services use.
+    So no service depends on the registry, and a name stands for the same image on every node.
+  - V(cleaned) removes what is older than the newest images of each name, unless a container uses it.
+options:
+  state: {description: What is to be., type: str, choices: [pushed, present, cleaned], required: true}
+  images:
+    description: Names with tags for V(pushed); for V(present) also what they are.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: "Name and tag, as services use it.", type: str, required: true}
+      id: {description: The image's id on the builder., type: str, default: ""}
+      source: {description: "Repository and digest in the registry, as name@sha256:...", type: str, default: ""}
+  registry: {description: "Registry and path for V(pushed), as registry.example.org/path.", type: str, default: ""}
+  username: {description: Name at the registry. Empty for none., type: str, default: ""}
+  password: {description: Password at the registry., type: str, default: ""}
+  prefix: {description: Names that V(cleaned) looks at begin with it., type: str, default: ""}
+  keep: {description: How many images of each name V(cleaned) leaves., type: int, default: 3}
+  timeout: {description: Seconds without a word from the engine or the registry., type: int, default: 300}
+requirements: [docker Python package]
+attributes:
+  check_mode: {support: full, description: Says what would be fetched or removed.}
+"""
+EXAMPLES = r"""
+- name: Have the hub image
+  node_images:
+    state: present
+    images:
+      - name: localhost/xnat-jupyter/hub:3f9c0a1b2c3d
+        id: sha256:2ae0a07e75e7...
+        source: 192.0.2.11:5000/xnat-jupyter/hub@sha256:0123...
+"""
+RETURN = r"""
+images:
+  description: For V(pushed), O(images) with C(id) and C(source).
+  type: list
+  elements: dict
+  returned: pushed
+moved: {description: "Names that were sent, fetched or removed.", type: list, elements: str, returned: always}
+bytes: {description: How many bytes of layers were fetched., type: int, returned: present}
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    import docker
+
+    HAS_DOCKER = True
+except ImportError:
+    HAS_DOCKER = False
+
+
+class ImageError(Exception):
+    """One sentence for the operator."""
+
+
+def remote_name(registry: str, name: str) -> str:
+    """Return the repository in the registry for a name without tag: lower case, no port within the path."""
+    path = re.sub(r"[^a-z0-9._/-]", "-", name.lower())
+    return f"{registry}/{path}"
+
+
+def split(name: str) -> tuple[str, str]:
+    """Return repository and tag."""
+    repository, _, tag = name.rpartition(":")
+    return (repository, tag) if repository and "/" not in tag else (name, "latest")
+
+
+def messages(stream: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, Any]]:
+    """Yield what the engine says of a transfer; an error ends it."""
+    for message in stream:
+        if "error" in message:
+            raise ImageError(f"{what}: {message['error']}")
+        yield message
+
+
+def image_id(client: Any, name: str) -> str:
+    """Return an image's id, empty where there is none."""
+    try:
+        return str(client.inspect_image(name)["Id"])
+    except docker.errors.NotFound:
+        return ""
+
+
+def push(client: Any, name: str, registry: str, auth: dict[str, str] | None) -> dict[str, str]:
+    """Send one image; returns name, id and source."""
+    repository, tag = split(name)
+    remote = remote_name(registry, repository)
+    client.tag(name, remote, tag)
+    digest = ""
+    try:
+        stream = client.push(remote, tag=tag, stream=True, decode=True, auth_config=auth)
+        for message in messages(stream, f"{name} cannot be sent to {registry}"):
+            digest = (message.get("aux") or {}).get("Digest", digest)
+    finally:
+        client.remove_image(f"{remote}:{tag}", noprune=True)
+    if not digest:
+        raise ImageError(f"{registry} did not say by which digest {name} is found")
+    return {"name": name, "id": image_id(client, name), "source": f"{remote}@{digest}"}
+
+
+def pull(client: Any, wanted: dict[str, str], auth: dict[str, str] | None) -> int:
+    """Fetch one image and name it; returns the bytes of the layers that were fetched."""
+    remote, _, digest = wanted["source"].partition("@")
+    sizes: dict[str, int] = {}
+    stream = client.pull(remote, tag=digest, stream=True, decode=True, auth_config=auth)
+    for message in messages(stream, f"{wanted['name']} cannot be fetched from {remote}"):
+        total = (message.get("progressDetail") or {}).get("total")
+        if message.get("status") == "Downloading" and total:
+            sizes[message["id"]] = total
+    found = image_id(client, wanted["source"])
+    if found != wanted["id"]:
+        raise ImageError(
+            f"{wanted['name']} is {found} here and {wanted['id']} where it was built: both engines must keep"
+            " images alike (the containerd image store is on in one of them only)"
+        )
+    client.tag(wanted["source"], *split(wanted["name"]))
+    client.remove_image(wanted["source"], noprune=True)
+    return sum(sizes.values())
+
+
+def old_images(client: Any, prefix: str, keep: int) -> list[str]:
+    """Return the names of all but the newest images of each repository."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for image in client.images():
+        for name in image.get("RepoTags") or ():
+            if name.startswith(prefix):
+                found.setdefault(split(name)[0], []).append((image["Created"], name))
+    return [name for names in found.values() for _, name in sorted(names, reverse=True)[keep:]]
+
+
+def clean(client: Any, names: list[str], check_mode: bool) -> list[str]:
+    """Remove images that no container uses; returns which."""
+    removed = []
+    for name in names:
+        try:
+            if not check_mode:
+                client.remove_image(name)
+            removed.append(name)
+        except docker.errors.APIError as error:
+            if error.status_code not in (404, 409):
+                raise
+    return removed
+
+
+def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Do what is wanted; returns the module's results."""
+    auth = {"username": wanted["username"], "password": wanted["password"]} if wanted["username"] else None
+    if wanted["state"] == "cleaned":
+        removed = clean(client, old_images(client, wanted["prefix"], wanted["keep"]), check_mode)
+        return {"changed": bool(removed), "moved": removed}
+    names = [image["name"] for image in wanted["images"]]
+    if wanted["state"] == "pushed":
+        pushed = [] if check_mode else [push(client, name, wanted["registry"], auth) for name in names]
+        return {"changed": bool(names), "moved": names, "images": pushed}
+    lacking = [image for image in wanted["images"] if image_id(client, image["name"]) != image["id"]]
+    moved = 0 if check_mode else sum(pull(client, image, auth) for image in lacking)
+    return {"changed": bool(lacking), "moved": [image["name"] for image in lacking], "bytes": moved}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["pushed", "present", "cleaned"], "required": True},
+            "images": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "id": {"type": "str", "default": ""},
+                    "source": {"type": "str", "default": ""},
+                },
+            },
+            "registry": {"type": "str", "default": ""},
+            "username": {"type": "str", "default": ""},
+            "password": {"type": "str", "default": "", "no_log": True},
+            "prefix": {"type": "str", "default": ""},
+            "keep": {"type": "int", "default": 3},
+            "timeout": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    if not HAS_DOCKER:
+        module.fail_json(msg=missing_required_lib("docker"))
+    client = docker.APIClient(version="auto", timeout=module.params["timeout"])
+    try:
+        module.exit_json(**run(client, module.params, module.check_mode))
+    except ImageError as error:
+        module.fail_json(msg=f"{error}.")
+    except (docker.errors.DockerException, OSError) as error:
+        module.fail_json(msg=f"Docker does not do what it is asked: {error}")
+
+
+if __name__ == "__main__":
+    main()
