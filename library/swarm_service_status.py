@@ -14,6 +14,10 @@ options:
     description: After how many tasks that ended since the last update the service is called hopeless.
     type: int
     default: 3
+  updated:
+    description: Whether the service was changed just now, so that a roll-back which Swarm tells of belongs to that.
+    type: bool
+    default: false
   log_lines: {description: How many lines of the log are returned when it does not run., type: int, default: 20}
 requirements: [docker Python package]
 attributes:
@@ -36,6 +40,7 @@ state: {description: The newest task's state with its error., type: str, returne
 log: {description: The service's last log lines., type: list, elements: str, returned: always}
 """
 
+from contextlib import suppress
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -47,11 +52,15 @@ try:
 except ImportError:
     HAS_DOCKER = False
 
+LOG_TIMEOUT = 5  # seconds without a word of a log that is read
 ENDED = ("failed", "rejected", "shutdown", "complete", "orphaned", "remove")
 
 
-def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int) -> dict[str, Any]:
-    """Return converged, hopeless and state for a service and its tasks, as Docker's API gives them."""
+def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int, updated: bool = False) -> dict[str, Any]:
+    """Return converged, hopeless and state for a service and its tasks, as Docker's API gives them.
+
+    updated: whether a roll-back belongs to the change that is waited for. Then also the id of the task that failed.
+    """
     wanted = service["Spec"]["Mode"].get("Replicated", {}).get("Replicas", 1)
     update = service.get("UpdateStatus") or {}
     template = service["Spec"]["TaskTemplate"]
@@ -80,6 +89,8 @@ def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int) -
         state = newest["Status"]["State"] + (f": {error}" if error else "")
     updating = update.get("State") in ("updating", "rollback_started")
     stuck = update.get("State") in ("paused", "rollback_paused") and not running
+    if updated and update.get("State", "").startswith("rollback_"):
+        return judge_rollback(tasks, update)
     return {
         "converged": len(running) >= wanted and not updating,
         "hopeless": len(failed) >= attempts or stuck,
@@ -87,11 +98,48 @@ def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int) -
     }
 
 
+def judge_rollback(tasks: list[dict[str, Any]], update: dict[str, Any]) -> dict[str, Any]:
+    """Return the same for a service that Swarm takes back to what ran before; it is final once that has ended."""
+    failed = [
+        task
+        for task in tasks
+        if task["Status"]["State"] in ("failed", "rejected", "complete") and task["CreatedAt"] >= update["StartedAt"]
+    ]
+    task = max(failed, key=lambda task: task["CreatedAt"], default=None)
+    reason = (task["Status"].get("Err") or "it ended") if task else update.get("Message", "no reason given")
+    return {
+        "converged": False,
+        "hopeless": update["State"] != "rollback_started",
+        "state": f"the new one failed ({reason}), and Swarm has gone back to what ran before",
+        "task": task["ID"] if task else "",
+    }
+
+
+def read_log(client: Any, service: str, parameters: dict[str, int]) -> bytes:
+    """Return what a service wrote. Docker's own function waits for ever when a node does not send its part."""
+    url = f"{client.base_url}/v{client.api_version}/services/{service}/logs"
+    parts: list[bytes] = []
+    with client.get(url, params=parameters, stream=True, timeout=LOG_TIMEOUT) as answer, suppress(Exception):
+        while header := answer.raw.read(8):  # stream, three zeros, length
+            parts.append(answer.raw.read(int.from_bytes(header[4:], "big")))
+    return b"".join(parts)
+
+
+def log_of(client: Any, service: str, task: str, lines: int) -> list[str]:
+    """Return the last lines that a service wrote, or one task of it."""
+    parameters = {"stdout": 1, "stderr": 1, "details": int(bool(task)), "tail": 10 * lines}
+    text = read_log(client, service, parameters).decode(errors="replace").splitlines()
+    if task:
+        text = [line.partition(" ")[2] for line in text if f"com.docker.swarm.task.id={task}" in line.split(" ")[0]]
+    return text[-lines:]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "attempts": {"type": "int", "default": 3},
+            "updated": {"type": "bool", "default": False},
             "log_lines": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
@@ -102,11 +150,12 @@ def main() -> None:
     name = module.params["name"]
     try:
         service = client.inspect_service(name)
-        result = judge(service, client.tasks(filters={"service": name}), module.params["attempts"])
+        result = judge(
+            service, client.tasks(filters={"service": name}), module.params["attempts"], module.params["updated"]
+        )
         result["log"] = []
         if not result["converged"]:
-            lines = client.service_logs(name, stdout=True, stderr=True, tail=module.params["log_lines"], is_tty=False)
-            result["log"] = b"".join(lines).decode(errors="replace").splitlines()[-module.params["log_lines"] :]
+            result["log"] = log_of(client, name, result.get("task", ""), module.params["log_lines"])
     except docker.errors.NotFound:
         result = {"converged": False, "hopeless": False, "state": "there is no such service", "log": []}
     except docker.errors.DockerException as error:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import requests
 from docker.errors import APIError, DockerException
+from urllib3.exceptions import HTTPError
 
 from xnat_hub.service import ENV_SUFFIX, LABEL, secret_reference, service_name
 
@@ -25,6 +26,7 @@ LOOK = 0.1  # seconds that a look at a task takes; whoever looks in that time sh
 LISTING_AGE = 10.0  # seconds that one listing of the deployment's tasks serves the hub's regular polls
 NODES_AGE = 5.0  # the same for the list of nodes
 LOG_LINES = 15
+LOG_TIMEOUT = 5.0  # seconds without a word of a log that is read
 ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
 
 
@@ -167,8 +169,7 @@ class Swarm:
 
     async def log_end(self, name: str) -> str:
         """Return the last lines that a server wrote. Raises SwarmError."""
-        options = {"stdout": True, "stderr": True, "tail": LOG_LINES, "is_tty": False}
-        text = await self._in_thread(lambda client: b"".join(client.service_logs(name, **options)))
+        text = await self._in_thread(lambda client: read_log(client, name, tail=LOG_LINES))
         return text.decode(errors="replace")
 
     async def _ask_round(self) -> dict[str, Task]:
@@ -215,6 +216,23 @@ class Swarm:
             raise named(str(error.explanation or error)) from error
         except (DockerException, requests.RequestException) as error:
             raise UnreachableError(f"Docker does not answer ({type(error).__name__})") from error
+
+
+def read_log(client: Any, service: str, **options: int) -> bytes:
+    """Return what a service wrote, as far as it comes within LOG_TIMEOUT seconds of each other.
+
+    Docker's own function waits for ever when a node does not send its part. options: `tail`, `since`, as Docker has
+    them.
+    """
+    url = f"{client.base_url}/v{client.api_version}/services/{service}/logs"
+    parts: list[bytes] = []
+    parameters = {"stdout": 1, "stderr": 1, **options}
+    with client.get(url, params=parameters, stream=True, timeout=LOG_TIMEOUT) as answer:
+        answer.raise_for_status()
+        with suppress(OSError, HTTPError):
+            while header := answer.raw.read(8):  # stream, three zeros, length
+                parts.append(answer.raw.read(int.from_bytes(header[4:], "big")))
+    return b"".join(parts)
 
 
 class Shared(Generic[Answer]):

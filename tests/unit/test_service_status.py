@@ -1,0 +1,114 @@
+"""A service that was just changed: rolled back or not, and the log of the task that failed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from swarm_service_status import judge, judge_rollback, log_of
+
+GONE_BACK = "and Swarm has gone back to what ran before"
+SERVICE = {
+    "UpdatedAt": "2026-01-02T00:00:00Z",
+    "Spec": {"Mode": {"Replicated": {"Replicas": 2}}, "TaskTemplate": {"ContainerSpec": {"Image": "old"}}},
+}
+
+
+def task(state: str, error: str = "", *, at: int = 1, image: str = "old", desired: str = "running") -> dict[str, Any]:
+    return {
+        "ID": f"task{at}",
+        "CreatedAt": f"2026-01-02T00:00:{at:02}Z",
+        "DesiredState": desired,
+        "Spec": {"ContainerSpec": {"Image": image}},
+        "Status": {"State": state, "Timestamp": f"2026-01-02T00:01:{at:02}Z", **({"Err": error} if error else {})},
+    }
+
+
+def update(state: str) -> dict[str, Any]:
+    return {"State": state, "StartedAt": "2026-01-02T00:00:05Z", "Message": "update rolled back"}
+
+
+RUNS = [task("running"), task("running", at=2)]
+
+
+@pytest.mark.parametrize(
+    ("state", "updated", "expected"),
+    [
+        ("completed", True, (True, False, "running")),
+        ("updating", True, (False, False, "running")),
+        ("rollback_started", False, (False, False, "running")),
+        ("rollback_completed", False, (True, False, "running")),  # of an earlier change
+        ("rollback_started", True, (False, False, f"the new one failed (update rolled back), {GONE_BACK}")),
+        ("rollback_completed", True, (False, True, f"the new one failed (update rolled back), {GONE_BACK}")),
+        ("rollback_paused", True, (False, True, f"the new one failed (update rolled back), {GONE_BACK}")),
+    ],
+)
+def test_a_roll_back_is_a_failure_of_the_change_that_was_just_made(
+    state: str, updated: bool, expected: tuple[bool, bool, str]
+) -> None:
+    judged = judge({**SERVICE, "UpdateStatus": update(state)}, RUNS, 3, updated)
+    assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+    assert ("task" in judged) == (updated and state.startswith("rollback_"))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "reason", "failed"),
+    [
+        ([], "update rolled back", ""),
+        ([task("failed", "before", at=4)], "update rolled back", ""),
+        ([task("failed", "exit 1", at=5), *RUNS], "exit 1", "task5"),
+        ([task("failed", "first", at=6), task("rejected", "second", at=8), task("failed", "x", at=7)],
+         "second", "task8"),
+        ([task("complete", at=6)], "it ended", "task6"),
+        ([task("shutdown", "told to", at=6)], "update rolled back", ""),
+    ],
+)  # fmt: skip
+def test_the_newest_task_that_failed_since_the_change_is_the_reason(
+    tasks: list[dict[str, Any]], reason: str, failed: str
+) -> None:
+    judged = judge_rollback(tasks, update("rollback_completed"))
+    assert (judged["state"], judged["task"]) == (f"the new one failed ({reason}), {GONE_BACK}", failed)
+
+
+@pytest.mark.parametrize(
+    ("spec", "tasks", "expected"),
+    [
+        ({}, RUNS, (True, False, "running")),
+        ({}, RUNS[:1], (False, False, "running")),
+        ({"Mode": {"Global": {}}}, RUNS[:1], (True, False, "running")),
+        ({"TaskTemplate": {"ContainerSpec": {"Image": "old"}, "ForceUpdate": 1}}, RUNS, (False, False, "no task yet")),
+        ({}, [task("failed", "first", at=1), task("failed", "last", at=2), task("starting", at=3)],
+         (False, False, "starting: last")),
+        ({}, [task("failed", "early", at=1, image="new"), task("starting", at=3)], (False, False, "starting")),
+    ],
+)  # fmt: skip
+def test_a_service_has_converged_with_all_its_tasks_and_tells_the_last_error(
+    spec: dict[str, Any], tasks: list[dict[str, Any]], expected: tuple[bool, bool, str]
+) -> None:
+    judged = judge({**SERVICE, "Spec": {**SERVICE["Spec"], **spec}}, tasks, 3)  # type: ignore[dict-item]
+    assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+
+
+def test_the_log_is_that_of_the_service_or_of_the_task_that_failed() -> None:
+    asked: list[tuple[str, int, int]] = []
+
+    @contextmanager
+    def get(url: str, params: dict[str, int], **_: Any) -> Iterator[Any]:
+        asked.append((url, params["details"], params["tail"]))
+        prefix = b"com.docker.swarm.node.id=n,com.docker.swarm.task.id="
+        parts = [b"one\ntw", b"o\nthree \xff\n"]
+        if params["details"]:
+            parts = [prefix + b"t1 of one\n", prefix + b"t2 of " + prefix + b"t1\n", prefix + b"t1 more words\n"]
+        framed = b"".join(b"\1\0\0\0" + len(part).to_bytes(4, "big") + part for part in parts)
+        yield SimpleNamespace(raw=io.BytesIO(framed))
+
+    client = SimpleNamespace(base_url="http+docker://localhost", api_version="1.45", get=get)
+    assert log_of(client, "hub", "", 2) == ["two", "three \ufffd"]
+    assert log_of(client, "hub", "t1", 20) == ["of one", "more words"]
+    assert log_of(client, "hub", "t1", 1) == ["more words"]
+    url = "http+docker://localhost/v1.45/services/hub/logs"
+    assert asked == [(url, 0, 20), (url, 1, 200), (url, 1, 10)]
