@@ -19,7 +19,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help demo demo-down demo-verify test lint unit molecule bench lock clean
+.PHONY: help demo demo-down demo-verify test lint unit molecule bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -40,7 +40,7 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy files/xnat_hub files/demo_xnat files/singleuser filter_plugins library benchmarks tests
+	$(BIN)/mypy files/xnat_hub files/demo_xnat files/registry files/singleuser filter_plugins library benchmarks tests
 
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
@@ -57,6 +57,9 @@ bench: ## hub against floor and plain hub, as a table (BENCH="logins start", N=3
 	exec docker run --rm --init --name $(BENCH_DRIVER) --user 0 --volume "$(CURDIR):/project" --workdir /project \
 	  --volume /var/run/docker.sock:/var/run/docker.sock --env PYTHONPATH=/project/files --env PYTHONDONTWRITEBYTECODE=1 \
 	  "$$image" python3 -m benchmarks $(BENCH) $(if $(N),-n $(N))
+
+bench-rollout: $(VENV)/dev.stamp ## what nodes cost: first rollout, rerun, upgrade, join (root; SIZES="1 3")
+	$(BIN)/python3 -m benchmarks.rollout $(SIZES)
 
 # The versions in the lock files: JupyterHub's comes from roles/hub_images/defaults/main.yml, for hub and notebooks alike.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
@@ -82,9 +85,10 @@ $(VENV)/bin/pip:
 	@rm -rf $(VENV)
 	python3 -m venv $(VENV)
 
+# BUNDLE=/mnt/bundle: from an offline bundle, and from nowhere else.
 $(VENV)/deploy.stamp: requirements.txt | $(VENV)/bin/pip
 	@echo "Installing Ansible into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check $(if $(BUNDLE),--no-index --find-links "$(BUNDLE)/wheels") --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt | $(VENV)/bin/pip

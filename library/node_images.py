@@ -10,7 +10,8 @@ description:
   - V(pushed) sends images of this engine to a registry and tells by which digests others get them.
   - V(present) fetches by digest what this engine lacks, compares ids, and gives the images the names that services use.
     So no service depends on the registry, and a name stands for the same image on every node.
-  - V(cleaned) removes what is older than the newest images of each name, unless a container uses it.
+  - V(cleaned) removes what is older than the newest images of each name, unless it is one of O(images) or a container
+    uses it.
 options:
   state: {description: What is to be., type: str, choices: [pushed, present, cleaned], required: true}
   images:
@@ -48,6 +49,7 @@ images:
   elements: dict
   returned: pushed
 moved: {description: "Names that were sent, fetched or removed.", type: list, elements: str, returned: always}
+kept: {description: Names that stay., type: list, elements: str, returned: cleaned}
 bytes: {description: How many bytes of layers were fetched., type: int, returned: present}
 """
 
@@ -134,14 +136,15 @@ def pull(client: Any, wanted: dict[str, str], auth: dict[str, str] | None) -> in
     return sum(sizes.values())
 
 
-def old_images(client: Any, prefix: str, keep: int) -> list[str]:
-    """Return the names of all but the newest images of each repository."""
+def old_images(client: Any, prefix: str, keep: int, wanted: list[str]) -> list[str]:
+    """Return the names of all but the newest images of each repository and those that are wanted."""
     found: dict[str, list[tuple[int, str]]] = {}
     for image in client.images():
         for name in image.get("RepoTags") or ():
             if name.startswith(prefix):
                 found.setdefault(split(name)[0], []).append((image["Created"], name))
-    return [name for names in found.values() for _, name in sorted(names, reverse=True)[keep:]]
+    old = [name for names in found.values() for _, name in sorted(names, reverse=True)[keep:]]
+    return [name for name in old if name not in wanted]
 
 
 def clean(client: Any, names: list[str], check_mode: bool) -> list[str]:
@@ -161,10 +164,16 @@ def clean(client: Any, names: list[str], check_mode: bool) -> list[str]:
 def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what is wanted; returns the module's results."""
     auth = {"username": wanted["username"], "password": wanted["password"]} if wanted["username"] else None
-    if wanted["state"] == "cleaned":
-        removed = clean(client, old_images(client, wanted["prefix"], wanted["keep"]), check_mode)
-        return {"changed": bool(removed), "moved": removed}
     names = [image["name"] for image in wanted["images"]]
+    if wanted["state"] == "cleaned":
+        removed = clean(client, old_images(client, wanted["prefix"], wanted["keep"], names), check_mode)
+        kept = [
+            name
+            for image in client.images()
+            for name in image.get("RepoTags") or ()
+            if name.startswith(wanted["prefix"])
+        ]
+        return {"changed": bool(removed), "moved": removed, "kept": sorted(kept)}
     if wanted["state"] == "pushed":
         pushed = [] if check_mode else [push(client, name, wanted["registry"], auth) for name in names]
         return {"changed": bool(names), "moved": names, "images": pushed}

@@ -68,6 +68,7 @@ OPTIONS_FILE = "/etc/docker/daemon.json"
 PID_FILES = ("/run/docker.pid", "/var/run/docker.pid")
 BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "/usr/local/sbin/dockerd")
 TIMEOUT = 15
+TRIES = 10
 FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs", "fuse", "nfs", "cifs")
 
 
@@ -287,8 +288,7 @@ def held_ports(ports: list[dict[str, Any]], path: str, deployment: str, services
                 continue
             except OSError:
                 pass
-        published = quote(json.dumps({"publish": [str(port)]}))
-        containers = ask(path, f"/containers/json?filters={published}") or []
+        containers = publishers(port, path)
         if any(
             container["Labels"].get(LABEL) == deployment
             or container["Labels"].get("com.docker.swarm.service.id") in services
@@ -301,6 +301,17 @@ def held_ports(ports: list[dict[str, Any]], path: str, deployment: str, services
             holder = program_on(port) or "another program"
         found.append({**wanted, "holder": holder})
     return found
+
+
+def publishers(port: int, path: str) -> list[dict[str, Any]]:
+    """Return the containers that publish a port. Docker holds it a moment before it lists one that starts."""
+    published = quote(json.dumps({"publish": [str(port)]}))
+    for _ in range(TRIES):
+        found: list[dict[str, Any]] = ask(path, f"/containers/json?filters={published}") or []
+        if found or not program_on(port).startswith("docker-proxy"):
+            return found
+        time.sleep(1)
+    return []
 
 
 def program_on(port: int) -> str:

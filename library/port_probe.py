@@ -42,7 +42,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 held: {description: Ports that somebody else holds., type: list, elements: str, returned: listening}
-unreachable: {description: A sentence for each port that does not answer., type: list, elements: str, returned: probed}
+out_of_reach: {description: A sentence for each port that does not answer., type: list, elements: str, returned: probed}
 """
 
 import os
@@ -202,7 +202,7 @@ def main() -> None:
     if wanted["state"] == "listening":
         module.exit_json(changed=False, held=listen(wanted["ports"], wanted["seconds"]))
     if wanted["state"] == "probed":
-        module.exit_json(changed=False, unreachable=probe(wanted["peers"], wanted["timeout"], socket.gethostname()))
+        module.exit_json(changed=False, out_of_reach=probe(wanted["peers"], wanted["timeout"], socket.gethostname()))
     stop()
     module.exit_json(changed=False)
 

@@ -18,6 +18,7 @@ from typing import Any
 import docker
 import pytest
 import requests
+from xnat_hub.swarm import read_log
 
 BASE_URL = "/jupyterhub/"
 LABEL = "org.xnat.jupyterhub"
@@ -70,6 +71,15 @@ class Site:
         return requests.request(
             method, url, auth=auth, headers=headers, timeout=TIMEOUT, allow_redirects=False, **options
         )
+
+    def answers(self) -> bool:
+        """Whether hub and XNAT do, which may just have been restarted."""
+        try:
+            return all(
+                self.ask("GET", url).status_code == 200 for url in (f"{self.hub}hub/api/", f"{self.xnat}/healthz")
+            )
+        except requests.ConnectionError:
+            return False
 
     def on_node(self, *command: str) -> str:
         """Run a command on the node."""
@@ -177,8 +187,7 @@ class Site:
 
     def hub_log(self, since: float) -> str:
         """Return what the hub has written."""
-        parts = self.docker.service_logs("jupyterhub-hub", stdout=True, stderr=True, since=int(since), is_tty=False)
-        return b"".join(parts).decode(errors="replace")
+        return read_log(self.docker, "jupyterhub-hub", since=int(since)).decode(errors="replace")
 
     def run(self, server: Server, command: str) -> tuple[int, str]:
         """Run a shell command in a server's container. Returns exit code and output."""
@@ -213,11 +222,13 @@ def site() -> Iterator[Site]:
 @pytest.fixture(autouse=True)
 def nothing_left(site: Site) -> Iterator[None]:
     """Every test leaves the site as it was: no service, no secret, no fault. What a failed one left goes first."""
+    wait_for("hub and XNAT answer", site.answers)
     site.faults()
     for user in site.ask("GET", f"{site.hub}hub/api/users?include_stopped_servers=1").json():
         for name in user["servers"]:
             site.ask("DELETE", f"{site.hub}hub/api/users/{user['name']}/servers/{name}", json={"remove": True})
     wait_for(f"removal of {site.left()}", lambda: not site.left(), 60)
     yield
+    wait_for("hub and XNAT answer", site.answers)
     site.faults()
     wait_for(f"removal of {site.left()}", lambda: not site.left(), 60)

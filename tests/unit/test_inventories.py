@@ -47,6 +47,7 @@ def test_the_variables_of_the_readme_are_those_of_the_inventory(inventory: Path)
         "site_cookie_secret",
         "site_proxy_token",
         "site_service_token",
+        "site_swarm_unlock_key",
         "site_xnat_password",
         "site_demo_password",
     }

@@ -60,4 +60,5 @@ def test_all_but_the_newest_of_each_repository_are_old(keep: int, expected: list
         image(2, "p/hub:2", "other/hub:2"), image(4, "p/hub:4"), image(1, "p/hub:1"), image(3, "p/hub:3"),
         image(0, "p/user:9"), image(0, "other/hub:1"), image(0), image(0, "<none>:<none>"),
     ]  # fmt: skip
-    assert old_images(SimpleNamespace(images=lambda: there), "p/", keep) == expected
+    assert old_images(SimpleNamespace(images=lambda: there), "p/", keep, []) == expected
+    assert old_images(SimpleNamespace(images=lambda: there), "p/", keep, expected) == []

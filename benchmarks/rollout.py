@@ -1,0 +1,172 @@
+"""What nodes cost: first rollout, no-change rerun, hub upgrade and join, for several numbers of nodes.
+
+`make bench-rollout` runs this as root; see benchmarks/README.md. The nodes are those of molecule, containers with
+systemd and a Docker Engine of their own, with files over ssh from the first one. Images are built once, before anything
+is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
+SIZES = (1, 3, 6, 10)
+RERUNS = 3
+SITE = ("site.yml", "--skip-tags", "verify")
+IGNORED = (".git", ".venv", ".cache", ".secrets", "__pycache__", ".mypy_cache", ".ruff_cache", ".ansible")
+
+
+@dataclass
+class Run:
+    """One run of a playbook. tasks: executed on the node that had the most but the first, or on the first alone."""
+
+    seconds: float
+    tasks: int
+    megabytes: float
+
+
+class Bench:
+    """A copy of the project, since the hub's code is changed, and an inventory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.project = directory / "project"
+        shutil.copytree(ROOT, self.project, ignore=shutil.ignore_patterns(*IGNORED))
+        self.inventory = self.project / "molecule/swarm/inventory"
+        (self.inventory / "group_vars/all/zzz_bench.yml").write_text("hub_images_dashboards: false\n")
+        self.images = directory / "images.tar"
+        self.edits = 0
+
+    def nodes(self, count: int) -> list[str]:
+        """Return the names of so many nodes; the first is the manager, the file server and has the demo XNAT."""
+        return [f"node{number}" for number in range(1, count + 1)]
+
+    def write(self, count: int) -> None:
+        """Write the inventory."""
+        hosts = {name: {"ansible_host": f"xnatjh-{name}"} for name in self.nodes(count)}
+        first = {"node1": hosts.pop("node1")}
+        groups = {"managers": {"hosts": first}, "workers": {"hosts": hosts}}
+        variables = {"ansible_connection": "community.docker.docker", "ansible_user": "root"}
+        children = {"swarm": {"children": groups}, "demo_xnat": {"hosts": {"node1": None}}}
+        text = yaml.safe_dump({"all": {"vars": variables, "children": children}})
+        (self.inventory / "hosts.yml").write_text(text)
+
+    def play(self, *words: str) -> Run:
+        """Run a playbook; ends the benchmark where it fails."""
+        bin_dir = Path(sys.executable).parent
+        environment = {
+            **os.environ,
+            "PATH": f"{bin_dir}:/usr/bin:{os.environ['PATH']}",
+            "ANSIBLE_CONFIG": str(self.project / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        command = [str(bin_dir / "ansible-playbook"), "-i", str(self.inventory), *words]
+        began = time.monotonic()
+        done = subprocess.run(command, cwd=self.project, env=environment, capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - began
+        if done.returncode:
+            sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
+        tasks = {host: int(count) for host, count in re.findall(r"^(node\d+)\s+: ok=(\d+)", done.stdout, re.MULTILINE)}
+        others = [count for host, count in tasks.items() if host != "node1"]
+        moved = sum(float(text) for text in re.findall(r"([\d.]+) MB fetched", done.stdout))
+        return Run(seconds, max(others or tasks.values(), default=0), moved)
+
+    def make_nodes(self, count: int) -> None:
+        """Make fresh nodes; the first gets the images."""
+        self.write(count)
+        self.play("molecule/default/destroy.yml")
+        wanted = {"testbed_nodes": dict.fromkeys(self.nodes(count), "trixie")}
+        self.play("molecule/default/create.yml", "-e", json.dumps(wanted))
+        self.play("molecule/swarm/prepare.yml")
+
+    def docker(self, script: str, **options: Any) -> None:
+        """Run docker on the first node."""
+        command = ["/usr/bin/docker", "exec", "-i", "xnatjh-node1", "sh", "-c", script]
+        subprocess.run(command, check=True, **options)
+
+    def build(self) -> None:
+        """Build the images once, the registry's included, and keep them."""
+        self.make_nodes(1)
+        self.play(*SITE)
+        self.play("playbooks/images.yml", "-e", "hub_images_registry=true")
+        with self.images.open("wb") as file:
+            self.docker("docker save $(docker images --format '{{.Repository}}:{{.Tag}}' localhost/*/*)", stdout=file)
+
+    def change_hub(self) -> None:
+        """Change one line of the hub's Python."""
+        self.edits += 1
+        with (self.project / "files/xnat_hub/spawner.py").open("a") as file:
+            file.write(f"# Change {self.edits} of a benchmark.\n")
+
+    def measure(self, count: int) -> dict[str, list[Run]]:
+        """Measure one size. The last node joins after the rest; where there is one only, a second one joins."""
+        more = count + 1
+        self.make_nodes(more)
+        self.write(count)
+        self.play("playbooks/nodes.yml", "--limit", "node1")
+        with self.images.open("rb") as file:
+            self.docker("docker load", stdin=file, stdout=subprocess.DEVNULL)
+        found = {"first rollout": [self.play(*SITE)]}
+        found["no-change rerun"] = [self.play(*SITE) for _ in range(RERUNS)]
+        self.change_hub()
+        found["hub upgrade"] = [self.play(*SITE)]
+        self.write(more)
+        found["join of one more"] = [self.play(*SITE)]
+        return found
+
+
+def table(rows: dict[int, dict[str, list[Run]]]) -> str:
+    """Return the medians as text: seconds, tasks on a worker, MB moved to other nodes."""
+    names = list(next(iter(rows.values())))
+    lines = ["nodes  " + "  ".join(f"{name:>24}" for name in names)]
+    for count, found in rows.items():
+        cells = []
+        for name in names:
+            seconds = statistics.median(run.seconds for run in found[name])
+            cells.append(f"{seconds:8.1f} s {found[name][0].tasks:3d} t {found[name][0].megabytes:6.1f} MB")
+        lines.append(f"{count:5d}  " + "  ".join(f"{cell:>24}" for cell in cells))
+    if 1 in rows and max(rows) > 1:
+        one, most = (statistics.median(run.seconds for run in rows[n]["no-change rerun"]) for n in (1, max(rows)))
+        lines.append(f"no-change rerun, {max(rows)} nodes : 1 node = {most / one:.2f} (bound 2)")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print; nodes are removed at the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="numbers of nodes")
+    sizes = parser.parse_args().sizes
+    rows: dict[int, dict[str, list[Run]]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        bench = Bench(Path(name))
+        try:
+            print("The images are built ...", flush=True)
+            bench.build()
+            for count in sizes:
+                print(f"{count} nodes ...", flush=True)
+                rows[count] = bench.measure(count)
+                print(table(rows), flush=True)
+        finally:
+            bench.play("molecule/default/destroy.yml")
+    RESULTS.mkdir(exist_ok=True)
+    kept = {count: {name: [vars(run) for run in runs] for name, runs in found.items()} for count, found in rows.items()}
+    path = RESULTS / time.strftime("rollout-%Y%m%dT%H%M%SZ.json", time.gmtime())
+    path.write_text(json.dumps({"cpus": os.cpu_count(), "nodes": kept}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What an offline bundle holds, whether it is whole, and what of it is to be written anew.
+
+Used on the controller by the filters `xnat_bundle`, `xnat_bundle_outdated` and `xnat_bundle_contents`; only the
+standard library is imported. A bundle is a directory::
+
+    images.tar                images as `docker save` writes them
+    packages/<codename>.tar   a flat apt repository: packages and their index `Packages`
+    wheels/*.whl              what the controller needs
+    bundle.json               written last: contents, with size and SHA-256 of every file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "bundle.json"
+FORMAT = 1
+IMAGES = "images.tar"
+WHEELS = "wheels"
+AGAIN = "copy the bundle again, or make it anew with playbooks/bundle.yml"
+
+
+class BundleError(ValueError):
+    """The bundle cannot be used; one sentence that says what to do."""
+
+
+def packages_file(codename: str) -> str:
+    """Return where a release's packages are in a bundle."""
+    return f"packages/{codename}.tar"
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return bundle.json. Raises BundleError where there is none, or one of another format."""
+    try:
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(
+            f"There is no {MANIFEST} in {directory}, so no whole bundle: write one with playbooks/bundle.yml"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{MANIFEST} in {directory} cannot be read ({error}): {AGAIN}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(
+            f"The bundle in {directory} was written by another version of the project: write it anew with this one"
+            " (playbooks/bundle.yml)"
+        )
+    return manifest
+
+
+def bundle(
+    directory: str,
+    images: Iterable[str] = (),
+    releases: Mapping[str, str] | None = None,
+    *,
+    checksums: bool = True,
+) -> dict[str, Any]:
+    """Return bundle.json of a bundle that is whole and has what a site needs.
+
+    images: their names. releases: for each host the codename of its system. checksums: whether all files are read,
+    which takes a second or so for each gigabyte. Raises BundleError at the first thing that is wrong.
+    """
+    root = Path(directory)
+    manifest = read_manifest(root)
+    for host, codename in (releases or {}).items():
+        if codename not in manifest["packages"]:
+            has = " and ".join(sorted(manifest["packages"]))
+            raise BundleError(
+                f"The bundle in {directory} has packages for {has}, and {host} runs {codename or 'another system'}:"
+                " write it (playbooks/bundle.yml) at a connected site that has such a host"
+            )
+    for name in images:
+        if name not in manifest["images"]:
+            raise BundleError(
+                f"The bundle in {directory} lacks the image {name}: deploy a connected site with this version of the"
+                " project and these settings, and write the bundle there (playbooks/bundle.yml)"
+            )
+    for name, wanted in manifest["files"].items():
+        if not _is_as_written(root / name, wanted, checksums):
+            raise BundleError(f"{name} of the bundle in {directory} is not as it was written: {AGAIN}")
+    return manifest
+
+
+def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
+    """Return the parts that are to be written: of "images.tar", "packages/<codename>.tar" and "wheels".
+
+    wanted::
+
+        {"images": {"prefix/hub:3f9c...": "sha256:...", ...},    # names and ids
+         "packages": {"trixie": ["docker.io=26.1.5+dfsg1-9", ...]},
+         "requirements": "..."}                                   # SHA-256 of the controller's list of packages
+    """
+    root = Path(directory)
+    try:
+        manifest = read_manifest(root)
+    except BundleError:
+        manifest = {"images": {}, "packages": {}, "requirements": "", "files": {}}
+    broken = {name for name, entry in manifest["files"].items() if not _is_as_written(root / name, entry, False)}
+    parts = []
+    if IMAGES in broken or manifest["images"] != wanted["images"]:
+        parts.append(IMAGES)
+    for codename, versions in wanted["packages"].items():
+        had = manifest["packages"].get(codename, {}).get("versions")
+        if packages_file(codename) in broken or had != sorted(versions):
+            parts.append(packages_file(codename))
+    if manifest["requirements"] != wanted["requirements"] or any(name.startswith(f"{WHEELS}/") for name in broken):
+        parts.append(WHEELS)
+    return parts
+
+
+def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what bundle.json has to say of the files; for `wanted` see `bundle_outdated`.
+
+    Raises BundleError where one of them is not there.
+    """
+    root = Path(directory)
+    wheels = sorted(path.relative_to(root).as_posix() for path in (root / WHEELS).glob("*.whl"))
+    names = [IMAGES, *(packages_file(codename) for codename in sorted(wanted["packages"])), *wheels]
+    for name in names:
+        if not (root / name).is_file():
+            raise BundleError(f"{name} is missing in {directory}: run playbooks/bundle.yml again")
+    return {
+        "format": FORMAT,
+        "images": dict(wanted["images"]),
+        "packages": {
+            codename: {"index": _index(root / packages_file(codename)), "versions": sorted(versions)}
+            for codename, versions in wanted["packages"].items()
+        },
+        "requirements": wanted["requirements"],
+        "files": {name: {"size": (root / name).stat().st_size, "sha256": _sha256(root / name)} for name in names},
+    }
+
+
+def _is_as_written(path: Path, wanted: Mapping[str, Any], checksums: bool) -> bool:
+    try:
+        return path.stat().st_size == wanted["size"] and (not checksums or _sha256(path) == wanted["sha256"])
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _index(path: Path) -> str:
+    """Return the SHA-256 of the index of a repository, which has those of its packages."""
+    with tarfile.open(path) as archive:
+        index = archive.extractfile("Packages") if "Packages" in archive.getnames() else None
+        if index is None:
+            raise BundleError(f"{path} has no index of its packages: remove it and write the bundle again")
+        return hashlib.sha256(index.read()).hexdigest()

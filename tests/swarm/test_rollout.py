@@ -1,0 +1,356 @@
+"""What an administrator does with a swarm by editing the inventory, and what goes wrong meanwhile. In this order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from xnat_hub.verify import Chain
+
+from tests.site.conftest import wait_for
+from tests.swarm.conftest import ROOT, WORKERS, Cluster, Server, Swarm
+
+NOTICED = 60  # seconds in which the hub must know that a node is lost
+PROBE = "/data/projects/DEMO_MR/experiments/MR_S01_MR1/SCANS/1/DICOM"
+
+
+def launch(site: Cluster, **changes: Any) -> Server:
+    """Start a server, which must work."""
+    server = site.launch(**changes)
+    assert site.outcome(server), site.hub_log(server.began)
+    return server
+
+
+def test_a_launch_constrained_to_a_worker_reads_the_archive_there(site: Cluster, swarm: Swarm) -> None:
+    server = launch(site, hardware=site.on_node("node4"))
+    assert site.node_of(server) == "node4"
+    code, text = site.run(server, f"cd {PROBE} && ls *.dcm && tail -c +129 $(ls *.dcm | head -n 1) | head -c 4")
+    assert code == 0
+    assert text.endswith("DICM"), text
+    code, text = site.run(server, f"touch {PROBE}/x")
+    assert code != 0
+    assert "Read-only file system" in text
+    code, text = site.run(server, "echo seen on node4 > /workspace/jdoe/from-a-worker && id -u")
+    assert (code, text.strip()) == (0, "1500"), text
+    path = "/srv/xnat-demo/workspaces/users/jdoe/from-a-worker"
+    assert swarm.on("node1", f"cat {path} && stat -c %u:%g {path}").split() == ["seen", "on", "node4", "1500:1500"]
+    site.stop(server)
+
+
+def test_a_notebooks_websocket_crosses_nodes(site: Cluster) -> None:
+    hardware = site.hardware(
+        constraints=[{"key": "node.hostname", "operator": "IN", "values": ["node3"]}], cpuLimit=2.0, memoryLimit="1G"
+    )
+    chain = Chain(
+        {
+            "xnat_url": site.xnat,
+            "hub_url": site.hub.removesuffix("/jupyterhub/"),
+            "base_url": "/jupyterhub/",
+            "username": "jdoe",
+            "password": site.password,
+            "service_username": "",
+            "service_password": "",
+            "service_token": site.token["Authorization"].removeprefix("token "),
+            "experiment": "XNAT_E00001",
+            "deployment": "jupyterhub",
+            "timeout": 120,
+        }
+    )
+
+    async def run() -> dict[str, Any]:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as chain.http:
+            await chain._session()
+            chain.item |= {"computeEnvironmentConfigId": 1, "hardwareConfigId": hardware}
+            server = await chain._launch()
+            found: dict[str, Any] = await chain._probe(server, "x")
+            server["node"] = await asyncio.to_thread(site.node_of, Server("jdoe", server["name"], 0))
+            return {**server, "probe": found}
+
+    server = asyncio.run(run())
+    assert server["node"] == "node3"
+    assert server["probe"]["modality"] == "MR"
+    assert server["probe"]["uid"] == 1500
+    site.stop(Server("jdoe", server["name"], 0))
+
+
+def test_a_lost_worker_is_noticed_and_the_work_goes_on_elsewhere(site: Cluster, swarm: Swarm) -> None:
+    server = launch(site, hardware=site.on_node("node3"))
+    code, _ = site.run(server, "echo before the loss > /workspace/jdoe/whole")
+    assert code == 0
+    swarm.power_off("node3")
+    try:
+        wait_for("loss in the hub", lambda: server.name not in site.servers("jdoe"), NOTICED)
+        again = launch(site, hardware=site.on_node("node2"))
+        assert site.run(again, "cat /workspace/jdoe/whole") == (0, "before the loss\n")
+        site.stop(again)
+        # The rest of the swarm is looked after as before.
+        run = swarm.play("site.yml", "--skip-tags", "verify", code=4)
+        assert "node3 does not answer and is left as it is." in run.flat
+        assert run.changed() == set()
+    finally:
+        swarm.power_on("node3")
+    mounted = wait_for(
+        "files on node3", lambda: swarm.on("node3", "mount | grep -c fuse.sshfs || true").strip() == "2", 60
+    )
+    assert mounted
+
+
+def test_a_node_is_added_though_the_run_is_killed_again_and_again(site: Cluster, swarm: Swarm) -> None:
+    swarm.write(workers=(*WORKERS, "node5"), variables={"node5": {"docker_swarm_labels": {"room": "b"}}})
+    skip = ("--skip-tags", "verify")
+    for line in (
+        "TASK [docker_engine : Install the engine",
+        "TASK [docker_swarm : Join]",
+        "TASK [node_images : Fetch what",
+    ):
+        swarm.kill_at(line, "site.yml", *skip)
+    swarm.play("site.yml", *skip)
+    assert swarm.state("node5") == "ready"
+    assert swarm.play("site.yml", *skip).changed() == set()
+    server = launch(
+        site, hardware=site.hardware(constraints=[{"key": "node.labels.room", "operator": "IN", "values": ["b"]}])
+    )
+    assert site.node_of(server) == "node5"
+    site.stop(server)
+    mine, theirs = (
+        next(
+            image["Id"]
+            for image in swarm.engine(node).images()
+            if site.image("singleuser") in (image["RepoTags"] or ())
+        )
+        for node in ("node1", "node5")
+    )
+    assert mine == theirs
+
+
+def test_a_label_is_changed_and_labels_of_others_stay(swarm: Swarm) -> None:
+    swarm.on("node1", "docker node update --label-add theirs=1 node5")
+    swarm.write(workers=(*WORKERS, "node5"), variables={"node5": {"docker_swarm_labels": {"shelf": 3}}})
+    swarm.play("playbooks/swarm.yml")
+    labels = swarm.nodes()["node5"]["Spec"]["Labels"]
+    assert {"shelf": "3", "theirs": "1"}.items() <= labels.items()
+    assert "room" not in labels
+
+
+def test_a_node_is_removed(swarm: Swarm) -> None:
+    swarm.write()
+    swarm.play("playbooks/swarm.yml")
+    assert "node5" not in swarm.nodes()
+
+
+def test_a_node_that_was_removed_can_come_back(swarm: Swarm) -> None:
+    swarm.write(workers=(*WORKERS, "node5"))
+    swarm.play("playbooks/swarm.yml")
+    assert swarm.state("node5") == "ready"
+    swarm.write()
+    swarm.play("playbooks/swarm.yml")
+
+
+def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster, swarm: Swarm) -> None:
+    gpus = ["gpu=GPU-a", "gpu=GPU-b"]
+    swarm.write(variables={"node2": {"docker_engine_generic_resources": gpus}})
+    swarm.play("playbooks/nodes.yml", "playbooks/one_by_one.yml")
+    assert len(swarm.engine("node2").info()["GenericResources"]) == len(gpus)
+    hardware = site.hardware(genericResources=[{"name": "gpu", "value": "1"}])
+    first, second = launch(site, hardware=hardware), launch(site, hardware=hardware)
+    seen = {site.run(server, "echo $DOCKER_RESOURCE_GPU")[1].strip() for server in (first, second)}
+    assert seen == {"GPU-a", "GPU-b"}
+    third = site.launch(hardware=hardware)
+    assert not site.outcome(third)
+    words = "no node has 1 gpu free: other servers hold them"
+    wait_for(f"{words!r} in the hub's log", lambda: words in site.hub_log(third.began), 5)
+    site.stop(first)
+    fourth = launch(site, hardware=hardware)
+    site.stop(second)
+    site.stop(fourth)
+
+
+def broken_project(directory: Path) -> Path:
+    """Return a copy of the project whose hub does not start."""
+    project = directory / "broken"
+    shutil.copytree(
+        ROOT, project, ignore=shutil.ignore_patterns(".git", ".venv", ".cache", "__pycache__", ".mypy_cache")
+    )
+    config = project / "files/jupyterhub_config.py"
+    config.write_text(config.read_text().replace("settings = load()", 'raise SystemExit("broken on purpose")'))
+    return project
+
+
+def test_a_hub_that_does_not_become_healthy_is_taken_back_and_notebooks_stay(
+    site: Cluster, swarm: Swarm, tmp_path: Path
+) -> None:
+    swarm.write()
+    server = launch(site, hardware=site.on_node("node4"))
+    container = site.run(server, "cat /proc/sys/kernel/random/boot_id; hostname")
+    before = site.docker.inspect_service("jupyterhub-hub")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    run = swarm.play("playbooks/images.yml", "playbooks/hub.yml", code=2, project=broken_project(tmp_path))
+    assert "Swarm has gone back to what ran before" in run.flat
+    assert "broken on purpose" in run.flat
+    after = site.docker.inspect_service("jupyterhub-hub")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
+    assert after == before
+    wait_for("hub lists the server", lambda: site.servers("jdoe").get(server.name, {}).get("ready"))
+    assert site.run(server, "cat /proc/sys/kernel/random/boot_id; hostname") == container
+    assert swarm.play("playbooks/images.yml", "playbooks/hub.yml").changed() == set()
+    site.stop(server)
+
+
+def test_a_node_is_drained_with_a_list_of_the_notebooks_on_it(site: Cluster, swarm: Swarm) -> None:
+    server = launch(site, hardware=site.on_node("node4"))
+    run = swarm.play("playbooks/drain.yml", "-e", "node=node4")
+    assert "Servers on node4: 1, of jdoe. They have 0 s to end." in run.flat
+    assert swarm.nodes()["node4"]["Spec"]["Availability"] == "drain"
+    wait_for("end in the hub", lambda: server.name not in site.servers("jdoe"), NOTICED)
+    swarm.play("playbooks/swarm.yml")
+    assert swarm.nodes()["node4"]["Spec"]["Availability"] == "active"
+
+
+def test_machines_are_restarted_one_at_a_time_and_not_while_the_hub_is_down(site: Cluster, swarm: Swarm) -> None:
+    again = ("playbooks/upgrade.yml", "-e", "reboot=true", "-e", "node=node3")
+    swarm.on("node1", "docker service scale --detach jupyterhub-hub=0")
+    wait_for(
+        "hub is down", lambda: not site.docker.tasks(filters={"service": "jupyterhub-hub", "desired-state": "running"})
+    )
+    run = swarm.play(*again, code=2)
+    assert "no further node is touched" in run.flat
+    swarm.play("playbooks/hub.yml")
+    started = swarm.on("node3", "ps -o lstart= -p 1")
+    swarm.play(*again)
+    assert swarm.on("node3", "ps -o lstart= -p 1") != started
+    assert swarm.state("node3") == "ready"
+    assert swarm.nodes()["node3"]["Spec"]["Availability"] == "active"
+
+
+def leader(swarm: Swarm) -> str:
+    """Return the host name of the managers' leader."""
+    return next(name for name, node in swarm.nodes().items() if node.get("ManagerStatus", {}).get("Leader"))
+
+
+def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm: Swarm) -> None:
+    grown: dict[str, Any] = {"managers": ("node2", "node1", "node3"), "workers": ("node4",)}
+    swarm.write(**grown)
+    swarm.play("playbooks/swarm.yml")
+    if (
+        leader(swarm) == "node1"
+    ):  # has the hub; the leader that is lost is another, the first of the inventory if it can be
+        swarm.on("node1", "systemctl restart docker")
+        wait_for("another leader", lambda: leader(swarm) != "node1", 60)
+        wait_for("node1 again", lambda: swarm.state("node1") == "ready", 60)
+        site.docker.close()
+    lost = leader(swarm)
+    swarm.write(**grown, variables={"node4": {"docker_swarm_labels": {"during": "loss"}}})
+    process = swarm.until("TASK [docker_swarm : Read the swarm", "site.yml", "--skip-tags", "verify")
+    swarm.power_off(lost)
+    try:
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode in (2, 4), text[-3000:]
+        run = swarm.play("site.yml", "--skip-tags", "verify", code=4)
+        assert f"{lost} does not answer and is left as it is." in run.flat
+        assert swarm.nodes()["node4"]["Spec"]["Labels"]["during"] == "loss"
+        server = launch(site, hardware=site.on_node("node4"))
+        site.stop(server)
+    finally:
+        swarm.power_on(lost)
+    swarm.play("playbooks/swarm.yml")
+    assert all(
+        node["ManagerStatus"]["Reachability"] == "reachable"
+        for node in swarm.nodes().values()
+        if node["Spec"]["Role"] == "manager"
+    )
+
+
+def test_managers_become_workers_again(swarm: Swarm) -> None:
+    swarm.write()
+    swarm.play("playbooks/swarm.yml")
+    assert [name for name, node in swarm.nodes().items() if node["Spec"]["Role"] == "manager"] == ["node1"]
+
+
+def test_a_locked_swarm_is_unlocked(swarm: Swarm) -> None:
+    key = Path(os.environ["XNATJH_SECRETS"]) / "swarm_unlock_key"
+    kept = swarm.engine("node1").inspect_swarm()["Spec"]
+    swarm.write(everywhere={"docker_swarm_autolock": "enabled", "docker_swarm_node_cert_days": 30})
+    swarm.play("playbooks/swarm.yml")
+    spec = swarm.engine("node1").inspect_swarm()["Spec"]
+    assert spec.pop("CAConfig")["NodeCertExpiry"] == 30 * 86400 * 10**9
+    assert spec == {key: value for key, value in kept.items() if key != "CAConfig"} | {
+        "EncryptionConfig": {"AutoLockManagers": True}
+    }
+    assert key.stat().st_mode & 0o777 == 0o600
+    swarm.on("node1", "systemctl restart docker")
+    run = swarm.play("playbooks/swarm.yml", code=2)
+    assert "The swarm on node1 is locked: run playbooks/unlock.yml." in run.flat
+    run = swarm.play("playbooks/unlock.yml")
+    assert key.read_text().strip() not in run.text
+    wait_for("swarm is back", lambda: swarm.state("node1") == "ready")
+    swarm.write(everywhere={"docker_swarm_autolock": "disabled", "docker_swarm_node_cert_days": 90})
+    swarm.play("playbooks/swarm.yml")
+    swarm.write()
+
+
+@pytest.mark.parametrize("what", ["join_tokens", "ca"])
+def test_tokens_and_authority_are_made_anew(swarm: Swarm, what: str) -> None:
+    def now() -> str:
+        found = swarm.engine("node1").inspect_swarm()
+        return json.dumps(found["JoinTokens"] if what == "join_tokens" else found["TLSInfo"]["TrustRoot"])
+
+    def settings() -> dict[str, Any]:
+        spec = swarm.engine("node1").inspect_swarm()["Spec"]
+        spec["CAConfig"].pop("ForceRotate", None)
+        return dict(spec)
+
+    before, kept = now(), settings()
+    run = swarm.play("playbooks/rotate.yml", "-e", f"rotate={what}")
+    assert now() != before
+    assert settings() == kept
+    assert kept["CAConfig"]["NodeCertExpiry"] > 0
+    assert "SWMTKN" not in run.text
+
+
+ONE_ADDRESS = {"docker_swarm_advertise_addr": "192.0.2.7"}
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "two managers": ({"managers": ("node1", "node2"), "workers": ("node3",)}, "two managers stop when either is lost"),
+    "availability": ({"variables": {"node4": {"docker_swarm_availability": "off"}}}, "set it to active, pause, drain"),
+    "pool": ({"everywhere": {"docker_swarm_default_addr_pool": ["172.16.0.0/12"]}}, "which holds the address"),
+    "address": ({"variables": {"node3": ONE_ADDRESS, "node4": ONE_ADDRESS}}, "node3 and node4 have one address"),
+    "owner": ({"everywhere": {"site_uid": 1501}}, "set them to the owner of the archive"),
+}
+
+
+@pytest.mark.parametrize(("edit", "words"), WRONG.values(), ids=WRONG)
+def test_a_wrong_inventory_is_refused_before_anything_is_changed(
+    swarm: Swarm, edit: dict[str, Any], words: str
+) -> None:
+    swarm.write(**edit)
+    run = swarm.play("site.yml", code=2)
+    swarm.write()
+    assert words in run.flat
+    assert run.changed() == set()
+
+
+def test_ports_that_a_firewall_closes_are_named(swarm: Swarm) -> None:
+    swarm.write(workers=(*WORKERS, "node5"))
+    rule = "INPUT -p udp --dport 4789 -j DROP"
+    swarm.on("node5", f"iptables -I {rule}; docker swarm leave --force >/dev/null 2>&1 || true")
+    try:
+        run = swarm.play("playbooks/preflight.yml", code=2)
+    finally:
+        swarm.on("node5", f"iptables -D {rule}")
+        swarm.write()
+    assert "node1 does not reach 4789/udp of node5" in run.flat
+
+
+def test_a_run_that_is_interrupted_converges_in_the_next(swarm: Swarm) -> None:
+    for number, line in enumerate(("TASK [docker_swarm : List the nodes]", "TASK [jupyterhub : Run the hub]")):
+        swarm.write(variables={"node2": {"docker_swarm_labels": {"round": number}}})
+        process = swarm.until(line, "site.yml", "--skip-tags", "verify")
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    swarm.write()
+    swarm.play("site.yml")
+    assert swarm.play("site.yml", "--skip-tags", "verify").changed() == set()
