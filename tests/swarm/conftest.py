@@ -99,6 +99,8 @@ class Swarm:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # Who was started in the background has Ctrl-C ignored, and hands that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def play(self, *words: str, code: int = 0, project: Path = ROOT) -> Run:
