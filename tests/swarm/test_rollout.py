@@ -153,6 +153,52 @@ def test_a_node_that_was_removed_can_come_back(swarm: Swarm) -> None:
     swarm.play("playbooks/swarm.yml")
 
 
+SITE_REGISTRY = """
+umask 022; mkdir -p /run/site-registry; cd /run/site-registry
+cat >config.yml <<'END'
+version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/registry}}
+http: {addr: ":5443", tls: {certificate: /etc/site/server.crt, key: /etc/site/server.key}}
+auth: {htpasswd: {realm: site, path: /etc/site/htpasswd}}
+END
+python3 -c '
+import ctypes
+library = ctypes.CDLL("libcrypt.so.1")
+library.crypt.restype = ctypes.c_char_p
+print("site:" + library.crypt(b"open sesame", b"$2b$05$abcdefghijklmnopqrstuu").decode())' >htpasswd
+docker run --detach --name site-registry --network host --user 0 --volume /run/site-registry:/etc/site:ro \\
+  --volume jupyterhub-registry:/var/lib/registry $IMAGE docker-registry serve /etc/site/config.yml
+"""
+
+
+def test_images_go_by_a_sites_own_registry_with_its_authority_and_a_password(site: Cluster, swarm: Swarm) -> None:
+    certificates = swarm.secrets / "registry"
+    for name in ("server.crt", "server.key"):
+        text = (certificates / name).read_text()
+        swarm.on("node1", f"mkdir -p /run/site-registry; cat >/run/site-registry/{name} <<'END'\n{text}END")
+    image = site.image("singleuser")
+    swarm.on("node1", f"IMAGE={site.image('registry')}\n{SITE_REGISTRY}")
+    swarm.on("node3", f"docker tag {image} kept:1 && docker rmi {image}")
+    own = {
+        "site_registry": f"{site.address}:5443",
+        "node_images_registry_username": "site",
+        "node_images_registry_ca": str(certificates / "ca.crt"),
+    }
+    try:
+        swarm.write(everywhere={**own, "node_images_registry_password": "wrong"})
+        run = swarm.play("playbooks/images.yml", code=2)
+        assert f"{image} cannot be sent to {site.address}:5443" in run.flat
+        swarm.write(everywhere={**own, "node_images_registry_password": "open sesame"})
+        run = swarm.play("playbooks/images.yml")
+        assert "open sesame" not in run.text
+        assert run.changed() >= {"node3"}
+        assert swarm.engine("node3").inspect_image(image)["Id"] == swarm.engine("node1").inspect_image(image)["Id"]
+    finally:
+        swarm.on("node1", "docker rm --force site-registry; rm -r /run/site-registry")
+        swarm.on("node3", "docker rmi kept:1")
+        swarm.write()
+
+
 def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster, swarm: Swarm) -> None:
     gpus = ["gpu=GPU-a", "gpu=GPU-b"]
     swarm.write(variables={"node2": {"docker_engine_generic_resources": gpus}})
