@@ -89,7 +89,7 @@ class Bench:
         """Make fresh nodes; the first gets the images."""
         self.write(count)
         self.play("molecule/default/destroy.yml")
-        wanted = {"testbed_nodes": dict.fromkeys(self.nodes(count), "trixie")}
+        wanted = {"testbed_nodes": dict.fromkeys(self.nodes(count), "trixie"), "testbed_offline_nodes": []}
         self.play("molecule/default/create.yml", "-e", json.dumps(wanted))
         self.play("molecule/swarm/prepare.yml")
 

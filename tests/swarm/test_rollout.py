@@ -379,6 +379,18 @@ def test_a_wrong_inventory_is_refused_before_anything_is_changed(
     assert run.changed() == set()
 
 
+def test_files_that_hang_are_named_and_not_waited_for(swarm: Swarm) -> None:
+    swarm.on("node1", "pkill -STOP sftp-server")
+    try:
+        run = swarm.play("playbooks/preflight.yml", code=2)
+    finally:
+        swarm.on("node1", "pkill -CONT sftp-server")
+    for node in WORKERS:
+        assert f"The storage of {node} is not usable" in run.flat
+    assert "/srv/xnat-demo/archive does not answer within 10 s" in run.flat
+    swarm.play("playbooks/preflight.yml")
+
+
 def test_ports_that_a_firewall_closes_are_named(swarm: Swarm) -> None:
     swarm.write(workers=(*WORKERS, "node5"))
     rule = "INPUT -p udp --dport 4789 -j DROP"
