@@ -43,12 +43,11 @@ class Run:
 class Bench:
     """A copy of the project, since the hub's code is changed, and an inventory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, images: Path | None) -> None:
         self.project = directory / "project"
         shutil.copytree(ROOT, self.project, ignore=shutil.ignore_patterns(*IGNORED))
         self.inventory = self.project / "molecule/swarm/inventory"
-        (self.inventory / "group_vars/all/zzz_bench.yml").write_text("hub_images_dashboards: false\n")
-        self.images = directory / "images.tar"
+        self.images = images or directory / "images.tar"
         self.edits = 0
 
     def nodes(self, count: int) -> list[str]:
@@ -149,14 +148,18 @@ def main() -> None:
     """Measure and print; nodes are removed at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="numbers of nodes")
-    sizes = parser.parse_args().sizes
+    parser.add_argument(
+        "--images", type=Path, help="what `docker save` has written of the images, instead of building them"
+    )
+    wanted = parser.parse_args()
     rows: dict[int, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name))
+        bench = Bench(Path(name), wanted.images)
         try:
-            print("The images are built ...", flush=True)
-            bench.build()
-            for count in sizes:
+            if not wanted.images:
+                print("The images are built ...", flush=True)
+                bench.build()
+            for count in wanted.sizes:
                 print(f"{count} nodes ...", flush=True)
                 rows[count] = bench.measure(count)
                 print(table(rows), flush=True)
