@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -85,12 +86,14 @@ async def opened(url: str, token: str, framework: str) -> None:
         address = f"{url}?token={token}"
         async with asyncio.timeout(PATIENCE):
             while True:
-                async with browser.get(address) as response:
-                    text = await response.text()
-                if response.status == 200 and words in text:
-                    break
-                address = url
-                await asyncio.sleep(0.5)
+                # Voila has been seen to leave a page hanging, about once in forty: then a person loads it again.
+                with suppress(TimeoutError):
+                    async with browser.get(address) as response:
+                        address = url
+                        text = await response.text()
+                    if response.status == 200 and words in text:
+                        break
+                    await asyncio.sleep(0.5)
         if framework == "Dash":
             await dash_computes(browser, url)
         if framework == "Streamlit":
