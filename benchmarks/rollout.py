@@ -119,12 +119,20 @@ class Bench:
         self.play("playbooks/nodes.yml", "--limit", "node1")
         with self.images.open("rb") as file:
             self.docker("docker load", stdin=file, stdout=subprocess.DEVNULL)
-        found = {"first rollout": [self.play(*SITE)]}
-        found["no-change rerun"] = [self.play(*SITE) for _ in range(RERUNS)]
+        found: dict[str, list[Run]] = {}
+
+        def timed(what: str) -> None:
+            run = self.play(*SITE)
+            found.setdefault(what, []).append(run)
+            print(f"{count} nodes, {what}: {run.seconds:.1f} s, {run.tasks} tasks, {run.megabytes} MB", flush=True)
+
+        timed("first rollout")
+        for _ in range(RERUNS):
+            timed("no-change rerun")
         self.change_hub()
-        found["hub upgrade"] = [self.play(*SITE)]
+        timed("hub upgrade")
         self.write(more)
-        found["join of one more"] = [self.play(*SITE)]
+        timed("join of one more")
         return found
 
 
