@@ -47,6 +47,7 @@ class Bench:
         self.project = directory / "project"
         shutil.copytree(ROOT, self.project, ignore=shutil.ignore_patterns(*IGNORED))
         self.inventory = self.project / "molecule/swarm/inventory"
+        (self.inventory / "group_vars/all/zzz_bench.yml").write_text("hub_images_dashboards: false\n")
         self.images = images or directory / "images.tar"
         self.edits = 0
 
