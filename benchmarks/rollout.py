@@ -26,7 +26,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 SIZES = (1, 3, 6, 10)
-RERUNS = 3
 SITE = ("site.yml", "--skip-tags", "verify")
 IGNORED = (".git", ".venv", ".cache", ".secrets", "__pycache__", ".mypy_cache", ".ruff_cache", ".ansible")
 
@@ -43,7 +42,8 @@ class Run:
 class Bench:
     """A copy of the project, since the hub's code is changed, and an inventory of its own."""
 
-    def __init__(self, directory: Path, images: Path | None) -> None:
+    def __init__(self, directory: Path, images: Path | None, reruns: int) -> None:
+        self.reruns = reruns
         self.project = directory / "project"
         shutil.copytree(ROOT, self.project, ignore=shutil.ignore_patterns(*IGNORED))
         self.inventory = self.project / "molecule/swarm/inventory"
@@ -128,7 +128,7 @@ class Bench:
             print(f"{count} nodes, {what}: {run.seconds:.1f} s, {run.tasks} tasks, {run.megabytes} MB", flush=True)
 
         timed("first rollout")
-        for _ in range(RERUNS):
+        for _ in range(self.reruns):
             timed("no-change rerun")
         self.change_hub()
         timed("hub upgrade")
@@ -160,10 +160,11 @@ def main() -> None:
     parser.add_argument(
         "--images", type=Path, help="what `docker save` has written of the images, instead of building them"
     )
+    parser.add_argument("--reruns", type=int, default=3, help="how often a run with nothing to do is repeated")
     wanted = parser.parse_args()
     rows: dict[int, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
-        bench = Bench(Path(name), wanted.images)
+        bench = Bench(Path(name), wanted.images, wanted.reruns)
         try:
             if not wanted.images:
                 print("The images are built ...", flush=True)
