@@ -28,6 +28,12 @@ def launch(site: Cluster, **changes: Any) -> Server:
     return server
 
 
+def attempt(site: Cluster, hardware: int) -> Server | None:
+    """Start a server; None where that fails."""
+    server = site.launch(hardware=hardware)
+    return server if site.outcome(server) else None
+
+
 def test_a_launch_constrained_to_a_worker_reads_the_archive_there(site: Cluster, swarm: Swarm) -> None:
     server = launch(site, hardware=site.on_node("node4"))
     assert site.node_of(server) == "node4"
@@ -299,7 +305,9 @@ def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm
         run = swarm.play("site.yml", "--skip-tags", "verify", code=4)
         assert f"{lost} does not answer and is left as it is." in run.flat
         assert swarm.nodes()["node4"]["Spec"]["Labels"]["during"] == "loss"
-        server = launch(site, hardware=site.on_node("node4"))
+        # The network between containers takes a moment to agree on who is left.
+        hardware = site.on_node("node4")
+        server = wait_for("a launch that works", lambda: attempt(site, hardware), 90)
         site.stop(server)
     finally:
         swarm.power_on(lost)
