@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import docker
 import pytest
 from xnat_hub.verify import Chain
 
@@ -280,8 +281,12 @@ def test_machines_are_restarted_one_at_a_time_and_not_while_the_hub_is_down(site
 
 
 def leader(swarm: Swarm) -> str:
-    """Return the host name of the managers' leader."""
-    return next(name for name, node in swarm.nodes().items() if node.get("ManagerStatus", {}).get("Leader"))
+    """Return the host name of the managers' leader, empty while they elect one or the engine asked is away."""
+    try:
+        nodes = swarm.nodes()
+    except (docker.errors.DockerException, OSError):
+        return ""
+    return next((name for name, node in nodes.items() if node.get("ManagerStatus", {}).get("Leader")), "")
 
 
 def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm: Swarm) -> None:
@@ -292,16 +297,16 @@ def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm
         leader(swarm) == "node1"
     ):  # has the hub; the leader that is lost is another, the first of the inventory if it can be
         swarm.on("node1", "systemctl restart docker")
-        wait_for("another leader", lambda: leader(swarm) != "node1", 60)
+        wait_for("another leader", lambda: leader(swarm) not in ("", "node1"), 60)
         wait_for("node1 again", lambda: swarm.state("node1") == "ready", 60)
         site.docker.close()
-    lost = leader(swarm)
+    lost = wait_for("a leader", lambda: leader(swarm), 60)
     swarm.write(**grown, variables={"node4": {"docker_swarm_labels": {"during": "loss"}}})
     process = swarm.until("TASK [docker_swarm : Read the swarm", "site.yml", "--skip-tags", "verify")
     swarm.power_off(lost)
     try:
         text, _ = process.communicate(timeout=300)
-        assert process.returncode in (2, 4), text[-3000:]
+        assert process.returncode in (0, 2, 4), text[-3000:]  # 0 where nothing more was to be done there
         run = swarm.play("site.yml", "--skip-tags", "verify", code=4)
         assert f"{lost} does not answer and is left as it is." in run.flat
         assert swarm.nodes()["node4"]["Spec"]["Labels"]["during"] == "loss"
