@@ -141,8 +141,11 @@ class Swarm:
         return {node["Description"]["Hostname"]: node for node in self.engine(through).nodes()}
 
     def state(self, node: str) -> str:
-        """Return what Swarm says of a node."""
-        found = self.nodes().get(node)
+        """Return what Swarm says of a node; `unknown` where nobody can say, as while an engine restarts."""
+        try:
+            found = self.nodes().get(node)
+        except (docker.errors.DockerException, OSError):
+            return "unknown"
         return str(found["Status"]["State"]) if found else "unknown"
 
     def on(self, node: str, command: str) -> str:
