@@ -148,3 +148,8 @@ def test_a_role_knows_neither_the_inventory_nor_other_roles(role: str) -> None:
         assert not re.search(r"\bgroups\s*[.\[]", text), f"{path} names a group of the inventory"
         words = set(re.findall(r"\w+", text))
         assert words & others <= passed(role), f"{path} reads variables of another role"
+
+
+def test_the_one_look_at_a_host_tells_of_the_packages_that_the_engines_role_decides_by() -> None:
+    told, needed = (load(ROLES / role / "defaults" / "main.yml") for role in ("preflight", "docker_engine"))
+    assert told["preflight_packages"] == needed["docker_engine_known_packages"]
