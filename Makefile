@@ -46,7 +46,9 @@ unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
 
 molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engine (root)
-	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all
+	@rm -f .cache/failures.txt
+	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all \
+	  || { code=$$?; cat .cache/failures.txt 2>/dev/null; exit $$code; }
 
 # In a container of the images that `make demo` has built; only Docker is needed beside them.
 BENCH_DRIVER := xnatjh-bench-driver
