@@ -46,7 +46,9 @@ unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
 
 molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engine (root)
+	@# What an interrupted run left, molecule's notes that nodes are there included.
 	@rm -f .cache/failures.txt
+	@PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml reset -s default >/dev/null 2>&1
 	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all \
 	  || { code=$$?; cat .cache/failures.txt 2>/dev/null; exit $$code; }
 
