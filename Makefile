@@ -40,7 +40,7 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy files/xnat_hub files/demo_xnat files/registry files/singleuser filter_plugins library benchmarks tests
+	$(BIN)/mypy files/xnat_hub files/demo_xnat files/registry files/singleuser filter_plugins library module_utils/*.py doc_fragments benchmarks tests
 
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest

@@ -9,6 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from . import archive
+from .database import DatabaseError
 from .settings import Secrets, Settings, SettingsError, load
 from .web import make_app
 
@@ -16,7 +17,7 @@ LOG = logging.getLogger("demo_xnat")
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 2 for a wrong settings or secrets file, 1 if the archive cannot be made, 0 after SIGTERM."""
+    """Exit code 2 for a wrong settings or secrets file, 1 if archive or database cannot be made, 0 after SIGTERM."""
     if len(arguments) != 1:
         print("Usage: python -m demo_xnat SETTINGS.json", file=sys.stderr)
         return 2
@@ -29,11 +30,12 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         written = archive.lay_out(Path(settings.archive_path))
-    except archive.ArchiveError as error:
+        app = make_app(settings, passwords)
+    except (archive.ArchiveError, DatabaseError) as error:
         print(error, file=sys.stderr)
         return 1
     LOG.info("Demo stand-in, not XNAT: port %s, %s archive file(s) written", settings.port, written)
-    web.run_app(make_app(settings, passwords), port=settings.port, print=None, access_log=None, shutdown_timeout=5)
+    web.run_app(app, port=settings.port, print=None, access_log=None, shutdown_timeout=5)
     return 0
 
 

@@ -5,11 +5,11 @@ dashboards with their frameworks (4.2). Kept as the JSON that XNAT gives out; a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from .settings import Settings
+from .database import Changes, Database
 
 Json = dict[str, Any]
 # What a scope is called in a query; an item that has a scope is on offer only where the scope's id is known.
@@ -220,31 +220,42 @@ BUILT_IN = {
 }
 
 
-@dataclass
-class Table:
-    """Rows by id; ids are never used again."""
+FRAMEWORKS = "jupyterhub/dashboards/frameworks"
+_LAST_ID = "last_id"
 
-    rows: dict[int, Json] = field(default_factory=dict)
-    last_id: int = 0
+
+class Table:
+    """Rows by id, kept in the database under the table's name; ids are never used again."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+        stored = database.table(name)
+        self.rows: dict[int, Json] = {int(key): row for key, row in stored.items() if key != _LAST_ID}
+        self._last_id: int = stored.get(_LAST_ID, 0)
 
     def put(self, row: Json, number: int | None = None) -> Json:
         """Store a row under its id, or under a new one, and return it."""
-        number = number or self.last_id + 1
-        self.last_id = max(self.last_id, number)
-        self.rows[number] = row | {"id": number}
-        return self.rows[number]
+        number = number or self._last_id + 1
+        row = row | {"id": number}
+        last_id = max(self._last_id, number)
+        self._database.write({(self._name, str(number)): row, (self._name, _LAST_ID): last_id})
+        self._last_id = last_id
+        self.rows[number] = row
+        return row
+
+    def delete(self, number: int) -> bool:
+        """Remove a row; False if there is none."""
+        self._database.write({(self._name, str(number)): None})
+        return self.rows.pop(number, None) is not None
 
 
 class Compute:
-    """The configuration while the demo XNAT runs. It begins with what the settings offer, under the same ids."""
+    """Hardware, environments, constraints, dashboards and frameworks."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.tables = {path: Table() for path in KINDS}
-        self.frameworks = Table()
-        for name, template in BUILT_IN.items():
-            self.frameworks.put({"name": name, "commandTemplate": template})
-        for path, config in _offered(settings):
-            self.tables[path].put(self._checked(path, config, config["id"]), config["id"])
+    def __init__(self, database: Database) -> None:
+        self.tables = {path: Table(database, path) for path in KINDS}
+        self.frameworks = Table(database, FRAMEWORKS)
 
     def all(self, path: str, where: Json | None = None) -> list[Json]:
         """All rows, or those on offer in a place: scope name to id, such as ``{"User": "jdoe"}``."""
@@ -304,7 +315,7 @@ class Compute:
         if needed and any(row[needed]["id"] == number for row in self.tables[DASHBOARDS].rows.values()):
             name = needed[0].upper() + needed[1:]
             raise ComputeError(f"Cannot delete {name} because it is in use by a DashboardConfig.")
-        return self.tables[path].rows.pop(number, None) is not None
+        return self.tables[path].delete(number)
 
     # Dashboard frameworks
 
@@ -330,7 +341,8 @@ class Compute:
         """Remove a framework, if any. Raises ``ComputeError`` for one that a dashboard needs."""
         if any(row["dashboard"].get("framework") == name for row in self.tables[DASHBOARDS].rows.values()):
             raise ComputeError("could not execute statement")
-        self.frameworks.rows = {number: row for number, row in self.frameworks.rows.items() if row.get("name") != name}
+        if found := self.framework(name):
+            self.frameworks.delete(found["id"])
 
     # Starts
 
@@ -443,56 +455,29 @@ def _docker_constraints(constraint: Json) -> list[str]:
     return [f"{constraint.get('key')}{sign}{value}" for value in constraint["values"]]
 
 
-def _offered(settings: Settings) -> Iterator[tuple[str, Json]]:
-    """The settings' hardware and environments in XNAT's form, on offer to everybody."""
-    scopes = {name: {"scope": name, "enabled": True} for name in ("Site", "Project", "User")}
-    for item in settings.hardware:
-        parts = [re.split("(==|!=)", text, maxsplit=1) for text in item.constraints]
-        yield (
-            HARDWARE,
-            {
-                "id": item.id,
-                "scopes": scopes,
-                "hardware": {
-                    "name": item.name,
-                    "cpuLimit": item.cpu_limit,
-                    "cpuReservation": item.cpu_reservation,
-                    "memoryLimit": item.mem_limit,
-                    "memoryReservation": item.mem_reservation,
-                    "constraints": [
-                        {"key": key, "operator": "IN" if sign == "==" else "NOT_IN", "values": [value]}
-                        for key, sign, value in parts
-                    ],
-                    "genericResources": [
-                        {"name": name, "value": value} for name, value in item.generic_resources.items()
-                    ],
-                },
-            },
-        )
-    for image in settings.environments:
-        yield (
-            ENVIRONMENTS,
-            {
-                "id": image.id,
-                "scopes": scopes,
-                "configTypes": ["JUPYTERHUB"],
-                "computeEnvironment": {
-                    "name": image.name,
-                    "image": image.image,
-                    "command": image.command,
-                    "environmentVariables": [
-                        {"key": name, "value": value} for name, value in image.environment_variables.items()
-                    ],
-                    "mounts": [
-                        {
-                            "volumeName": "" if mount.type == "bind" else mount.type,
-                            "localPath": mount.source,
-                            "containerPath": mount.target,
-                            "readOnly": mount.read_only,
-                        }
-                        for mount in image.mounts
-                    ],
-                },
-                "hardwareOptions": {"allowAllHardware": True, "hardwareConfigs": []},
-            },
-        )
+def first_start() -> Changes:
+    """What a fresh plugin offers to everybody (5.4): one environment with four kinds of hardware, and frameworks."""
+    scopes: Json = {name: {"scope": name, "enabled": True, "ids": []} for name in ("Site", "Project", "User")}
+    sizes = (("Small", 2.0, "2G"), ("Medium", 2.0, "4G"), ("Large", 2.0, "8G"), ("XLarge", 4.0, "16G"))
+    hardware = [
+        {"name": name, "cpuLimit": cpus, "cpuReservation": cpus, "memoryLimit": memory, "memoryReservation": memory}
+        | {"constraints": [], "environmentVariables": [], "genericResources": []}
+        for name, cpus, memory in sizes
+    ]
+    image = {"name": "XNAT Datascience Notebook", "image": "xnat/datascience-notebook:latest"}
+    environment = {
+        "scopes": scopes,
+        "configTypes": ["JUPYTERHUB"],
+        "computeEnvironment": image | {"environmentVariables": [], "mounts": []},
+        "hardwareOptions": {"allowAllHardware": True, "hardwareConfigs": []},
+    }
+    tables: dict[str, list[Json]] = {
+        HARDWARE: [{"scopes": scopes, "hardware": item} for item in hardware],
+        ENVIRONMENTS: [environment],
+        FRAMEWORKS: [{"name": name, "commandTemplate": template} for name, template in BUILT_IN.items()],
+    }
+    found: dict[tuple[str, str], Any] = {}
+    for path, rows in tables.items():
+        found |= {(path, str(number)): row | {"id": number} for number, row in enumerate(rows, start=1)}
+        found[path, _LAST_ID] = len(rows)
+    return found

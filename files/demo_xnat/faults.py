@@ -15,7 +15,9 @@ class Fault:
 
     path: regular expression, searched for in the request's path. method, user: the request's method and the name
     that it sends for Basic log-in. delay: seconds to wait first. status, content_type, body: the answer instead of
-    XNAT's. ignore: the answer is 200 and empty, and nothing is done. times: how often it still applies.
+    XNAT's. ignore: the answer is 200 and empty, and nothing is done. restart: XNAT restarts for so many seconds:
+    this request and all others until then end without an answer, sessions and event tracking are lost. times: how
+    often it still applies.
     """
 
     path: str
@@ -26,14 +28,19 @@ class Fault:
     content_type: str | None
     body: str | None
     ignore: bool | None
+    restart: float | None
     times: int | None
 
 
 @dataclass
 class Faults:
-    """The faults that apply now; the first that matches a request is the one that happens to it."""
+    """The faults that apply now; the first that matches a request is the one that happens to it.
+
+    down_until: the time at which XNAT is back from its last restart.
+    """
 
     items: list[Fault] = field(default_factory=list)
+    down_until: float = 0.0
 
     def to_json(self) -> list[dict[str, Any]]:
         """The list as `PUT /demo/faults` takes it, with the `times` that are left."""
@@ -53,8 +60,8 @@ class Faults:
                 raise SettingsError(f"faults[{index}].path is no regular expression: {error}.") from error
             if fault.status is not None and not 200 <= fault.status <= 599:
                 raise SettingsError(f"faults[{index}].status must be from 200 to 599.")
-            if not (fault.delay or 0) >= 0 or (fault.times or 0) < 0:  # not a number, too
-                raise SettingsError(f"faults[{index}].delay and .times must not be negative.")
+            if not all((value or 0) >= 0 for value in (fault.delay, fault.restart, fault.times)):  # not a number, too
+                raise SettingsError(f"faults[{index}].delay, .restart and .times must not be negative.")
         self.items = items
 
     def take(self, method: str, path: str, user: str | None) -> Fault | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from . import archive
+from .configuration import Configuration
 from .people import Person
-from .settings import Settings
 
 
 def translate(path: str, prefix: str, docker_prefix: str) -> str:
@@ -70,27 +70,31 @@ def make_workspace(workspace_path: str, person: Person) -> str:
 
 
 def task_template(
-    settings: Settings, person: Person, template: dict[str, Any], xsi_type: str, item_id: str, alias: tuple[str, str]
+    configuration: Configuration,
+    person: Person,
+    template: dict[str, Any],
+    xsi_type: str,
+    item_id: str,
+    alias: tuple[str, str],
 ) -> dict[str, Any]:
     """The ``task_template`` of docs/xnat-contract.md, 1.4.1: what the configuration gives, with item and person.
 
     ``template`` comes from ``Compute.task_template``; ``xsi_type`` is the general type. Makes the workspace; raises
     ``OSError`` if that is impossible.
     """
-    translation = settings.translation
+
+    def on_node(path: str, kind: str) -> str:
+        names = f"pathTranslation{kind}Prefix", f"pathTranslation{kind}DockerPrefix"
+        return translate(path, configuration.text(names[0]), configuration.text(names[1]))
+
     home = f"/workspace/{person.username}"
-    workspace = translate(
-        make_workspace(settings.workspace_path, person),
-        translation.workspace_prefix,
-        translation.workspace_docker_prefix,
-    )
+    workspace = on_node(make_workspace(configuration.text("workspacePath"), person), "Workspace")
     container = template["container_spec"]
     mounts = [*container["mounts"], {"target": home, "source": workspace, "type": "bind", "read_only": False}]
-    for target, path in data_paths(settings.archive_path, xsi_type, item_id).items():
-        source = translate(path, translation.archive_prefix, translation.archive_docker_prefix)
-        mounts.append({"target": target, "source": source, "type": "bind", "read_only": True})
+    for target, path in data_paths(configuration.site["archivePath"], xsi_type, item_id).items():
+        mounts.append({"target": target, "source": on_node(path, "Archive"), "type": "bind", "read_only": True})
     variables = {
-        "XNAT_HOST": settings.processing_url.strip() or settings.site_url,
+        "XNAT_HOST": configuration.host(),
         "XNAT_USER": alias[0],
         "XNAT_PASS": alias[1],
         "XNAT_DATA": "/data",

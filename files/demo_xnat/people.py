@@ -1,9 +1,17 @@
-"""The people of the demo XNAT, in one table. Names are compared exactly: ``jdoe`` and ``JDoe`` are two people."""
+"""Accounts of the demo XNAT. Names are compared exactly: ``jdoe`` and ``JDoe`` are two people."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import hmac
+import secrets
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
+from .database import Changes, Database
+
+USERS = "users"
+_SEED = "seed"
 ADMINISTRATOR = "Administrator"
 JUPYTER = "Jupyter"
 JUPYTERHUB = "JupyterHub"
@@ -12,14 +20,22 @@ SERVICE_ACCOUNT = "jupyterhub"
 
 @dataclass(frozen=True)
 class Person:
-    """One account; ``roles`` are role keys, ``projects`` the projects readable at start."""
+    """One account; ``roles`` are role keys, ``projects`` the projects readable at start.
+
+    password: a salted hash, empty for none.
+    """
 
     user_id: int
     username: str
     roles: tuple[str, ...] = ()
     projects: tuple[str, ...] = ()
     enabled: bool = True
+    verified: bool = True
     password_expired: bool = False
+    first_name: str = "Demo"
+    last_name: str = "Account"
+    email: str = ""
+    password: str = field(default="", repr=False)
 
     def is_administrator(self) -> bool:
         """Whether the person may see and do everything."""
@@ -33,17 +49,84 @@ class Person:
         """Whether the person has one of the roles that may read user-options (docs/xnat-contract.md, 1.1)."""
         return self.is_administrator() or JUPYTERHUB in self.roles
 
+    def may_log_in(self) -> bool:
+        """Whether the account is open (docs/xnat-contract.md, 1.2)."""
+        return self.enabled and self.verified
 
+    def to_json(self) -> dict[str, Any]:
+        """The account as XNAT gives it out."""
+        return {
+            "id": self.user_id,
+            "username": self.username,
+            "firstName": self.first_name,
+            "lastName": self.last_name,
+            "email": self.email,
+            "enabled": self.enabled,
+            "verified": self.verified,
+            "secured": True,
+        }
+
+    def change(self) -> Changes:
+        """What stores the account."""
+        return {(USERS, self.username): asdict(self)}
+
+    @classmethod
+    def stored(cls, document: dict[str, Any]) -> Person:
+        """The account that ``change`` stored."""
+        return cls(**document | {name: tuple(document[name]) for name in ("roles", "projects")})
+
+
+# As a fresh XNAT has them. "expired" and "disabled" are people who once might start Jupyter.
 PEOPLE = {
     person.username: person
     for person in (
         Person(1, "admin", roles=(ADMINISTRATOR,)),
-        Person(2, SERVICE_ACCOUNT, roles=(JUPYTERHUB, "non_expiring")),
-        Person(11, "jdoe", roles=(JUPYTER,), projects=("DEMO_MR", "DEMO_CT")),
-        Person(12, "JDoe", roles=(JUPYTER,), projects=("DEMO_CT",)),
+        Person(2, SERVICE_ACCOUNT, roles=(JUPYTERHUB,), enabled=False),
+        Person(11, "jdoe", projects=("DEMO_MR", "DEMO_CT")),
+        Person(12, "JDoe", projects=("DEMO_CT",)),
         Person(13, "asmith", projects=("DEMO_MR",)),
-        Person(14, "rjones", roles=(JUPYTER,)),
+        Person(14, "rjones"),
         Person(15, "expired", roles=(JUPYTER,), projects=("DEMO_MR",), password_expired=True),
         Person(16, "disabled", roles=(JUPYTER,), projects=("DEMO_MR",), enabled=False),
     )
 }
+
+
+def first_start() -> Changes:
+    """The accounts of the first start, without passwords but for the service account's, which is the plugin's (5.3)."""
+    found: dict[tuple[str, str], Any] = {}
+    for person in PEOPLE.values():
+        service = person.username == SERVICE_ACCOUNT
+        email = "jupyterhub@jupyterhub.jupyterhub" if service else f"{person.username}@example.org"
+        hidden = hashed(SERVICE_ACCOUNT) if service else ""
+        found |= replace(person, email=email, password=hidden).change()
+    return found
+
+
+def new_password(database: Database, password: str) -> Changes:
+    """What gives the demo's people its password, where that is another than at the last start."""
+    before = database.table(_SEED).get("password", "")
+    if matches(before, password):
+        return {}
+    found: dict[tuple[str, str], Any] = {(_SEED, "password"): hashed(password)}
+    for name, document in database.table(USERS).items():
+        if name in PEOPLE and name != SERVICE_ACCOUNT:
+            found |= replace(Person.stored(document), password=hashed(password)).change()
+    return found
+
+
+def hashed(password: str) -> str:
+    """A salted hash of the password, as hexadecimal text."""
+    salt = secrets.token_bytes(16)
+    return f"{salt.hex()}:{_scrypt(password, salt).hex()}"
+
+
+def matches(stored: str, password: str) -> bool:
+    """Whether the hash is of this password; an empty one is of none."""
+    salt, _, expected = stored.partition(":")
+    return bool(expected) and hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)), bytes.fromhex(expected))
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    # Cheap on purpose, about 1 ms: it runs at each log-in, and XNAT's sessions make these frequent.
+    return hashlib.scrypt(password.encode(), salt=salt, n=512, r=8, p=1, dklen=32)

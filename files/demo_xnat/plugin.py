@@ -18,8 +18,8 @@ from yarl import URL
 
 from . import archive, options
 from .compute import Compute
+from .configuration import Configuration
 from .people import JUPYTER, Person
-from .settings import Settings
 from .state import State
 
 LOG = logging.getLogger(__name__)
@@ -104,11 +104,13 @@ class StartRequest:
 
 
 class Hub:
-    """The plugin's hub client: one method for each row of docs/xnat-contract.md, 2.2. All raise ``HubError``."""
+    """The plugin's hub client: one method for each row of docs/xnat-contract.md, 2.2. All raise ``HubError``.
 
-    def __init__(self, api_url: str, token: str, http: aiohttp.ClientSession) -> None:
-        self._api_url = api_url
-        self._token = token
+    URL and token are read at each use (2.1).
+    """
+
+    def __init__(self, configuration: Configuration, http: aiohttp.ClientSession) -> None:
+        self._configuration = configuration
         self._http = http
 
     async def version(self) -> dict[str, Any]:
@@ -162,9 +164,10 @@ class Hub:
         self, method: str, path: str, body: Any = None, accepted: tuple[int, ...] = (), authorised: bool = True
     ) -> tuple[int, Any]:
         """One request; the answer is ``(status, JSON or None)`` for 2xx and the accepted statuses."""
-        headers = {"Authorization": f"token {self._token}"} if authorised else {}
-        url = URL(self._api_url + path, encoded=True)
+        token = self._configuration.text("jupyterHubToken")
+        headers = {"Authorization": f"token {token}"} if authorised else {}
         try:
+            url = URL(self._configuration.text("jupyterHubApiUrl") + path, encoded=True)
             async with self._http.request(
                 method, url, json=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False
             ) as response:
@@ -207,20 +210,20 @@ def _known(answer: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: answer[name] for name in names if answer.get(name) is not None}
 
 
-def may_start(settings: Settings, person: Person, request: StartRequest) -> bool:
+def may_start(configuration: Configuration, person: Person, request: StartRequest) -> bool:
     """Whether the person may start this: a dashboard, by role, or by the switch (docs/xnat-contract.md, 1.3)."""
     is_dashboard = request.dashboardConfigId is not None
-    return is_dashboard or settings.preferences.allUsersCanStartJupyter or JUPYTER in person.roles
+    return is_dashboard or configuration.all_users_can_start() or JUPYTER in person.roles
 
 
 class Plugin:
     """Starts and stops servers; ``start`` and ``stop`` are to run in the background and never raise."""
 
-    def __init__(self, settings: Settings, state: State, hub: Hub) -> None:
-        self.settings = settings
+    def __init__(self, configuration: Configuration, state: State, compute: Compute, hub: Hub) -> None:
+        self.configuration = configuration
         self.state = state
+        self.compute = compute
         self.hub = hub
-        self.compute = Compute(settings)
 
     async def start(self, person: Person, request: StartRequest) -> None:
         """The start sequence of docs/xnat-contract.md, 2.4, for a request without problems."""
@@ -283,10 +286,10 @@ class Plugin:
             raise StartFailedError(_NOT_ACCEPTED) from error
 
     async def _start_on_hub(self, person: Person, request: StartRequest, key: str) -> None:
-        preferences = self.settings.preferences
+        preference = self.configuration.number
         self._progress(person, key, "Checking for existing Jupyter servers.")
         user = await self.hub.user(person.username) or await self.hub.create_user(person.username)
-        if len(user["servers"]) >= preferences.maxNamedServers:
+        if len(user["servers"]) >= preference("maxNamedServers"):
             raise StartFailedError(
                 "Failed to launch Jupyter notebook. Maximum number of running Jupyter servers reached."
             )
@@ -296,8 +299,8 @@ class Plugin:
         await self._send_start(person, request)
         self._progress(person, key, "JupyterHub is spawning container.")
         waited = 0
-        while waited < preferences.startTimeout:
-            await asyncio.sleep(preferences.startPollingInterval)
+        while waited < preference("startTimeout"):
+            await asyncio.sleep(preference("startPollingInterval"))
             server = await self.hub.server(person.username, request.servername or "")
             if server is None:
                 self._progress(person, key, "Waiting for JupyterHub to spawn server.")
@@ -305,7 +308,7 @@ class Plugin:
                 message = f"Jupyter notebook is available at: {server['url']}"
                 self.state.track(person, key, "Completed", message)
                 return
-            waited += preferences.startPollingInterval
+            waited += preference("startPollingInterval")
         raise StartFailedError(
             "Failed to launch Jupyter notebook."
             f"Timeout exceeded while waiting for JupyterHub to spawn server. {_SYSTEM_LOGS}"
@@ -345,7 +348,7 @@ class Plugin:
         )
         template = await asyncio.to_thread(
             options.task_template,
-            self.settings,
+            self.configuration,
             person,
             configured,
             general_type,
@@ -365,20 +368,20 @@ class Plugin:
 
     async def stop(self, person: Person, servername: str, key: str) -> None:
         """The stop sequence of docs/xnat-contract.md, 2.5; the row is removed when the server is gone."""
-        preferences = self.settings.preferences
+        preference = self.configuration.number
         try:
             self._progress(person, key, "Stopping Jupyter Server.")
             self._progress(person, key, "Sending stop request to JupyterHub.")
             await self.hub.server(person.username, servername)
             await self.hub.stop(person.username, servername)
             waited = 0
-            while waited < preferences.stopTimeout:
-                await asyncio.sleep(preferences.stopPollingInterval)
+            while waited < preference("stopTimeout"):
+                await asyncio.sleep(preference("stopPollingInterval"))
                 if await self.hub.server(person.username, servername) is None:
                     self.state.remove_options(person, servername)
                     self.state.track(person, key, "Completed", "Jupyter Server Stopped.")
                     return
-                waited += preferences.stopPollingInterval
+                waited += preference("stopPollingInterval")
             self.state.track(person, key, "Failed", "Failed to stop Jupyter Server.")
         except Exception as error:
             LOG.error("Stop %s of %s failed: %s", key, person.username, error)

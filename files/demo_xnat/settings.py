@@ -20,101 +20,25 @@ class SettingsError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Translation:
-    """The four path translation preferences; a pair is active if both are non-blank (docs/xnat-contract.md, 3.2)."""
-
-    archive_prefix: str
-    archive_docker_prefix: str
-    workspace_prefix: str
-    workspace_docker_prefix: str
-
-
-@dataclasses.dataclass(frozen=True)
-class HubAddress:
-    """``api_url``: the hub's API as this service reaches it; ``host_url``: prefix of links for the browser."""
-
-    api_url: str
-    host_url: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Preferences:
-    """Plugin preferences, spelled as XNAT spells them (docs/xnat-contract.md, 5.1).
-
-    Timeouts and polling intervals in seconds, ``inactivityTimeout`` in minutes, ``maxServerLifetime`` in hours.
-    """
-
-    startTimeout: int
-    stopTimeout: int
-    startPollingInterval: int
-    stopPollingInterval: int
-    maxNamedServers: int
-    allUsersCanStartJupyter: bool
-    inactivityTimeout: int
-    maxServerLifetime: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Mount:
-    """A mount of a compute environment, in the shape in which user-options send it; paths are host paths."""
-
-    target: str
-    source: str | None
-    type: str
-    read_only: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class Environment:
-    """A compute environment: one image that people may start."""
-
-    id: int
-    name: str
-    image: str
-    command: str | None
-    environment_variables: dict[str, str]
-    mounts: tuple[Mount, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Hardware:
-    """Limits and placement. CPUs as a number, memory as XNAT passes it on ("4G"); null is unset."""
-
-    id: int
-    name: str
-    cpu_limit: float | None
-    cpu_reservation: float | None
-    mem_limit: str | None
-    mem_reservation: str | None
-    generic_resources: dict[str, str]
-    constraints: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class Settings:
-    """The settings file."""
+    """The settings file; all else is configured by XNAT's REST (docs/xnat-contract.md, 5).
+
+    site_url, archive_path: siteUrl and archivePath of the first start. database: the SQLite file, in a directory that
+    exists. secrets_file: the path of the secrets file.
+    """
 
     port: int
     site_url: str
-    processing_url: str
     archive_path: str
-    workspace_path: str
-    translation: Translation
-    hub: HubAddress
-    preferences: Preferences
-    concurrent_max_sessions: int
-    environments: tuple[Environment, ...]
-    hardware: tuple[Hardware, ...]
+    database: str
     secrets_file: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Secrets:
-    """The secrets file; hidden in every representation."""
+    """The secrets file, hidden in every representation: the password of all people at the first start."""
 
-    hub_token: str = dataclasses.field(repr=False)
-    service_password: str = dataclasses.field(repr=False)
-    user_password: str = dataclasses.field(repr=False)
+    password: str = dataclasses.field(repr=False)
 
 
 def load(path: Path, kind: type[T]) -> T:
@@ -138,7 +62,7 @@ def load(path: Path, kind: type[T]) -> T:
 
 
 def read(value: Any, kind: Any, where: str) -> Any:
-    """Check ``value`` against the annotation ``kind`` and return it as dataclass, tuple, dict or scalar.
+    """Check ``value`` against the annotation ``kind`` and return it as dataclass, tuple or scalar.
 
     Raises ``SettingsError``, whose text begins with ``where``.
     """
@@ -151,10 +75,6 @@ def read(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise SettingsError(f"{where} must be a list.")
         return tuple(read(item, arguments[0], f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise SettingsError(f"{where} must be an object.")
-        return {key: read(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise SettingsError(f"{where} must be of type {kind.__name__}.")

@@ -1,4 +1,6 @@
-"""Everything that changes while the demo XNAT runs, in one class; a restart forgets it all."""
+"""What changes while the demo XNAT runs. A restart forgets sessions, failed log-ins and event tracking, as Tomcat does;
+accounts, alias tokens and user-options are in the database.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,18 @@ import string
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import archive
-from .people import PEOPLE, SERVICE_ACCOUNT, Person
-from .settings import Secrets
+from .configuration import Configuration
+from .database import Database
+from .people import USERS, Person, hashed, matches
 
 SESSION_SECONDS = 15 * 60
-ALIAS_SECONDS = 2 * 24 * 3600
 LOCK_OUT_FAILURES = 20
 LOCK_OUT_SECONDS = 3600
+_ALIASES, _OPTIONS = "aliases", "options"
 _SECRET_ALPHABET = string.ascii_letters + string.digits
 
 
@@ -33,13 +36,6 @@ class _Session:
     used_at: float
 
 
-@dataclass(frozen=True)
-class _Alias:
-    username: str
-    secret: str = field(repr=False)
-    issued_at: float
-
-
 @dataclass
 class Tracking:
     """The progress of one start or stop (docs/xnat-contract.md, 2.4)."""
@@ -50,23 +46,48 @@ class Tracking:
 
 
 class State:
-    """Sessions, failed log-ins, alias tokens, read permissions, stored user-options and event tracking.
+    """Accounts, sessions, failed log-ins, alias tokens, read permissions, stored user-options and event tracking.
 
     ``clock`` gives seconds; ``readable`` maps a login name to the ids of the projects it may read now.
     """
 
     def __init__(
-        self, passwords: Secrets, concurrent_max_sessions: int, clock: Callable[[], float] = time.time
+        self, database: Database, configuration: Configuration, clock: Callable[[], float] = time.time
     ) -> None:
         self.clock = clock
-        self.readable = {person.username: set(person.projects) for person in PEOPLE.values()}
-        self._passwords = passwords
-        self._concurrent_max_sessions = concurrent_max_sessions
+        self.people = {name: Person.stored(document) for name, document in database.table(USERS).items()}
+        self.readable = {person.username: set(person.projects) for person in self.people.values()}
+        self._database = database
+        self._configuration = configuration
+        self._aliases = database.table(_ALIASES)
+        self._options = database.table(_OPTIONS)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what XNAT keeps in memory only."""
         self._sessions: dict[str, _Session] = {}
         self._failures: dict[str, tuple[int, float]] = {}
-        self._aliases: dict[str, _Alias] = {}
-        self._options: dict[tuple[int, str | None], dict[str, Any]] = {}
         self._tracking: dict[tuple[int, str], Tracking] = {}
+
+    # Accounts (docs/xnat-contract.md, 5.3)
+
+    def create(self, person: Person) -> Person:
+        """Make an account, under a new id."""
+        person = replace(person, user_id=max(known.user_id for known in self.people.values()) + 1)
+        self.save(person)
+        self.readable[person.username] = set()
+        return person
+
+    def save(self, person: Person, drop_aliases: bool = False) -> Person:
+        """Store an account as it is now, and forget its alias tokens if that is asked for."""
+        owned = [key for key, alias in self._aliases.items() if drop_aliases and alias["username"] == person.username]
+        self._database.write({**person.change(), **{(_ALIASES, key): None for key in owned}})
+        self.people[person.username] = person
+        return person
+
+    def set_password(self, person: Person, password: str) -> Person:
+        """The account with that password, which is a new one: not expired. It is yet to be saved."""
+        return replace(person, password=hashed(password), password_expired=False)
 
     # Log-in and sessions (docs/xnat-contract.md, 1.6)
 
@@ -77,11 +98,11 @@ class State:
         """
         alias = self._aliases.get(login)
         if alias is not None:
-            fresh = self.clock() - alias.issued_at < ALIAS_SECONDS
-            if fresh and _same(alias.secret, password) and PEOPLE[alias.username].enabled:
-                return PEOPLE[alias.username]
+            owner = self.people[alias["username"]]
+            if self._is_fresh(alias) and _same(alias["secret"], password) and owner.may_log_in():
+                return owner
             raise RefusedError
-        person = PEOPLE.get(login)
+        person = self.people.get(login)
         if person is None:
             raise RefusedError
         count, failed_at = self._failures.get(login, (0, 0.0))
@@ -89,31 +110,31 @@ class State:
             count = 0
         if count >= LOCK_OUT_FAILURES:
             raise RefusedError
-        expected = self._passwords.service_password if login == SERVICE_ACCOUNT else self._passwords.user_password
-        if not person.enabled or not _same(expected, password):
+        if not person.may_log_in() or not matches(person.password, password):
             self._failures[login] = (count + 1, self.clock())
             raise RefusedError
         self._failures.pop(login, None)
         return person
 
-    def open_session(self, person: Person) -> str:
-        """Make a session and return its id; raises ``RefusedError`` when the person has too many live ones."""
+    def open_session(self, person: Person, limited: bool = True) -> str:
+        """Make a session and return its id; if limited, raises ``RefusedError`` when the person has too many."""
         oldest = self.clock() - SESSION_SECONDS
         self._sessions = {key: item for key, item in self._sessions.items() if item.used_at > oldest}
         live = sum(item.username == person.username for item in self._sessions.values())
-        if live >= self._concurrent_max_sessions:
+        if limited and live >= self._configuration.max_sessions():
             raise RefusedError
         session_id = secrets.token_hex(16).upper()
         self._sessions[session_id] = _Session(person.username, self.clock())
         return session_id
 
     def find_session(self, session_id: str) -> Person | None:
-        """The person of a live session, whose 15 minutes start anew."""
+        """The person of a live session, whose 15 minutes start anew; None also if the account was closed."""
         session = self._sessions.get(session_id)
         if session is None or self.clock() - session.used_at >= SESSION_SECONDS:
             return None
         session.used_at = self.clock()
-        return PEOPLE[session.username]
+        person = self.people[session.username]
+        return person if person.may_log_in() else None
 
     def close_session(self, session_id: str) -> None:
         """End a session."""
@@ -124,17 +145,24 @@ class State:
         return len(self._sessions)
 
     def issue_alias(self, person: Person) -> tuple[str, str]:
-        """A new alias token: a UUID and a secret of 64 letters and digits, good for two days."""
-        self._aliases = {k: a for k, a in self._aliases.items() if self.clock() - a.issued_at < ALIAS_SECONDS}
+        """A new alias token: a UUID and a secret of 64 letters and digits, good for ``aliasTokenTimeout``."""
         alias = str(uuid.uuid4())
         secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(64))
-        self._aliases[alias] = _Alias(person.username, secret, self.clock())
+        changes: dict[tuple[str, str], Any] = {
+            (_ALIASES, key): None for key, known in self._aliases.items() if not self._is_fresh(known)
+        }
+        changes[_ALIASES, alias] = {"username": person.username, "secret": secret, "issued_at": self.clock()}
+        self._database.write(changes)
         return alias, secret
+
+    def _is_fresh(self, alias: dict[str, Any]) -> bool:
+        age: float = self.clock() - alias["issued_at"]
+        return age < self._configuration.alias_seconds()
 
     def owner_of_alias(self, alias: str) -> str | None:
         """The login name for which an alias was issued."""
         found = self._aliases.get(alias)
-        return found.username if found else None
+        return found["username"] if found else None
 
     # Permissions
 
@@ -154,18 +182,18 @@ class State:
 
     def store_options(self, person: Person, options: dict[str, Any]) -> None:
         """Create or overwrite the row that ``options["servername"]`` names."""
-        self._options[person.user_id, options["servername"]] = options
+        self._database.write({(_OPTIONS, _options_key(person, options["servername"])): options})
 
     def find_options(self, person: Person, servername: str) -> dict[str, Any] | None:
         """The stored row, or None if there is none or its item is no longer readable (docs/xnat-contract.md, 1.4)."""
-        row = self._options.get((person.user_id, servername))
+        row: dict[str, Any] | None = self._options.get(_options_key(person, servername))
         if row and self.can_read(person, row["projectId"], row["itemId"], row["xsiType"]):
             return row
         return None
 
     def remove_options(self, person: Person, servername: str) -> None:
         """Remove the row, if any."""
-        self._options.pop((person.user_id, servername), None)
+        self._database.write({(_OPTIONS, _options_key(person, servername)): None})
 
     # Event tracking
 
@@ -188,6 +216,10 @@ class State:
             "succeeded": tracking.succeeded,
             "finalMessage": tracking.final_message,
         }
+
+
+def _options_key(person: Person, servername: str | None) -> str:
+    return json.dumps([person.user_id, servername])
 
 
 def _same(left: str, right: str) -> bool:

@@ -1,36 +1,45 @@
 """The HTTP side of the demo XNAT: log-in as XNAT does it, the REST calls, and one page for people.
 
-Deliberate differences from XNAT, none in a call of docs/xnat-contract.md: there is no guest, and a change made with
-the session cookie alone needs the header ``X-Requested-With: XMLHttpRequest``, which no foreign page can send.
+Deliberate differences from XNAT, none in a call of docs/xnat-contract.md: there is no guest; a change made with the
+session cookie alone needs the header ``X-Requested-With: XMLHttpRequest``, which no foreign page can send; lists of
+users and others' profiles are for admins only; of a change that is refused nothing is done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import csv
 import html
+import io
 import json
 import logging
+import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
-from . import archive
-from .compute import KINDS, SCOPES, ComputeError
+from . import archive, compute, configuration, people
+from .compute import KINDS, SCOPES, Compute, ComputeError
+from .configuration import Configuration, ConfigurationError
+from .database import Database
 from .faults import Faults
-from .people import PEOPLE, Person
+from .people import Person
 from .plugin import Hub, HubError, Plugin, StartRequest, may_start
+from .schema import SCHEMAS
 from .settings import Secrets, Settings
 from .state import RefusedError, State
 
 LOG = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-SETTINGS = web.AppKey("settings", Settings)
-SECRETS = web.AppKey("secrets", Secrets)
+CONFIGURATION = web.AppKey("configuration", Configuration)
+COMPUTE = web.AppKey("compute", Compute)
 STATE = web.AppKey("state", State)
 PLUGIN = web.AppKey("plugin", Plugin)
 FAULTS = web.AppKey("faults", Faults)
@@ -41,8 +50,14 @@ NEW_SESSION = web.RequestKey("new_session", bool)
 
 _COOKIE = "JSESSIONID"
 _EXPIRED_PAGE = "/app/template/XDATScreen_UpdateUser.vm"
-_OPEN_PATHS = ("/healthz", "/data/services/auth", _EXPIRED_PAGE)
+_BUILD_INFO = "/xapi/siteConfig/buildInfo"
+_PLUGIN = {"id": "JupyterHubPlugin", "name": "JupyterHub Plugin (demo)", "version": "1.3.4"}
+_OPEN_PATHS = ("/healthz", "/data/services/auth", _EXPIRED_PAGE, _BUILD_INFO)
 _PAGE = Path(__file__).with_name("page.html")
+_USERNAME = re.compile(r"[A-Za-z][A-Za-z0-9_\-'.]{0,63}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_HUMAN_NAME = re.compile(r'[^&<>"/]+')
+_PASSWORD_LENGTH = 4
 _NOT_XNAT = "<p>This is a demo stand-in. It is not XNAT.</p>"
 routes = web.RouteTableDef()
 
@@ -66,27 +81,45 @@ def not_found(text: str) -> XapiError:
     return XapiError(404, f"Unable to find requested file or resource: {text}")
 
 
-def make_app(settings: Settings, passwords: Secrets, state: State | None = None) -> web.Application:
-    """The application; nothing is opened before it starts."""
+def make_app(settings: Settings, passwords: Secrets, clock: Callable[[], float] = time.time) -> web.Application:
+    """The application with its database, filled as a fresh XNAT if it is empty; raises ``DatabaseError``."""
+    database = Database(Path(settings.database))
+    if database.is_empty():
+        database.write({
+            **configuration.first_start(settings.site_url, settings.archive_path),
+            **people.first_start(),
+            **compute.first_start(),
+        })  # fmt: skip
+    database.write(people.new_password(database, passwords.password))
     app = web.Application(middlewares=[_fail_as_ordered, _answer_as_xnat])
     app[FAULTS] = Faults()
-    app[SETTINGS] = settings
-    app[SECRETS] = passwords
-    app[STATE] = state or State(passwords, settings.concurrent_max_sessions)
+    app[CONFIGURATION] = Configuration(database)
+    app[COMPUTE] = Compute(database)
+    app[STATE] = State(database, app[CONFIGURATION], clock)
     app[TASKS] = set()
     app.cleanup_ctx.append(_plugin_context)
     app.add_routes(routes)
+
+    async def close(_: web.Application) -> None:
+        database.close()
+
+    app.on_cleanup.append(close)
     return app
 
 
 async def _plugin_context(app: web.Application) -> AsyncIterator[None]:
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
-        hub = Hub(app[SETTINGS].hub.api_url, app[SECRETS].hub_token, http)
-        app[PLUGIN] = Plugin(app[SETTINGS], app[STATE], hub)
+        hub = Hub(app[CONFIGURATION], http)
+        app[PLUGIN] = Plugin(app[CONFIGURATION], app[STATE], app[COMPUTE], hub)
         yield
-        for task in app[TASKS]:
-            task.cancel()
-        await asyncio.gather(*app[TASKS], return_exceptions=True)
+        await _end_tasks(app)
+
+
+async def _end_tasks(app: web.Application) -> None:
+    """End the starts and stops that run in the background."""
+    for task in app[TASKS]:
+        task.cancel()
+    await asyncio.gather(*app[TASKS], return_exceptions=True)
 
 
 # ---- every request ---------------------------------------------------------------------------------------------
@@ -97,19 +130,34 @@ async def _fail_as_ordered(request: web.Request, handler: Handler) -> web.Stream
     """Let the ordered fault happen, before any log-in; /demo/ and /healthz, no part of XNAT, are never affected."""
     if request.path.startswith("/demo/") or request.path == "/healthz":
         return await handler(request)
+    faults, clock = request.app[FAULTS], request.app[STATE].clock
+    if clock() < faults.down_until:
+        return _dropped(request)
     try:
         user = (_basic_credentials(request) or (None,))[0]
     except XapiError:
         user = None
-    fault = request.app[FAULTS].take(request.method, request.path, user)
+    fault = faults.take(request.method, request.path, user)
     if fault is None:
         return await handler(request)
     LOG.warning("%s %s %s: a fault is ordered", user or "-", request.method, request.path)
     await asyncio.sleep(fault.delay or 0)
+    if fault.restart is not None:
+        faults.down_until = clock() + fault.restart
+        await _end_tasks(request.app)
+        request.app[STATE].restart()
+        return _dropped(request)
     if fault.status is None and not fault.ignore:
         return await handler(request)
     headers = {"Content-Type": fault.content_type or "text/plain"}
     return web.Response(status=fault.status or 200, body=(fault.body or "").encode(), headers=headers)
+
+
+def _dropped(request: web.Request) -> web.Response:
+    """Close the connection: what is returned reaches nobody."""
+    if request.transport is not None:
+        request.transport.close()
+    return web.Response()
 
 
 @web.middleware
@@ -126,7 +174,7 @@ async def _answer_as_xnat(request: web.Request, handler: Handler) -> web.StreamR
         response = await handler(request)
     except XapiError as error:
         response = _unauthorized(request) if error.status == 401 else _text(error.status, error.text)
-    except ComputeError as error:
+    except (ComputeError, ConfigurationError) as error:
         response = _text(500, f"There was an error in the request : {error}")
     except HubError as error:
         LOG.error("%s %s: %s", request.method, path, error)
@@ -167,7 +215,7 @@ def _log_in(request: web.Request) -> None:
         raise XapiError(401)
     request[PERSON] = person
     if person.password_expired and "non_expiring" not in person.roles:
-        raise web.HTTPFound(request.app[SETTINGS].site_url.rstrip("/") + _EXPIRED_PAGE)
+        raise web.HTTPFound(request.app[CONFIGURATION].site["siteUrl"].rstrip("/") + _EXPIRED_PAGE)
     changes = request.method not in ("GET", "HEAD") and request.path != "/data/JSESSION"
     if changes and basic is None and request.headers.get("X-Requested-With") != "XMLHttpRequest":
         raise XapiError(403, "A change made with the session cookie needs the header X-Requested-With.")
@@ -184,7 +232,7 @@ def _basic_credentials(request: web.Request) -> tuple[str, str] | None:
     return login, password
 
 
-def _open_session(request: web.Request, login: str, password: str) -> Person:
+def _open_session(request: web.Request, login: str, password: str, limited: bool = True) -> Person:
     """Check the credentials and make a session; a part before "/" names the provider, here only ``localdb``."""
     provider, _, name = login.rpartition("/")
     state = request.app[STATE]
@@ -192,7 +240,7 @@ def _open_session(request: web.Request, login: str, password: str) -> Person:
         if provider not in ("", "localdb"):
             raise RefusedError
         person = state.check_password(name, password)
-        request[SESSION_ID] = state.open_session(person)
+        request[SESSION_ID] = state.open_session(person, limited)
         request[NEW_SESSION] = True
     except RefusedError as error:
         raise XapiError(401) from error
@@ -221,13 +269,14 @@ def _subject_of_path(request: web.Request) -> Person:
     username = request.match_info["username"]
     if not _person(request).may_act_for(username):
         raise XapiError(403)
-    return _known_person(username)
+    return _known_person(request, username)
 
 
-def _known_person(username: str) -> Person:
-    if username not in PEOPLE:
+def _known_person(request: web.Request, username: str) -> Person:
+    person = request.app[STATE].people.get(username)
+    if person is None:
         raise XapiError(404, f"User {username} was not found.")
-    return PEOPLE[username]
+    return person
 
 
 def _require(allowed: bool) -> None:
@@ -250,14 +299,6 @@ async def healthz(request: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
-@routes.get("/xapi/users/{username}/roles")
-async def get_roles(request: web.Request) -> web.Response:
-    """Call A: the role keys; an admin who asks for an unknown name gets 200 with an empty body (1.2)."""
-    username = request.match_info["username"]
-    _require(_person(request).may_act_for(username))
-    return web.json_response(list(PEOPLE[username].roles)) if username in PEOPLE else web.Response()
-
-
 @routes.get("/data/JSESSION")
 @routes.post("/data/JSESSION")
 async def get_session(request: web.Request) -> web.Response:
@@ -278,11 +319,15 @@ async def end_session(request: web.Request) -> web.Response:
 @routes.post("/data/services/auth")
 @routes.put("/data/services/auth")
 async def authenticate(request: web.Request) -> web.Response:
-    """Log in with form fields ``username`` and ``password``: the new session's id as text, or 401 (1.5)."""
+    """Log in with form fields ``username`` and ``password``: the new session's id as text, or 401 (1.5).
+
+    Unlike Basic, this takes no notice of how many sessions there are (1.6).
+    """
     form = await request.post()
     if form.get("provider", "localdb") != "localdb" or "authenticatorId" in form:
         raise XapiError(400, "Unknown or ambiguous authentication provider.")
-    request[PERSON] = _open_session(request, str(form.get("username", "")), str(form.get("password", "")))
+    username, password = str(form.get("username", "")), str(form.get("password", ""))
+    request[PERSON] = _open_session(request, username, password, limited=False)
     return web.Response(text=request[SESSION_ID])
 
 
@@ -295,65 +340,270 @@ async def expired_page(request: web.Request) -> web.Response:
     return response
 
 
+# ---- accounts (docs/xnat-contract.md, 1.2 and 5.3) -----------------------------------------------------------------
+
+
+@routes.get("/data/auth")
+async def get_auth(request: web.Request) -> web.Response:
+    """Who is logged in, as the library xnat reads it."""
+    return web.Response(text=f"User '{_person(request).username}' is logged in")
+
+
+@routes.get("/xapi/users")
+async def get_users(request: web.Request) -> web.Response:
+    """All login names, for admins."""
+    _require_administrator(request)
+    return web.json_response(list(request.app[STATE].people))
+
+
+@routes.post("/xapi/users")
+async def create_user(request: web.Request) -> web.Response:
+    """Create: 201, 400 for missing or bad fields, 409 for a name that is taken."""
+    _require_administrator(request)
+    body = await _user_fields(request)
+    state, username, email = request.app[STATE], body.get("username", ""), body.get("email", "")
+    if not _USERNAME.fullmatch(username):
+        raise XapiError(400, "username is blank or has characters that are not allowed")
+    if not _EMAIL.fullmatch(email):
+        raise XapiError(400, "email is blank or no address")
+    for name in ("firstName", "lastName"):
+        if not _HUMAN_NAME.fullmatch(body.get(name, "")):
+            raise XapiError(400, f"{name} is blank or has characters that are not allowed")
+    if username in state.people:
+        raise XapiError(409, f"A user with the name {username} already exists.")
+    person = Person(0, username, enabled=False, verified=False)
+    return web.json_response(state.create(_changed(request, person, body)).to_json(), status=201)
+
+
+@routes.get("/xapi/users/profile/{username}")
+async def get_profile(request: web.Request) -> web.Response:
+    """One account: 404 for an unknown name."""
+    return web.json_response(_subject_of_path(request).to_json())
+
+
+@routes.get("/xapi/users/roles/{role}")
+async def get_users_with_role(request: web.Request) -> web.Response:
+    """The names of all who have the role, for admins."""
+    _require_administrator(request)
+    role = request.match_info["role"]
+    return web.json_response([name for name, person in request.app[STATE].people.items() if role in person.roles])
+
+
+@routes.get("/xapi/users/{username}")
+async def get_user(request: web.Request) -> web.Response:
+    """One account: 500 for an unknown name."""
+    username = request.match_info["username"]
+    _require(_person(request).may_act_for(username))
+    person = request.app[STATE].people.get(username)
+    if person is None:
+        raise XapiError(500, f"An error occurred initializing the user {username}")
+    return web.json_response(person.to_json())
+
+
+@routes.put("/xapi/users/{username}")
+async def update_user(request: web.Request) -> web.Response:
+    """Change an account: 304 if nothing changes. A password always is a change; who is disabled loses alias tokens."""
+    person = _administered(request)
+    body = await _user_fields(request)
+    if body.get("username", person.username) != person.username:
+        raise XapiError(400, "The username for the submitted user object must match the username for the API call")
+    if "email" in body and not _EMAIL.fullmatch(body["email"]):
+        raise XapiError(400, "Invalid email format")
+    changed = _changed(request, person, body)
+    if changed == person:
+        raise XapiError(304)
+    disabled = person.enabled and not changed.enabled
+    return web.json_response(request.app[STATE].save(changed, drop_aliases=disabled).to_json())
+
+
+@routes.put("/xapi/users/{username}/{flag:enabled|verified}/{value:true|false}")
+async def set_flag(request: web.Request) -> web.Response:
+    """Open or close an account: 200, also if it is so already."""
+    flag, value = request.match_info["flag"], request.match_info["value"] == "true"
+    person = _administered(request)
+    request.app[STATE].save(replace(person, enabled=value) if flag == "enabled" else replace(person, verified=value))
+    return web.Response()
+
+
+@routes.get("/xapi/users/{username}/roles")
+async def get_roles(request: web.Request) -> web.Response:
+    """Call A: the role keys; an admin who asks for an unknown name gets 200 with an empty body (1.2)."""
+    username = request.match_info["username"]
+    _require(_person(request).may_act_for(username))
+    person = request.app[STATE].people.get(username)
+    return web.Response() if person is None else web.json_response(list(person.roles))
+
+
+@routes.put("/xapi/users/{username}/roles")
+@routes.delete("/xapi/users/{username}/roles")
+async def change_roles(request: web.Request) -> web.Response:
+    """Add or remove the roles of a JSON list: 200 with [], or 202 with those that failed. No name is unknown."""
+    person = _administered(request)
+    names = await _json(request)
+    if not isinstance(names, list):
+        raise bad_argument("Could not read the JSON document.")
+    failed = [name for name in names if not isinstance(name, str) or not name.strip()]
+    _change_roles(request, person, [name for name in names if name not in failed])
+    return web.json_response(failed, status=202 if failed else 200)
+
+
+@routes.put("/xapi/users/{username}/roles/{role}")
+@routes.delete("/xapi/users/{username}/roles/{role}")
+async def change_role(request: web.Request) -> web.Response:
+    """Add or remove one role: 200, empty."""
+    person, role = _administered(request), request.match_info["role"]
+    if not role.strip():
+        raise bad_argument("A role must not be blank")
+    _change_roles(request, person, [role])
+    return web.Response()
+
+
+def _change_roles(request: web.Request, person: Person, names: list[str]) -> None:
+    kept = [role for role in person.roles if role not in names]
+    added = list(dict.fromkeys([*person.roles, *names]))
+    request.app[STATE].save(replace(person, roles=tuple(kept if request.method == "DELETE" else added)))
+
+
+def _require_administrator(request: web.Request) -> None:
+    _require(_person(request).is_administrator())
+
+
+def _administered(request: web.Request) -> Person:
+    """The person named in the path, for admins only: 403 for others, 404 for unknown names."""
+    _require_administrator(request)
+    return _known_person(request, request.match_info["username"])
+
+
+async def _user_fields(request: web.Request) -> dict[str, Any]:
+    """The known fields of an account that are there: texts that are not blank, and truth values."""
+    body = await _json(request)
+    if not isinstance(body, dict):
+        raise bad_argument("Could not read the JSON document.")
+    kinds: dict[str, type] = dict.fromkeys(("username", "password", "firstName", "lastName", "email"), str)
+    kinds |= dict.fromkeys(("enabled", "verified"), bool)
+    found = {name: body[name] for name in kinds if body.get(name) is not None}
+    if any(not isinstance(value, kinds[name]) for name, value in found.items()):
+        raise bad_argument("Could not read the JSON document.")
+    return {name: value for name, value in found.items() if not isinstance(value, str) or value.strip()}
+
+
+def _changed(request: web.Request, person: Person, body: dict[str, Any]) -> Person:
+    """The account with the fields of the body."""
+    password = body.get("password")
+    if password is not None:
+        if len(password) < _PASSWORD_LENGTH:
+            raise XapiError(400, f"A password must have {_PASSWORD_LENGTH} characters or more.")
+        person = request.app[STATE].set_password(person, password)
+    return replace(
+        person,
+        email=body.get("email", person.email),
+        first_name=body.get("firstName", person.first_name),
+        last_name=body.get("lastName", person.last_name),
+        enabled=body.get("enabled", person.enabled),
+        verified=body.get("verified", person.verified),
+    )
+
+
 # ---- preferences and site configuration (docs/xnat-contract.md, 5) -------------------------------------------------
 
 
-def _preferences(app: web.Application) -> dict[str, Any]:
-    settings = app[SETTINGS]
-    return {
-        **vars(settings.preferences),
-        "jupyterHubHostUrl": settings.hub.host_url,
-        "jupyterHubApiUrl": settings.hub.api_url,
-        "jupyterHubToken": app[SECRETS].hub_token,
-        "workspacePath": settings.workspace_path,
-        "pathTranslationArchivePrefix": settings.translation.archive_prefix,
-        "pathTranslationArchiveDockerPrefix": settings.translation.archive_docker_prefix,
-        "pathTranslationWorkspacePrefix": settings.translation.workspace_prefix,
-        "pathTranslationWorkspaceDockerPrefix": settings.translation.workspace_docker_prefix,
-    }
+async def _json_object(request: web.Request) -> dict[str, Any]:
+    body = await _json(request)
+    if not isinstance(body, dict):
+        raise bad_argument("Could not read the JSON document.")
+    return body
 
 
 @routes.get("/xapi/jupyterhub/preferences")
 async def get_preferences(request: web.Request) -> web.Response:
     """All preferences; people without a managing role get only ``allUsersCanStartJupyter`` (5.2)."""
-    preferences = _preferences(request.app)
+    preferences = request.app[CONFIGURATION].preferences()
     if not _person(request).is_plugin_manager():
         preferences = {"allUsersCanStartJupyter": preferences["allUsersCanStartJupyter"]}
     return web.json_response(preferences)
+
+
+@routes.post("/xapi/jupyterhub/preferences")
+async def set_preferences(request: web.Request) -> web.Response:
+    """Change preferences: 200, empty; unknown names are skipped, null is 500 (5.2)."""
+    _require_administrator(request)
+    request.app[CONFIGURATION].set_preferences(await _json_object(request))
+    return web.Response()
 
 
 @routes.get("/xapi/jupyterhub/preferences/{name}")
 async def get_preference(request: web.Request) -> web.Response:
     """Call B and its like: every value but the hub token is readable by everybody (1.3, 5.2)."""
     name = request.match_info["name"]
-    preferences = _preferences(request.app)
+    preferences = request.app[CONFIGURATION].preferences()
     if name not in preferences:
         raise not_found(f"No JupyterHub plugin preference named {name}")
     _require(name != "jupyterHubToken" or _person(request).is_plugin_manager())
     return web.json_response({name: preferences[name]})
 
 
-@routes.get("/xapi/siteConfig/buildInfo")
+@routes.post("/xapi/jupyterhub/preferences/{name}")
+async def set_preference(request: web.Request) -> web.Response:
+    """Change one preference to the body as it is, a JSON text's quotes included; 500 for an unknown name (5.2)."""
+    _require_administrator(request)
+    name = request.match_info["name"]
+    if name not in request.app[CONFIGURATION].preferences():
+        raise bad_argument(f"Invalid preference name {name}")
+    request.app[CONFIGURATION].set_preferences({name: await request.text()})
+    return web.Response()
+
+
+@routes.get("/xapi/siteConfig")
+async def get_site_configuration(request: web.Request) -> web.Response:
+    """The site configuration, as far as the person may see it (5.3)."""
+    return web.json_response(request.app[CONFIGURATION].visible_site(_person(request).is_administrator()))
+
+
+@routes.post("/xapi/siteConfig")
+async def set_site_configuration(request: web.Request) -> web.Response:
+    """Change the site configuration: 200, empty; unknown names are skipped, null is 500."""
+    _require_administrator(request)
+    request.app[CONFIGURATION].set_site(await _json_object(request))
+    return web.Response()
+
+
+@routes.get(_BUILD_INFO)
 async def get_build_info(request: web.Request) -> web.Response:
-    """The version, recognisable as a demo."""
-    return web.json_response({"version": "1.9-demo"})
+    """The version, for everybody and without a log-in, and that this is a demo."""
+    return web.json_response({"version": "1.9.1", "demo": True})
 
 
 @routes.get("/xapi/siteConfig/{name}")
 async def get_site_config(request: web.Request) -> web.Response:
     """One site preference, for admins. Strings come bare, without quotes, although typed as JSON (5.2)."""
-    _require(_person(request).is_administrator())
-    settings = request.app[SETTINGS]
-    values = {
-        "siteUrl": settings.site_url,
-        "processingUrl": settings.processing_url,
-        "aliasTokenTimeout": "2 days",
-        "concurrentMaxSessions": str(settings.concurrent_max_sessions),
-    }
-    name = request.match_info["name"]
-    if name not in values:
+    _require_administrator(request)
+    value = request.app[CONFIGURATION].site.get(request.match_info["name"])
+    if value is None:
         raise XapiError(404)
-    return web.Response(text=values[name], content_type="application/json")
+    return web.Response(text=value, content_type="application/json")
+
+
+@routes.get("/xapi/plugins/{id}")
+async def get_plugin(request: web.Request) -> web.Response:
+    """The one plugin with its version; 404 for all others (5.3)."""
+    if request.match_info["id"] != _PLUGIN["id"]:
+        raise not_found(f"No plugin with ID {request.match_info['id']} could be found on this system")
+    return web.json_response(_PLUGIN)
+
+
+@routes.get("/xapi/schemas")
+async def get_schemas(request: web.Request) -> web.Response:
+    """The names of the data-type schemas, from which the library xnat makes its classes."""
+    return web.json_response(list(SCHEMAS))
+
+
+@routes.get("/xapi/schemas/{name}")
+async def get_schema(request: web.Request) -> web.Response:
+    """The part of XNAT's data model that the demo archive has."""
+    schema = SCHEMAS.get(request.match_info["name"])
+    if schema is None:
+        raise not_found(f"No schema named {request.match_info['name']}")
+    return web.Response(text=schema, content_type="application/xml")
 
 
 # ---- what can be started (docs/xnat-contract.md, 4.2 and 5.4) ------------------------------------------------------
@@ -377,7 +627,7 @@ async def get_available(request: web.Request) -> web.Response:
     dashboards. What has a scope that the query lacks is left out.
     """
     where = {name: request.query[code] for name, code in SCOPES.items() if code in request.query}
-    rows = request.app[PLUGIN].compute.all(request.match_info["path"], where)
+    rows = request.app[COMPUTE].all(request.match_info["path"], where)
     return web.json_response(_of_type(request, rows))
 
 
@@ -390,13 +640,13 @@ def _of_type(request: web.Request, rows: list[dict[str, Any]]) -> list[dict[str,
 async def get_configs(request: web.Request) -> web.Response:
     """All rows of one kind; ``?type=JUPYTERHUB`` chooses environments."""
     path = _may_read_configs(request)
-    return web.json_response(_of_type(request, request.app[PLUGIN].compute.all(path)))
+    return web.json_response(_of_type(request, request.app[COMPUTE].all(path)))
 
 
 @routes.get(_CONFIGS + r"/{id:\d+}")
 async def get_config(request: web.Request) -> web.Response:
     """One row."""
-    return _config(request.app[PLUGIN].compute.get(_may_read_configs(request), int(request.match_info["id"])))
+    return _config(request.app[COMPUTE].get(_may_read_configs(request), int(request.match_info["id"])))
 
 
 def _may_read_configs(request: web.Request) -> str:
@@ -414,23 +664,23 @@ def _config(row: dict[str, Any] | None, status: int = 200) -> web.Response:
 @routes.post(_CONFIGS)
 async def create_config(request: web.Request) -> web.Response:
     """Create: 201 with the row and its new id; 500 with all problems."""
-    _require(_person(request).is_administrator())
-    return _config(request.app[PLUGIN].compute.put(request.match_info["path"], await _json(request)), 201)
+    _require_administrator(request)
+    return _config(request.app[COMPUTE].put(request.match_info["path"], await _json(request)), 201)
 
 
 @routes.put(_CONFIGS + r"/{id:\d+}")
 async def update_config(request: web.Request) -> web.Response:
     """Replace as a whole; the body must name the same id."""
-    _require(_person(request).is_administrator())
+    _require_administrator(request)
     number = int(request.match_info["id"])
-    return _config(request.app[PLUGIN].compute.put(request.match_info["path"], await _json(request), number))
+    return _config(request.app[COMPUTE].put(request.match_info["path"], await _json(request), number))
 
 
 @routes.delete(_CONFIGS + r"/{id:\d+}")
 async def delete_config(request: web.Request) -> web.Response:
     """Delete: 204."""
-    _require(_person(request).is_administrator())
-    if not request.app[PLUGIN].compute.delete(request.match_info["path"], int(request.match_info["id"])):
+    _require_administrator(request)
+    if not request.app[COMPUTE].delete(request.match_info["path"], int(request.match_info["id"])):
         raise not_found("No such configuration.")
     return web.Response(status=204)
 
@@ -438,28 +688,28 @@ async def delete_config(request: web.Request) -> web.Response:
 @routes.get(_FRAMEWORKS)
 async def get_frameworks(request: web.Request) -> web.Response:
     """All dashboard frameworks, for everybody."""
-    return web.json_response(list(request.app[PLUGIN].compute.frameworks.rows.values()))
+    return web.json_response(list(request.app[COMPUTE].frameworks.rows.values()))
 
 
 @routes.get(_FRAMEWORKS + "/{name}")
 async def get_framework(request: web.Request) -> web.Response:
     """One framework by its name."""
-    return _config(request.app[PLUGIN].compute.framework(request.match_info["name"]))
+    return _config(request.app[COMPUTE].framework(request.match_info["name"]))
 
 
 @routes.post(_FRAMEWORKS)
 @routes.put(_FRAMEWORKS + "/{name}")
 async def put_framework(request: web.Request) -> web.Response:
     """Create, or replace: 200 both times. A PUT goes by the id in the body, whatever the path names."""
-    _require(_person(request).is_administrator())
-    return _config(request.app[PLUGIN].compute.put_framework(await _json(request), request.method == "POST"))
+    _require_administrator(request)
+    return _config(request.app[COMPUTE].put_framework(await _json(request), request.method == "POST"))
 
 
 @routes.delete(_FRAMEWORKS + "/{name}")
 async def delete_framework(request: web.Request) -> web.Response:
     """Delete: 200, also for an unknown name."""
-    _require(_person(request).is_administrator())
-    request.app[PLUGIN].compute.delete_framework(request.match_info["name"])
+    _require_administrator(request)
+    request.app[COMPUTE].delete_framework(request.match_info["name"])
     return web.Response()
 
 
@@ -475,14 +725,14 @@ async def get_hub_version(request: web.Request) -> web.Response:
 @routes.get("/xapi/jupyterhub/info")
 async def get_hub_info(request: web.Request) -> web.Response:
     """The hub's details, for admins: shows that the hub is reachable and the token right (5.3)."""
-    _require(_person(request).is_administrator())
+    _require_administrator(request)
     return web.json_response(await request.app[PLUGIN].hub.info())
 
 
 @routes.get("/xapi/jupyterhub/users")
 async def get_hub_users(request: web.Request) -> web.Response:
     """All hub users with their running servers, for admins."""
-    _require(_person(request).is_administrator())
+    _require_administrator(request)
     return web.json_response(await request.app[PLUGIN].hub.users())
 
 
@@ -508,7 +758,7 @@ async def create_hub_user(request: web.Request) -> web.Response:
 async def get_user_options(request: web.Request) -> web.Response:
     """Calls C and C0, for the service account and admins: the stored row, nulls at the top level left out (1.4)."""
     _require(_person(request).is_plugin_manager())
-    person = _known_person(request.match_info["username"])
+    person = _known_person(request, request.match_info["username"])
     row = request.app[STATE].find_options(person, request.match_info.get("servername", ""))
     if row is None:
         named = "servername" in request.match_info
@@ -537,7 +787,7 @@ async def start_server(request: web.Request) -> web.Response:
         raise bad_argument("Could not read the JSON document.") from error
     if "servername" in request.match_info and request.match_info["servername"] != order.servername:
         raise bad_argument("Server name in path does not match server name in request body.")
-    _require(may_start(request.app[SETTINGS], person, order))
+    _require(may_start(request.app[CONFIGURATION], person, order))
     if problems := order.problems(person):
         raise bad_argument(", ".join(problems))
     _in_background(request.app, request.app[PLUGIN].start(person, order))
@@ -583,8 +833,17 @@ async def get_tracking(request: web.Request) -> web.Response:
 
 # ---- archive data, as notebooks ask for them ---------------------------------------------------------------------
 
+_DATA = "/data{archive:(?:/archive)?}"
 
-def _result_set(rows: list[dict[str, str]]) -> web.Response:
+
+def _result_set(request: web.Request, rows: list[dict[str, str]]) -> web.Response:
+    """Rows as JSON, or as CSV with ``format=csv``, which the library pyxnat asks for."""
+    if request.query.get("format") == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else ["ID"], quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return web.Response(text=text.getvalue(), content_type="text/csv")
     return web.json_response({"ResultSet": {"Result": rows, "totalRecords": str(len(rows))}})
 
 
@@ -595,11 +854,17 @@ def _readable_project(request: web.Request) -> archive.Project:
     return project
 
 
-@routes.get("/data/projects")
+@routes.get("/data/search/elements")
+async def get_search_elements(request: web.Request) -> web.Response:
+    """What can be searched, which the library xnat asks for: nothing here."""
+    return _result_set(request, [])
+
+
+@routes.get(_DATA + "/projects")
 async def get_projects(request: web.Request) -> web.Response:
     """The projects that the person may read."""
     state, person = request.app[STATE], _person(request)
-    return _result_set([
+    return _result_set(request, [
         {
             "ID": project.id,
             "name": project.name,
@@ -612,11 +877,57 @@ async def get_projects(request: web.Request) -> web.Response:
     ])  # fmt: skip
 
 
-@routes.get("/data/projects/{project}/subjects")
+@routes.get(_DATA + "/projects/{project}")
+async def get_project(request: web.Request) -> web.Response:
+    """One project, in XNAT's nested form."""
+    project = _readable_project(request)
+    fields = {"ID": project.id, "name": project.name, "secondary_ID": project.id, "description": project.description}
+    item = {"children": [], "meta": {"xsi:type": archive.PROJECT_TYPE}, "data_fields": fields}
+    return web.json_response({"items": [item]})
+
+
+@routes.get(_DATA + "/projects/{project}/archive_spec")
+async def get_archive_specification(request: web.Request) -> web.Response:
+    """Where the project's files are: always XML (1.7)."""
+    project = _readable_project(request)
+    path = f"{request.app[CONFIGURATION].site['archivePath'].rstrip('/')}/{project.id}/"
+    text = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<arc:project id="{project.id}" current_arc="{archive.CURRENT_ARC}"'
+        ' quarantine_code="0" prearchive_code="0" xmlns:arc="http://nrg.wustl.edu/arc">'
+        f"<arc:paths><arc:archivePath>{html.escape(path)}</arc:archivePath></arc:paths></arc:project>"
+    )
+    return web.Response(text=text, content_type="text/xml")
+
+
+@routes.get(_DATA + "/projects/{project}/subjects/{subject}/experiments")
+async def get_experiments_of_subject(request: web.Request) -> web.Response:
+    """The sessions of a subject, which is named by label or id."""
+    project = _readable_project(request)
+    named = request.match_info["subject"]
+    found = [subject for subject in project.subjects if named in (subject.id, subject.label)]
+    if not found:
+        raise XapiError(404)
+    return _sessions(request, project, [(found[0], session) for session in found[0].sessions])
+
+
+@routes.get(_DATA + "/subjects/{subject}")
+async def get_subject(request: web.Request) -> web.Response:
+    """One subject by its id, in XNAT's nested form."""
+    state, person = request.app[STATE], _person(request)
+    for project in archive.PROJECTS:
+        for subject in project.subjects:
+            if subject.id == request.match_info["subject"] and state.can_read_project(person, project.id):
+                fields = {"ID": subject.id, "label": subject.label, "project": project.id}
+                item = {"children": [], "meta": {"xsi:type": archive.SUBJECT_TYPE}, "data_fields": fields}
+                return web.json_response({"items": [item]})
+    raise XapiError(404)
+
+
+@routes.get(_DATA + "/projects/{project}/subjects")
 async def get_subjects(request: web.Request) -> web.Response:
     """The subjects of a project."""
     project = _readable_project(request)
-    return _result_set([
+    return _result_set(request, [
         {
             "ID": subject.id,
             "label": subject.label,
@@ -627,11 +938,17 @@ async def get_subjects(request: web.Request) -> web.Response:
     ])  # fmt: skip
 
 
-@routes.get("/data/projects/{project}/experiments")
+@routes.get(_DATA + "/projects/{project}/experiments")
 async def get_experiments(request: web.Request) -> web.Response:
     """The sessions of a project."""
     project = _readable_project(request)
-    return _result_set([
+    return _sessions(request, project, project.sessions())
+
+
+def _sessions(
+    request: web.Request, project: archive.Project, found: Iterable[tuple[archive.Subject, archive.Session]]
+) -> web.Response:
+    return _result_set(request, [
         {
             "ID": session.id,
             "label": session.label,
@@ -641,20 +958,22 @@ async def get_experiments(request: web.Request) -> web.Response:
             "xsiType": session.xsi_type,
             "URI": f"/data/experiments/{session.id}",
         }
-        for subject, session in project.sessions()
+        for subject, session in found
     ])  # fmt: skip
 
 
-@routes.get("/data/experiments/{experiment}")
+@routes.get(_DATA + "/experiments/{experiment}")
 async def get_experiment(request: web.Request) -> web.Response:
     """One session with its scans, in XNAT's nested form."""
     found = archive.find_session(request.match_info["experiment"])
     if found is None or not request.app[STATE].can_read_project(_person(request), found[0].id):
         raise XapiError(404)
     project, subject, session = found
+    root = request.app[CONFIGURATION].site["archivePath"].rstrip("/")
+    folder = f"{root}/{project.id}/{archive.CURRENT_ARC}/{session.label}/SCANS"
     scans = [
         {
-            "children": [],
+            "children": [{"field": "file", "items": [_resource(folder, scan)]}],
             "meta": {"xsi:type": scan.xsi_type},
             "data_fields": {
                 "ID": scan.id,
@@ -679,20 +998,31 @@ async def get_experiment(request: web.Request) -> web.Response:
     return web.json_response({"items": [item]})
 
 
+def _resource(folder: str, scan: archive.Scan) -> dict[str, Any]:
+    """A scan's files, whose catalog has an absolute path on XNAT's machine (1.7)."""
+    fields = {
+        "label": scan.folder,
+        "format": scan.folder,
+        "URI": f"{folder}/{scan.id}/{scan.folder}/scan_{scan.id}_catalog.xml",
+        "file_count": len(scan.files),
+    }
+    return {"children": [], "meta": {"xsi:type": "xnat:resourceCatalog"}, "data_fields": fields}
+
+
 # ---- faults on purpose; XNAT has nothing like it -------------------------------------------------------------------
 
 
 @routes.get("/demo/faults")
 async def get_faults(request: web.Request) -> web.Response:
     """The faults that apply now, for admins."""
-    _require(_person(request).is_administrator())
+    _require_administrator(request)
     return web.json_response(request.app[FAULTS].to_json())
 
 
 @routes.put("/demo/faults")
 async def set_faults(request: web.Request) -> web.Response:
     """Replace the faults, for admins: a JSON list, 200 with the faults as they apply, 400 with a sentence."""
-    _require(_person(request).is_administrator())
+    _require_administrator(request)
     try:
         request.app[FAULTS].set(await request.json())
     except json.JSONDecodeError as error:

@@ -6,7 +6,7 @@ secret is in an environment or a process list::
     {"xnat_url": "http://localhost:8080", "hub_url": "http://localhost:8000", "base_url": "/jupyterhub/",
      "username": "jdoe", "password": "...", "service_username": "jupyterhub", "service_password": "...",
      "service_token": "...", "experiment": "XNAT_E00001", "uid": 1000, "gid": 1000, "deployment": "jupyterhub",
-     "timeout": 180, "ca_pem": "", "restart_hub": false}
+     "environment": "JupyterLab", "timeout": 180, "ca_pem": "", "restart_hub": false}
 
 Prints {"ok": bool, "table": "...", "checks": [{"link", "seen", "ok", "advice"}, ...]} as JSON; times are seconds.
 """
@@ -50,11 +50,30 @@ with open(marker, "w") as file:
 login = (os.environ["XNAT_USER"], os.environ["XNAT_PASS"])
 xnat = requests.get(os.environ["XNAT_HOST"] + "/data/JSESSION", auth=login, timeout=20, allow_redirects=False)
 requests.delete(os.environ["XNAT_HOST"] + "/data/JSESSION", cookies=xnat.cookies, timeout=20)
+def projects_by(library):
+    try:
+        return sorted(library())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:300]
+def by_xnat():
+    import xnat
+    limits = {"default_timeout": 30, "pilot_timeout": 30}
+    with xnat.connect(os.environ["XNAT_HOST"], user=login[0], password=login[1], loglevel="ERROR", **limits) as session:
+        return [project.id for project in session.projects.values()]
+def by_pyxnat():
+    import pyxnat
+    interface = pyxnat.Interface(server=os.environ["XNAT_HOST"], user=login[0], password=login[1])
+    try:
+        # Not select.projects(), which takes every error for an empty list.
+        return [row["ID"] for row in interface._get_json("/data/projects")]
+    finally:
+        interface.disconnect()
 status = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
 print(json.dumps({
     "closed": status["CapBnd"].strip("0\\n") == "" and status["NoNewPrivs"].strip() == "1",
     "files": len(files), "first": first, "refused": refused, "before": before, "uid": os.getuid(), "gid": os.getgid(),
     "modality": str(image.get("Modality")) if image else None, "xnat": xnat.status_code,
+    "by_xnat": projects_by(by_xnat), "by_pyxnat": projects_by(by_pyxnat),
     "pixels": str(image.pixel_array.shape) if image is not None and "PixelData" in image else None,
 }))
 """
@@ -127,6 +146,8 @@ class Chain:
             ("the hub answers through its proxy", self._hub_answers),
             ("the hub accepts XNAT's token", self._hub_token),
             ("XNAT reaches the hub", self._xnat_reaches_hub),
+            ("XNAT's token is the hub's", self._xnat_token),
+            ("the hub reaches XNAT: the researcher logs in", self._logs_in),
             ("the researcher may read the session", self._session),
             ("a launch from XNAT becomes ready", lambda: launch(first, mark)),
             ("JupyterLab opens with XNAT's link", lambda: self._opens(first)),
@@ -134,6 +155,7 @@ class Chain:
             ("the notebook cannot write below /data", lambda: self._cannot_write(first)),
             ("the notebook runs as XNAT's user", lambda: self._runs_as(first)),
             ("the notebook reaches XNAT with its alias token", lambda: self._alias(first)),
+            ("pyxnat and xnat log in there", lambda: self._libraries(first)),
             ("no secret in the service's environment", lambda: self._no_secret(first)),
         ]
         if self.wanted["restart_hub"]:
@@ -208,6 +230,42 @@ class Chain:
         )
         return f"version {answer.get('version') if isinstance(answer, dict) else answer}"
 
+    async def _xnat_token(self) -> str:
+        """Let XNAT ask the hub for the researcher, with its token: 404 is for somebody whom the hub does not know."""
+        status, answer = await self._get(f"{self.xnat}/xapi/jupyterhub/users/{self.user}", self.researcher)
+        _expect(
+            status in (200, 404),
+            f"status {status}: {_short(answer)}",
+            "Run playbooks/xnat.yml, or set jupyterHubToken in XNAT to the value of site_service_token.",
+        )
+        return "the hub answers to it"
+
+    async def _logs_in(self) -> str:
+        """Log in at the hub's form as a browser does; the hub asks XNAT."""
+        login = self.hub.removesuffix("api") + "login"
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with aiohttp.ClientSession(
+            connector=self.http.connector,
+            connector_owner=False,
+            cookie_jar=jar,
+            headers={"Sec-Fetch-Mode": "navigate"},
+            timeout=self.http.timeout,
+        ) as browser:
+            async with browser.get(login):
+                pass
+            xsrf = next((cookie.value for cookie in jar if cookie.key == "_xsrf"), "")
+            form = {"username": self.user, "password": self.wanted["password"], "_xsrf": xsrf}
+            async with browser.post(login, data=form, allow_redirects=False) as response:
+                _expect(
+                    response.status == 302,
+                    f"status {response.status} at the hub's log-in",
+                    "See docker service logs of the hub: it must reach XNAT at site_xnat_url, and the person must have"
+                    " the role Jupyter (site_jupyter_users).",
+                )
+            async with browser.get(self.hub.removesuffix("api") + "logout"):
+                pass
+        return f"{self.user} is in, and out again"
+
     async def _session(self) -> str:
         experiment = self.wanted["experiment"]
         status, answer = await self._get(f"{self.xnat}/data/experiments/{experiment}?format=json", self.researcher)
@@ -232,8 +290,16 @@ class Chain:
             f"no compute environment for {self.user} (status {status})",
             "Offer a compute environment of type JUPYTERHUB with hardware to this project in XNAT.",
         )
-        self.item["computeEnvironmentConfigId"] = environments[0]["id"]
-        self.item["hardwareConfigId"] = environments[0]["hardwareOptions"]["hardwareConfigs"][0]["id"]
+        wanted = self.wanted["environment"]
+        named = {row["computeEnvironment"]["name"]: row for row in environments}
+        _expect(
+            wanted in named and named[wanted]["hardwareOptions"]["hardwareConfigs"],
+            f"no environment {wanted} with hardware, but {', '.join(named)}",
+            "Run playbooks/xnat.yml, or set verify_environment to the name of one that XNAT offers.",
+        )
+        hardware = named[wanted]["hardwareOptions"]["hardwareConfigs"]
+        self.item["computeEnvironmentConfigId"] = named[wanted]["id"]
+        self.item["hardwareConfigId"] = min(hardware, key=_reserved)["id"]
         return f"{fields['label']} of {fields['project']} as {self.user}"
 
     async def _launch(self) -> dict[str, Any]:
@@ -387,6 +453,17 @@ class Chain:
         )
         return "logged in from inside the notebook"
 
+    async def _libraries(self, server: dict[str, Any]) -> str:
+        project = self.item["projectId"]
+        for name in ("pyxnat", "xnat"):
+            seen = server["probe"][f"by_{name}"]
+            _expect(
+                isinstance(seen, list) and project in seen,
+                f"{name}: {_short(seen)}",
+                "Run the same in a notebook of this user; XNAT_HOST must be XNAT's own address, no log-in before it.",
+            )
+        return f"both list {project}"
+
     async def _no_secret(self, server: dict[str, Any]) -> str:
         services = await self._services(server["name"])
         text = json.dumps([service.attrs for service in services])
@@ -460,6 +537,11 @@ class Chain:
 
 def _basic(username: str, password: str) -> dict[str, str]:
     return {"Authorization": aiohttp.encode_basic_auth(username, password)}
+
+
+def _reserved(hardware: dict[str, Any]) -> tuple[float, int]:
+    """Return how much hardware reserves, as something to sort by; where nothing is, it fits on any node."""
+    return float(hardware["hardware"].get("cpuReservation") or 0), int(hardware["id"])
 
 
 def _expect(holds: Any, seen: str, advice: str) -> None:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,12 +24,14 @@ import pytest
 import requests
 from xnat_hub.swarm import read_log
 
+ROOT = Path(__file__).resolve().parents[2]
 BASE_URL = "/jupyterhub/"
 LABEL = "org.xnat.jupyterhub"
 DEPLOYMENT = f"{LABEL}.deployment=jupyterhub"
 ALL: dict[str, Any] = {name: {"scope": name, "enabled": True, "ids": []} for name in ("Site", "Project", "User")}
 FEATHER = "python3 -m http.server 8888 --directory /tmp"  # answers at once, which is all that the hub asks
 TIMEOUT = 20
+PLAY_TIMEOUT = 600
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
@@ -46,6 +52,81 @@ class Server:
     began: float
 
 
+@dataclass
+class Run:
+    """What a playbook's run said and how it ended: 0 well, 2 failed, 4 hosts did not answer."""
+
+    code: int
+    text: str
+
+    @property
+    def flat(self) -> str:
+        """The text on one line, since long sentences are broken."""
+        return " ".join(self.text.split())
+
+    def changed(self) -> set[str]:
+        """Return the hosts on which something changed."""
+        return {
+            host for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.text, re.M) if count != "0"
+        }
+
+
+class Playbooks:
+    """The project's playbooks with one inventory, from the side of an administrator."""
+
+    def __init__(self, inventory: Path) -> None:
+        self.inventory = inventory
+
+    def command(self, *words: str, project: Path = ROOT) -> subprocess.Popen[str]:
+        """Start a playbook, in a group of processes of its own."""
+        bin_dir = str(Path(sys.executable).parent)
+        environment = {
+            **os.environ,
+            "PATH": f"{bin_dir}:/usr/bin:{os.environ['PATH']}",
+            "ANSIBLE_CONFIG": str(project / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        return subprocess.Popen(
+            [f"{bin_dir}/ansible-playbook", "-i", str(self.inventory), *words],
+            cwd=project,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # Who was started in the background has Ctrl-C ignored, and hands that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def play(self, *words: str, code: int = 0, project: Path = ROOT) -> Run:
+        """Run a playbook to its end, which must be as expected."""
+        process = self.command(*words, project=project)
+        try:
+            text, _ = process.communicate(timeout=PLAY_TIMEOUT)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == code, f"{words} ended with {process.returncode}:\n{text[-6000:]}"
+        return Run(process.returncode, text)
+
+    def until(self, line: str, *words: str) -> subprocess.Popen[str]:
+        """Start a playbook and return as soon as it prints this."""
+        process = self.command(*words)
+        assert process.stdout
+        seen = []
+        for text in process.stdout:
+            seen.append(text)
+            if line in text:
+                return process
+        raise AssertionError(f"{words} ended without {line!r}:\n{''.join(seen)[-4000:]}")
+
+    def kill_at(self, line: str, *words: str) -> None:
+        """Start a playbook and kill it with all its processes as soon as it prints this."""
+        process = self.until(line, *words)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 class Site:
     """The node `node1` with everything on it."""
 
@@ -60,9 +141,14 @@ class Site:
         self.xnat = f"http://{self.address}:8080"
         self.hub = f"http://{self.address}:8000{BASE_URL}"
         self.password = (secrets / "demo_password").read_text().strip()
-        self.token = {"Authorization": f"token {(secrets / 'service_token').read_text().strip()}"}
+        self.secrets = secrets
         self.http = requests.Session()
         self._numbers = itertools.count(1)
+
+    @property
+    def token(self) -> dict[str, str]:
+        """The header by which XNAT is known to the hub; the token may be made anew."""
+        return {"Authorization": f"token {(self.secrets / 'service_token').read_text().strip()}"}
 
     def ask(self, method: str, url: str, user: str = "", **options: Any) -> requests.Response:
         """Ask XNAT as a user, or the hub as XNAT where no user is given. Sessions are not kept."""

@@ -7,13 +7,8 @@ socket is reached through the node's own view of the file system.
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +16,19 @@ import docker
 import pytest
 import yaml
 
-from tests.site.conftest import ALL, Server, Site, nothing_left, wait_for
+from tests.site.conftest import ALL, ROOT, Playbooks, Run, Server, Site, nothing_left, wait_for
 
-__all__ = ["ALL", "Server", "Site", "nothing_left"]
-ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["ALL", "ROOT", "Run", "Server", "Site", "nothing_left"]
 MANAGERS = ("node1",)
 WORKERS = ("node2", "node3", "node4")
-PLAY_TIMEOUT = 600
 
 
-@dataclass
-class Run:
-    """What a playbook's run said and how it ended: 0 well, 2 failed, 4 hosts did not answer."""
-
-    code: int
-    text: str
-
-    @property
-    def flat(self) -> str:
-        """The text on one line, since long sentences are broken."""
-        return " ".join(self.text.split())
-
-    def changed(self) -> set[str]:
-        """Return the hosts on which something changed."""
-        return {
-            host for host, count in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", self.text, re.M) if count != "0"
-        }
-
-
-class Swarm:
+class Swarm(Playbooks):
     """The nodes and the inventory."""
 
     def __init__(self, directory: Path, secrets: Path) -> None:
+        super().__init__(directory / "inventory")
         self.outer = docker.from_env().api
-        self.inventory = directory / "inventory"
         shutil.copytree(ROOT / "molecule/swarm/inventory", self.inventory)
         self.secrets = secrets
         self.write()
@@ -81,55 +55,6 @@ class Swarm:
         (self.inventory / "hosts.yml").write_text(yaml.safe_dump(text, sort_keys=False))
         shared = {"site_secrets_dir": str(self.secrets), **(everywhere or {})}
         (self.inventory / "group_vars/all/zzz_tests.yml").write_text(yaml.safe_dump(shared))
-
-    def command(self, *words: str, project: Path = ROOT) -> subprocess.Popen[str]:
-        """Start a playbook, in a group of processes of its own."""
-        bin_dir = str(Path(sys.executable).parent)
-        environment = {
-            **os.environ,
-            "PATH": f"{bin_dir}:/usr/bin:{os.environ['PATH']}",
-            "ANSIBLE_CONFIG": str(project / "ansible.cfg"),
-            "ANSIBLE_NOCOLOR": "1",
-        }
-        return subprocess.Popen(
-            [f"{bin_dir}/ansible-playbook", "-i", str(self.inventory), *words],
-            cwd=project,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # Who was started in the background has Ctrl-C ignored, and hands that on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-    def play(self, *words: str, code: int = 0, project: Path = ROOT) -> Run:
-        """Run a playbook to its end, which must be as expected."""
-        process = self.command(*words, project=project)
-        try:
-            text, _ = process.communicate(timeout=PLAY_TIMEOUT)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == code, f"{words} ended with {process.returncode}:\n{text[-6000:]}"
-        return Run(process.returncode, text)
-
-    def until(self, line: str, *words: str) -> subprocess.Popen[str]:
-        """Start a playbook and return as soon as it prints this."""
-        process = self.command(*words)
-        assert process.stdout
-        seen = []
-        for text in process.stdout:
-            seen.append(text)
-            if line in text:
-                return process
-        raise AssertionError(f"{words} ended without {line!r}:\n{''.join(seen)[-4000:]}")
-
-    def kill_at(self, line: str, *words: str) -> None:
-        """Start a playbook and kill it with all its processes as soon as it prints this."""
-        process = self.until(line, *words)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
     def engine(self, node: str) -> Any:
         """Return a client of a node's engine."""
@@ -163,7 +88,7 @@ class Swarm:
     def power_on(self, node: str) -> None:
         """Give it back, and wait until Swarm has the node."""
         self.outer.start(f"xnatjh-{node}")
-        wait_for(f"{node} is ready", lambda: self.state(node) == "ready", 90)
+        wait_for(f"{node} is ready", lambda: self.state(node) == "ready", 180)
 
 
 class Cluster(Site):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def test_a_notebooks_websocket_crosses_nodes(site: Cluster) -> None:
             "service_password": "",
             "service_token": site.token["Authorization"].removeprefix("token "),
             "experiment": "XNAT_E00001",
+            "environment": "JupyterLab",
             "deployment": "jupyterhub",
             "timeout": 120,
         }
@@ -74,7 +76,7 @@ def test_a_notebooks_websocket_crosses_nodes(site: Cluster) -> None:
     async def run() -> dict[str, Any]:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as chain.http:
             await chain._session()
-            chain.item |= {"computeEnvironmentConfigId": 1, "hardwareConfigId": hardware}
+            chain.item["hardwareConfigId"] = hardware
             server = await chain._launch()
             found: dict[str, Any] = await chain._probe(server, "x")
             server["node"] = await asyncio.to_thread(site.node_of, Server("jdoe", server["name"], 0))
@@ -198,7 +200,7 @@ def test_images_go_by_a_sites_own_registry_with_its_authority_and_a_password(sit
         swarm.write(everywhere={**own, "node_images_registry_password": "open sesame"})
         run = swarm.play("playbooks/images.yml")
         assert "open sesame" not in run.text
-        assert run.changed() >= {"node3"}
+        assert run.changed() >= {"node3"}, run.text[-6000:]
         assert swarm.engine("node3").inspect_image(image)["Id"] == swarm.engine("node1").inspect_image(image)["Id"]
     finally:
         swarm.on("node1", "docker rm --force site-registry; rm -r /run/site-registry")
@@ -218,7 +220,7 @@ def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster
     third = site.launch(hardware=hardware)
     assert not site.outcome(third)
     words = "no node has 1 gpu free: other servers hold them"
-    wait_for(f"{words!r} in the hub's log", lambda: words in site.hub_log(third.began), 5)
+    wait_for(f"{words!r} in the hub's log", lambda: words in site.hub_log(third.began), 20)
     site.stop(first)
     fourth = launch(site, hardware=hardware)
     site.stop(second)
@@ -280,10 +282,10 @@ def test_machines_are_restarted_one_at_a_time_and_not_while_the_hub_is_down(site
     assert swarm.nodes()["node3"]["Spec"]["Availability"] == "active"
 
 
-def leader(swarm: Swarm) -> str:
+def leader(swarm: Swarm, through: str = "node1") -> str:
     """Return the host name of the managers' leader, empty while they elect one or the engine asked is away."""
     try:
-        nodes = swarm.nodes()
+        nodes = swarm.nodes(through)
     except (docker.errors.DockerException, OSError):
         return ""
     return next((name for name, node in nodes.items() if node.get("ManagerStatus", {}).get("Leader")), "")
@@ -296,11 +298,12 @@ def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm
     if (
         leader(swarm) == "node1"
     ):  # has the hub; the leader that is lost is another, the first of the inventory if it can be
-        swarm.on("node1", "systemctl restart docker")
-        wait_for("another leader", lambda: leader(swarm) not in ("", "node1"), 60)
-        wait_for("node1 again", lambda: swarm.state("node1") == "ready", 60)
+        swarm.on("node1", "systemctl stop docker.socket docker")
+        wait_for("another leader", lambda: leader(swarm, "node2") not in ("", "node1"), 120)
+        swarm.on("node1", "systemctl start docker")
+        wait_for("node1 again", lambda: swarm.state("node1") == "ready", 120)
         site.docker.close()
-    lost = wait_for("a leader", lambda: leader(swarm), 60)
+    lost = wait_for("a leader", lambda: leader(swarm), 120)
     swarm.write(**grown, variables={"node4": {"docker_swarm_labels": {"during": "loss"}}})
     process = swarm.until("TASK [docker_swarm : Read the swarm", "site.yml", "--skip-tags", "verify")
     swarm.power_off(lost)
@@ -312,7 +315,7 @@ def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm
         assert swarm.nodes()["node4"]["Spec"]["Labels"]["during"] == "loss"
         # The network between containers takes a moment to agree on who is left.
         hardware = site.on_node("node4")
-        server = wait_for("a launch that works", lambda: attempt(site, hardware), 90)
+        server = wait_for("a launch that works", lambda: attempt(site, hardware), 180)
         site.stop(server)
     finally:
         swarm.power_on(lost)
@@ -421,7 +424,11 @@ def test_a_run_that_is_interrupted_converges_in_the_next(swarm: Swarm) -> None:
         swarm.write(variables={"node2": {"docker_swarm_labels": {"round": number}}})
         process = swarm.until(line, "site.yml", "--skip-tags", "verify")
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:  # Ansible at times waits for a worker; who sees that closes the terminal
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=30)
     swarm.write()
     swarm.play("site.yml")
     assert swarm.play("site.yml", "--skip-tags", "verify").changed() == set()

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from demo_xnat.people import PEOPLE
 from demo_xnat.state import State
-from demo_xnat.web import make_app
+from demo_xnat.web import STATE, make_app
 from xnat_hub.client import (
     BadCredentialsError,
     NotFoundError,
@@ -36,21 +36,21 @@ from xnat_hub.client import (
 )
 from xnat_hub.settings import Settings
 
-from tests.unit.test_demo_xnat import SECRETS, Clock, make_settings
+from tests.unit.test_demo_xnat import SECRETS, SERVICE_PASSWORD, Clock, make_settings
 
 Check = Callable[[XnatClient, State], Awaitable[None]]
-PASSWORD = SECRETS.user_password
+PASSWORD = SECRETS.password
 
 
 def against_demo(settings: Settings, tmp_path: Path, check: Check, all_users: bool = False) -> None:
     """Run the check with a client of a served demo XNAT."""
 
     async def serve() -> None:
-        state = State(SECRETS, 1000, Clock())
-        async with TestServer(make_app(make_settings(tmp_path, all_users=all_users), SECRETS, state)) as server:
+        demo = make_app(make_settings(tmp_path, all_users=all_users), SECRETS, Clock())
+        async with TestServer(demo) as server:
             client = XnatClient(replace(settings, xnat_url=str(server.make_url("/"))))
             try:
-                await check(client, state)
+                await check(client, demo[STATE])
             finally:
                 await client.close()
 
@@ -249,7 +249,7 @@ def test_a_wrong_password_of_the_service_account_does_not_lock_it(settings: Sett
         for error in [BadCredentialsError] * 5 + [TooManyFailuresError] * 30:
             with pytest.raises(error):
                 await client.user_options("jdoe", "s")
-        state.check_password("jupyterhub", SECRETS.service_password)
+        state.check_password("jupyterhub", SERVICE_PASSWORD)
         assert await client.may_start_jupyter("jdoe", PASSWORD)
 
     against_demo(settings, tmp_path, check)
@@ -277,12 +277,11 @@ def still(state: State, person: str, name: str) -> None:
     ],
 )
 def test_who_lost_the_right_is_known_by_the_alias_token(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any],
-    dashboard: bool, allowed: bool,
+    settings: Settings, tmp_path: Path, changes: dict[str, Any], dashboard: bool, allowed: bool,
 ) -> None:  # contract 6.31  # fmt: skip
     async def check(client: XnatClient, state: State) -> None:
         still(state, "jdoe", "s1")
-        monkeypatch.setitem(PEOPLE, "jdoe", replace(PEOPLE["jdoe"], **changes))
+        state.save(replace(state.people["jdoe"], **changes))
         assert await client.still_allowed("jdoe", {"other": False, "s1": dashboard}) is allowed
 
     against_demo(settings, tmp_path, check)
@@ -368,7 +367,7 @@ def test_private_authority_client_certificate_and_verify_apply_to_xnat(
     wanted.load_cert_chain(authorities["ours"].certificate("xnat"))
 
     async def serve() -> None:
-        demo = make_app(make_settings(tmp_path), SECRETS, State(SECRETS, 1000, Clock()))
+        demo = make_app(make_settings(tmp_path), SECRETS, Clock())
         server = TestServer(demo, scheme="https", host="127.0.0.1")
         await server.start_server(ssl=wanted)
         client = XnatClient(
@@ -403,7 +402,7 @@ def test_nothing_secret_is_logged(settings: Settings, tmp_path: Path, caplog: py
             await client.may_start_jupyter("jdoe", "a-wrong-one")
         env = (await client.user_options("jdoe", "s1"))["task_template"]["container_spec"]["env"]
         assert await client.still_allowed("jdoe", {"s1": False})
-        for secret in (PASSWORD, "a-wrong-one", SECRETS.service_password, *env.values()):
+        for secret in (PASSWORD, "a-wrong-one", SERVICE_PASSWORD, *env.values()):
             assert secret not in caplog.text
 
     against_demo(settings, tmp_path, check)

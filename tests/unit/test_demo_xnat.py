@@ -6,8 +6,10 @@ Section numbers are those of docs/xnat-contract.md.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,43 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from demo_xnat import archive
-from demo_xnat.people import PEOPLE
+from demo_xnat import archive, compute, configuration, people
+from demo_xnat.configuration import Configuration
+from demo_xnat.database import Changes, Database
+from demo_xnat.people import PEOPLE, Person
 from demo_xnat.plugin import Plugin, StartRequest
-from demo_xnat.settings import Environment, Hardware, HubAddress, Mount, Preferences, Secrets, Settings, Translation
-from demo_xnat.state import State
+from demo_xnat.settings import Secrets, Settings
 from demo_xnat.web import PLUGIN, STATE, make_app
 
-SECRETS = Secrets(hub_token="hub-token", service_password="service", user_password="people")
-ENVIRONMENT = Environment(
-    id=1,
-    name="JupyterLab",
-    image="xnat-jupyter/singleuser:abc",
-    command=None,
-    environment_variables={"COMPUTE_ENV": "1", "XNAT_DATA": "loses"},
-    mounts=(Mount("/opt/atlases", "/srv/atlases", "bind", True),),
-)
-HARDWARE = Hardware(1, "Small", 1.0, None, "1G", None, {"gpu": "1"}, ("node.role==worker",))
+SECRETS = Secrets(password="people")
+SERVICE_PASSWORD = "service"
+SCOPES: dict[str, Any] = {name: {"scope": name, "enabled": True, "ids": []} for name in ("Site", "Project", "User")}
+ENVIRONMENT = {
+    "id": 1,
+    "scopes": SCOPES,
+    "configTypes": ["JUPYTERHUB"],
+    "computeEnvironment": {
+        "name": "JupyterLab",
+        "image": "xnat-jupyter/singleuser:abc",
+        "environmentVariables": [{"key": "COMPUTE_ENV", "value": "1"}, {"key": "XNAT_DATA", "value": "loses"}],
+        "mounts": [
+            {"volumeName": "", "localPath": "/srv/atlases", "containerPath": "/opt/atlases", "readOnly": True},
+        ],
+    },
+    "hardwareOptions": {"allowAllHardware": True, "hardwareConfigs": []},
+}
+HARDWARE = {
+    "id": 1,
+    "scopes": SCOPES,
+    "hardware": {
+        "name": "Small",
+        "cpuLimit": 1.0,
+        "memoryLimit": "1G",
+        "constraints": [{"key": "node.role", "operator": "IN", "values": ["worker"]}],
+        "environmentVariables": [],
+        "genericResources": [{"name": "gpu", "value": "1"}],
+    },
+}
 SERVER = "20260115T093012345Z"
 
 Client = TestClient[web.Request, web.Application]
@@ -47,29 +69,66 @@ class Clock:
         return self.now
 
 
-def make_settings(tmp_path: Path, concurrent_max_sessions: int = 1000, all_users: bool = False) -> Settings:
+def fresh_settings(tmp_path: Path) -> Settings:
+    """Settings of a demo XNAT that nobody has configured yet."""
     return Settings(
         port=0,
         site_url="http://xnat.example.org",
-        processing_url="http://demo-xnat:8080",
         archive_path=str(tmp_path / "archive"),
-        workspace_path=str(tmp_path / "workspaces"),
-        translation=Translation(str(tmp_path / "archive"), "/srv/a", str(tmp_path / "workspaces"), "/srv/w"),
-        hub=HubAddress("http://127.0.0.1:1/jupyterhub/hub/api", "http://localhost:8000"),  # nothing listens there
-        preferences=Preferences(180, 60, 1, 1, 3, all_users, 60, 48),
-        concurrent_max_sessions=concurrent_max_sessions,
-        environments=(ENVIRONMENT,),
-        hardware=(HARDWARE,),
+        database=str(tmp_path / "xnat.db"),
         secrets_file="",
     )
+
+
+def make_settings(tmp_path: Path, concurrent_max_sessions: int = 1000, all_users: bool = False) -> Settings:
+    """Settings of a demo XNAT whose database is configured: people have their roles, the hub is away."""
+    settings = fresh_settings(tmp_path)
+    database = Database(Path(settings.database))
+    database.write({
+        **configuration.first_start(settings.site_url, settings.archive_path),
+        **accounts(),
+        **compute.first_start(),
+        (compute.ENVIRONMENTS, "1"): ENVIRONMENT,
+        (compute.HARDWARE, "1"): HARDWARE,
+        **{(compute.HARDWARE, str(number)): None for number in (2, 3, 4)},
+        (compute.HARDWARE, "last_id"): 1,
+    })  # fmt: skip
+    configured = Configuration(database)
+    configured.set_site({"processingUrl": "http://demo-xnat:8080", "concurrentMaxSessions": concurrent_max_sessions})
+    configured.set_preferences({
+        "jupyterHubApiUrl": "http://127.0.0.1:1/jupyterhub/hub/api",  # nothing listens there
+        "jupyterHubHostUrl": "http://localhost:8000",
+        "jupyterHubToken": "hub-token",
+        "startPollingInterval": 1,
+        "stopPollingInterval": 1,
+        "maxNamedServers": 3,
+        "allUsersCanStartJupyter": all_users,
+        "workspacePath": str(tmp_path / "workspaces"),
+        "pathTranslationArchivePrefix": str(tmp_path / "archive"),
+        "pathTranslationArchiveDockerPrefix": "/srv/a",
+        "pathTranslationWorkspacePrefix": str(tmp_path / "workspaces"),
+        "pathTranslationWorkspaceDockerPrefix": "/srv/w",
+    })  # fmt: skip
+    database.close()
+    return settings
+
+
+@functools.cache  # the hashes take a while
+def accounts() -> Changes:
+    """The accounts as an admin configures them: three people and the service account have their roles."""
+    found = dict(people.first_start())
+    known = {name: Person.stored(document) for (_, name), document in found.items()}
+    for name in ("jdoe", "JDoe", "rjones"):
+        found |= replace(known[name], roles=(people.JUPYTER,)).change()
+    service = replace(known[people.SERVICE_ACCOUNT], enabled=True, roles=(people.JUPYTERHUB, "non_expiring"))
+    return found | dict(replace(service, password=people.hashed(SERVICE_PASSWORD)).change())
 
 
 def run(settings: Settings, check: Check, clock: Clock | None = None) -> None:
     """Run the check against a served demo XNAT; the client keeps no cookies."""
 
     async def serve() -> None:
-        state = State(SECRETS, settings.concurrent_max_sessions, clock or Clock())
-        server = TestServer(make_app(settings, SECRETS, state))
+        server = TestServer(make_app(settings, SECRETS, clock or Clock()))
         async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
             await check(client)
 
@@ -77,7 +136,7 @@ def run(settings: Settings, check: Check, clock: Clock | None = None) -> None:
 
 
 def basic(login: str, password: str = "") -> dict[str, str]:
-    default = SECRETS.service_password if login == "jupyterhub" else SECRETS.user_password
+    default = SERVICE_PASSWORD if login == people.SERVICE_ACCOUNT else SECRETS.password
     return {"Authorization": aiohttp.encode_basic_auth(login, password or default)}
 
 
@@ -142,7 +201,9 @@ STATUS_CODES: list[tuple[str, str, str, int, str | None, str | None]] = [
      '{"allUsersCanStartJupyter": false}'),
     ("5.3 site preference", "admin", "/xapi/siteConfig/processingUrl", 200, "application/json", "http://demo-xnat:8080"),
     ("5.3 site preference for people", "jdoe", "/xapi/siteConfig/processingUrl", 403, None, ""),
-    ("5.3 build info", "jdoe", "/xapi/siteConfig/buildInfo", 200, "application/json", '{"version": "1.9-demo"}'),
+    ("5.3 build info", "jdoe", "/xapi/siteConfig/buildInfo", 200, "application/json",
+     '{"version": "1.9.1", "demo": true}'),
+    ("5.3 build info without a log-in", "", "/xapi/siteConfig/buildInfo", 200, "application/json", None),
     ("5.3 hub info without a hub", "admin", "/xapi/jupyterhub/info", 500, "text/plain", None),
     ("5.3 hub info for people", "jdoe", "/xapi/jupyterhub/info", 403, None, ""),
     ("2.4 unknown event", "jdoe", "/xapi/event_tracking/nix", 404, None, ""),
@@ -168,7 +229,7 @@ def test_each_call_answers_as_xnat_does(
 
 def test_a_wrong_password_is_401_and_the_service_account_has_a_password_of_its_own(tmp_path: Path) -> None:
     async def check(client: Client) -> None:
-        for login, password in (("jdoe", "wrong"), ("jdoe", SECRETS.service_password), ("jupyterhub", "people")):
+        for login, password in (("jdoe", "wrong"), ("jdoe", SERVICE_PASSWORD), ("jupyterhub", "people")):
             assert (await answer(client, login, "GET", "/data/JSESSION", password))[0] == 401
         assert (await answer(client, "localdb/jdoe", "GET", "/data/JSESSION"))[0] == 200
 
@@ -517,6 +578,6 @@ def test_the_page_says_that_it_is_not_xnat_and_runs_no_foreign_code(tmp_path: Pa
         assert "%NONCE%" not in page
         assert "default-src 'self'" in policy
         assert "unsafe" not in policy
-        assert "://" not in page
+        assert page.count("://") == page.count("http://172.17.0.1/") == 1  # compared with, not called
 
     run(make_settings(tmp_path), check)

@@ -10,7 +10,7 @@ import pytest
 from demo_xnat.compute import BUILT_IN, ComputeError, replace_all
 from demo_xnat.people import PEOPLE
 from demo_xnat.plugin import StartRequest
-from demo_xnat.web import PLUGIN
+from demo_xnat.web import COMPUTE, PLUGIN
 
 from tests.unit.test_demo_xnat import OPTIONS, Client, answer, make_settings, outcome, run, start_body
 
@@ -183,7 +183,7 @@ def test_what_xnat_cannot_use_is_500_with_all_problems(tmp_path: Path, path: str
     run(make_settings(tmp_path), check)
 
 
-def test_the_settings_rows_keep_their_ids_and_are_given_out_in_xnat_s_form(tmp_path: Path) -> None:
+def test_rows_keep_their_ids_and_are_given_out_in_xnat_s_form(tmp_path: Path) -> None:
     async def check(client: Client) -> None:
         [row] = await got(client, "admin", ENVIRONMENTS)
         assert row["id"] == 1
@@ -256,7 +256,7 @@ def test_scopes_rule_environments_and_hardware_alike(
         rows = await got(client, login, f"{ENVIRONMENTS}/available?{place}")
         assert (limited in [row["id"] for row in rows]) is offered
         assert (2 in [item["id"] for item in rows[0]["hardwareOptions"]["hardwareConfigs"]]) is offered
-        compute = client.app[PLUGIN].compute
+        compute = client.app[COMPUTE]
         where = {"Site": "XNAT", "User": login, "Project": project, "DataType": "xnat:mrSessionData"}
         assert compute.may_start(limited, 1, None, where) is offered
         assert compute.may_start(1, 2, None, where) is offered
@@ -391,7 +391,7 @@ def test_every_built_in_command_is_the_contract_s_after_substitution(tmp_path: P
     values = {"gitRepoUrl": "R", "gitRepoBranch": "B", "mainFilePath": "F"}
 
     async def check(client: Client) -> None:
-        compute = client.app[PLUGIN].compute
+        compute = client.app[COMPUTE]
         assert {name: compute.command(values | {"framework": name}) for name in BUILT_IN} == expected
         # a framework that is blank or "custom" means the dashboard's own command, white space collapsed
         for own in (None, " ", "Custom"):

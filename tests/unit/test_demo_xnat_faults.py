@@ -8,13 +8,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from demo_xnat.web import STATE, TASKS
 
-from tests.unit.test_demo_xnat import Client, answer, make_settings, run
+from tests.unit.test_demo_xnat import Client, Clock, answer, make_settings, run
 
 ROLES = "/xapi/users/jdoe/roles"
 FAULTS = "/demo/faults"
-NULLS = dict.fromkeys(("path", "method", "user", "delay", "status", "content_type", "body", "ignore", "times"))
+NULLS = dict.fromkeys(
+    ("path", "method", "user", "delay", "status", "content_type", "body", "ignore", "restart", "times")
+)
 
 
 async def order(client: Client, *faults: Any) -> None:
@@ -97,6 +101,52 @@ def test_neither_the_switch_nor_the_health_check_is_ever_affected_and_only_admin
     run(make_settings(tmp_path), check)
 
 
+def test_a_restart_drops_every_request_for_a_while_and_forgets_sessions_and_progress(tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def check(client: Client) -> None:
+        state = client.app[STATE]
+        alias, secret = state.issue_alias(state.people["jdoe"])
+        cookie = {"Cookie": f"JSESSIONID={(await answer(client, 'jdoe', 'GET', '/data/JSESSION'))[2]}"}
+        state.track(state.people["jdoe"], "key", "InProgress", "Starting.")
+        for _ in range(20):
+            await answer(client, "JDoe", "GET", "/data/JSESSION", "wrong")
+        await order(client, {"path": "roles", "restart": 30, "times": 1})
+        for path in (ROLES, "/data/JSESSION", "/", ROLES):
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await answer(client, "jdoe", "GET", path)
+        assert (await answer(client, "", "GET", "/healthz"))[0] == 200
+        assert (await answer(client, "admin", "GET", FAULTS))[0] == 200
+        clock.now += 30
+        assert (await answer(client, "", "GET", "/data/JSESSION", headers=cookie))[0] == 401
+        assert (await answer(client, "jdoe", "GET", "/xapi/event_tracking/key"))[0] == 404
+        assert (await answer(client, "JDoe", "GET", "/data/JSESSION"))[0] == 200  # was locked
+        assert (await answer(client, alias, "GET", ROLES, secret))[2] == '["Jupyter"]'
+
+    run(make_settings(tmp_path), check, clock)
+
+
+def test_a_restart_ends_what_runs_in_the_background(tmp_path: Path) -> None:
+    ended: list[bool] = []
+
+    async def for_ever() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    async def check(client: Client) -> None:
+        task = asyncio.create_task(for_ever())
+        client.app[TASKS].add(task)
+        await order(client, {"path": "roles", "restart": 0, "times": 1})
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await answer(client, "jdoe", "GET", ROLES)
+        assert ended == [True]
+        assert (await answer(client, "jdoe", "GET", ROLES))[0] == 200
+
+    run(make_settings(tmp_path), check)
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
@@ -108,8 +158,9 @@ def test_neither_the_switch_nor_the_health_check_is_ever_affected_and_only_admin
         (b'[{"path": "a", "state": 1}]', "faults[0] has the unknown key state."),
         (b'[{"path": "a", "status": "500"}]', "faults[0].status must be of type int."),
         (b'[{"path": "a", "status": 99}]', "faults[0].status must be from 200 to 599."),
-        (b'[{"path": "a", "delay": -1}]', "faults[0].delay and .times must not be negative."),
-        (b'[{"path": "a", "delay": NaN}]', "faults[0].delay and .times must not be negative."),
+        (b'[{"path": "a", "delay": -1}]', "faults[0].delay, .restart and .times must not be negative."),
+        (b'[{"path": "a", "restart": -1}]', "faults[0].delay, .restart and .times must not be negative."),
+        (b'[{"path": "a", "delay": NaN}]', "faults[0].delay, .restart and .times must not be negative."),
     ],
 )
 def test_a_wrong_order_is_400_with_a_sentence_and_changes_nothing(tmp_path: Path, body: bytes, sentence: str) -> None:

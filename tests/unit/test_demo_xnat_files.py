@@ -20,49 +20,8 @@ SESSIONS = [session for project in archive.PROJECTS for _, session in project.se
 SETTINGS: dict[str, Any] = {
     "port": 8080,
     "site_url": "http://localhost:8080",
-    "processing_url": "http://demo-xnat:8080",
     "archive_path": "/data/xnat/archive",
-    "workspace_path": "/data/xnat/workspaces",
-    "translation": {
-        "archive_prefix": "/data/xnat/archive",
-        "archive_docker_prefix": "/srv/xnat-demo/archive",
-        "workspace_prefix": "/data/xnat/workspaces",
-        "workspace_docker_prefix": "/srv/xnat-demo/workspaces",
-    },
-    "hub": {"api_url": "http://jupyterhub-proxy:8000/jupyterhub/hub/api", "host_url": "http://localhost:8000"},
-    "preferences": {
-        "startTimeout": 180,
-        "stopTimeout": 60,
-        "startPollingInterval": 1,
-        "stopPollingInterval": 1,
-        "maxNamedServers": 3,
-        "allUsersCanStartJupyter": False,
-        "inactivityTimeout": 60,
-        "maxServerLifetime": 48,
-    },
-    "concurrent_max_sessions": 1000,
-    "environments": [
-        {
-            "id": 1,
-            "name": "JupyterLab",
-            "image": "xnat-jupyter/singleuser:abc",
-            "command": None,
-            "environment_variables": {},
-            "mounts": [{"target": "/vol", "source": None, "type": "volume", "read_only": True}],
-        }
-    ],
-    "hardware": [
-        {
-            "id": 1,
-            "name": "Small",
-            "cpu_limit": 1,
-            "cpu_reservation": None,
-            "mem_limit": "1G",
-            "mem_reservation": None,
-            "generic_resources": {},
-            "constraints": [],
-        }
-    ],
+    "database": "/var/lib/demo_xnat/xnat.db",
     "secrets_file": "/run/secrets/demo_xnat",
 }
 
@@ -162,20 +121,15 @@ def test_paths_are_translated_as_java_replaces(path: str, prefix: str, docker_pr
 def test_the_settings_file_is_read_with_its_types(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(SETTINGS))
-    settings = load(path, Settings)
-    assert settings.hardware[0].cpu_limit == 1.0
-    assert settings.environments[0].mounts[0].source is None
-    assert settings.preferences.startPollingInterval == 1
+    assert load(path, Settings) == Settings(**SETTINGS)
 
 
-WRONG_SETTINGS: list[tuple[str, dict[str, Any], str]] = [
+WRONG_SETTINGS: list[tuple[str, Any, str]] = [
     ("text for a number", SETTINGS | {"port": "8080"}, "port must be of type int."),
     ("a boolean is no number", SETTINGS | {"port": True}, "port must be of type int."),
-    ("missing", {key: value for key, value in SETTINGS.items() if key != "hub"}, "the file lacks hub."),
-    ("missing below", SETTINGS | {"hub": {"api_url": ""}}, "hub lacks host_url."),
+    ("missing", {key: value for key, value in SETTINGS.items() if key != "database"}, "the file lacks database."),
     ("unknown", SETTINGS | {"colour": "red"}, "the file has the unknown key colour."),
-    ("in a list", SETTINGS | {"hardware": [1]}, "hardware[0] must be an object."),
-    ("no list", SETTINGS | {"environments": {}}, "environments must be a list."),
+    ("a list", [1], "the file must be an object."),
 ]
 
 
@@ -183,7 +137,7 @@ WRONG_SETTINGS: list[tuple[str, dict[str, Any], str]] = [
     ("content", "sentence"), [case[1:] for case in WRONG_SETTINGS], ids=[case[0] for case in WRONG_SETTINGS]
 )
 def test_a_wrong_settings_file_gives_one_sentence_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], sentence: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, sentence: str
 ) -> None:
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(content))
@@ -200,8 +154,24 @@ def test_a_missing_secrets_file_is_named(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_secrets_appear_in_no_message_and_no_representation(tmp_path: Path) -> None:
     path = tmp_path / "secrets.json"
-    path.write_text(json.dumps({"hub_token": "secret-1", "service_password": "secret-2", "user_password": 3}))
+    path.write_text(json.dumps({"password": "secret-1", "other": "secret-2"}))
     with pytest.raises(SettingsError) as failure:
         load(path, Secrets)
-    assert str(failure.value) == f"{path}: user_password must be of type str."
-    assert "secret" not in repr(Secrets("secret-1", "secret-2", "secret-3"))
+    assert str(failure.value) == f"{path}: the file has the unknown key other."
+    assert "secret-1" not in repr(Secrets("secret-1"))
+
+
+@pytest.mark.parametrize(
+    ("database", "sentence"),
+    [("none/xnat.db", "No such file or directory."), ("text", "file is not a database.")],
+)
+def test_a_database_that_cannot_be_used_is_named_with_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], database: str, sentence: str
+) -> None:
+    (tmp_path / "text").write_text("no database at all " * 100)
+    (tmp_path / "secrets.json").write_text(json.dumps({"password": "people"}))
+    paths = {"archive_path": "archive", "database": database, "secrets_file": "secrets.json"}
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(SETTINGS | {name: str(tmp_path / path) for name, path in paths.items()}))
+    assert main([str(settings)]) == 1
+    assert capsys.readouterr().err == f"Cannot use the database {tmp_path / database}: {sentence}\n"

@@ -1,0 +1,46 @@
+"""Shim over `xnat_hub.sizes`: the one line of glue is the search path."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "files"))
+
+from xnat_hub.sizes import hardware
+
+DOCUMENTATION = r"""
+name: xnat_node_hardware
+short_description: The hardware that XNAT offers, computed from the nodes of the swarm
+description:
+  - Returns what the module M(xnat_hardware) takes. Three sizes of the smallest node, a fourth of the largest if that
+    has twice its memory; one for each generic resource, with one of it; one for each value of the node label
+    C(hardware).
+  - Every size fits on an empty node. Nodes that are drained are not looked at; if nodes have the label C(jupyter=true),
+    no others are.
+options:
+  _input:
+    description: The nodes as C(docker node inspect) gives them; community.docker.docker_node_info returns that.
+    type: list
+    elements: dict
+    required: true
+"""
+EXAMPLES = r"""
+- name: Show the hardware
+  ansible.builtin.debug:
+    msg: "{{ nodes.nodes | xnat_node_hardware }}"
+# [{"name": "Small", "cpu_limit": 1.0, "cpu_reservation": 0.25, "memory_limit": "2G", "memory_reservation": "1G"}, ...]
+"""
+RETURN = r"""
+_value:
+  description: Rows for the option O(xnat_hardware#module:hardware).
+  type: list
+  elements: dict
+"""
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"xnat_node_hardware": hardware}

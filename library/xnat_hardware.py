@@ -1,0 +1,126 @@
+#!/usr/bin/python
+"""What notebooks may use: the hardware that XNAT offers."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: xnat_hardware
+short_description: Keep the hardware that XNAT offers
+description:
+  - Makes, changes and removes hardware by name, as far as it differs. What is left out of a row is unset.
+  - Hardware that a dashboard uses cannot be removed.
+  - What XNAT keeps for a row besides these options is left as it is.
+options:
+  hardware:
+    description: The hardware.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: Its name. XNAT compares it exactly., type: str, required: true}
+      cpu_limit: {description: "CPUs that a server may use, such as 2 or 0.5. Unset for no limit.", type: float}
+      cpu_reservation: {description: CPUs that a node must have free for it., type: float}
+      memory_limit: {description: "Memory that a server may use: a whole number with K, M, G or T.", type: str}
+      memory_reservation: {description: Memory that a node must have free for it., type: str}
+      constraints:
+        description: On which nodes it runs; all must hold.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          key: {description: "What Swarm compares, such as C(node.labels.gpu).", type: str, required: true}
+          operator: {description: Whether the node must have the value., type: str, choices: [IN, NOT_IN], default: IN}
+          value: {description: One value. No node would fit two., type: str, required: true}
+      environment:
+        description:
+          - Variables, whose values are text or numbers. They are never shown, but XNAT keeps them in clear.
+        type: dict
+        default: {}
+      generic_resources:
+        description: "Names of generic resources of the swarm, each with a number or a value."
+        type: dict
+        default: {}
+      projects:
+        description: Ids of the projects in which it is on offer. Empty for all.
+        type: list
+        elements: str
+        default: []
+      users:
+        description: Login names of those to whom it is on offer. Empty for all.
+        type: list
+        elements: str
+        default: []
+      enabled: {description: Whether it is on offer at all., type: bool, default: true}
+  state:
+    description: Whether the rows are to be there. To be removed, a row needs its name only.
+    type: str
+    choices: [present, absent]
+    default: present
+  purge:
+    description:
+      - Whether all other hardware is removed.
+      - Only with O(state=present).
+    type: bool
+    default: false
+extends_documentation_fragment: [xnat]
+"""
+EXAMPLES = r"""
+- name: Offer two sizes and nothing else
+  xnat_hardware:
+    xnat: "{{ xnat }}"
+    purge: true
+    hardware:
+      - name: Small
+        cpu_limit: 1
+        memory_limit: 2G
+        memory_reservation: 1G
+      - name: GPU
+        cpu_limit: 8
+        memory_limit: 32G
+        constraints: [{key: node.labels.gpu, value: "true"}]
+        generic_resources: {gpu: 1}
+        projects: [OASIS]
+"""
+RETURN = r"""
+rows:
+  description: What O(hardware) names, with the ids that XNAT gave; null for what check mode would create.
+  type: dict
+  returned: always
+created: {description: What was created., type: list, elements: str, returned: always}
+updated: {description: What was changed., type: list, elements: str, returned: always}
+deleted: {description: What was removed., type: list, elements: str, returned: always}
+"""
+
+from ansible.module_utils.xnat_rows import HARDWARE
+from ansible.module_utils.xnat_rows import main as run
+
+ROW = {
+    "name": {"type": "str", "required": True},
+    "cpu_limit": {"type": "float"},
+    "cpu_reservation": {"type": "float"},
+    "memory_limit": {"type": "str"},
+    "memory_reservation": {"type": "str"},
+    "constraints": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "key": {"type": "str", "required": True},
+            "operator": {"type": "str", "choices": ["IN", "NOT_IN"], "default": "IN"},
+            "value": {"type": "str", "required": True},
+        },
+    },
+    "environment": {"type": "dict", "default": {}},
+    "generic_resources": {"type": "dict", "default": {}},
+    "projects": {"type": "list", "elements": "str", "default": []},
+    "users": {"type": "list", "elements": "str", "default": []},
+    "enabled": {"type": "bool", "default": True},
+}
+
+
+def main() -> None:
+    run(HARDWARE, ROW)
+
+
+if __name__ == "__main__":
+    main()

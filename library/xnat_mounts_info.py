@@ -1,0 +1,144 @@
+#!/usr/bin/python
+"""What a launch on an item of XNAT would mount."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: xnat_mounts_info
+short_description: What a launch on an item of XNAT would mount
+description:
+  - Asks XNAT where it keeps a project, subject, session or scan, and returns what the hub would mount for a launch on
+    it, with the verdict of the mount policy. It is computed by the same code as at a launch.
+  - What does not exist on XNAT's machine is left out by XNAT at a launch; that cannot be seen from here.
+options:
+  type: {description: What the item is., type: str, choices: [project, subject, session, scan], required: true}
+  id:
+    description: The project's id, the accession id of a subject or session, for a scan that of its session.
+    type: str
+    required: true
+  scan: {description: "The scan's id within its session, for the type V(scan).", type: str}
+  launched_by: {description: Who would launch it; decides the workspace., type: str, required: true}
+  storage: {description: "The storage table, as for P(xnat_mount_policy#filter).", type: dict, required: true}
+  compute_mounts:
+    description: What compute environments may mount, as for P(xnat_mount_policy#filter).
+    type: list
+    elements: dict
+    default: []
+extends_documentation_fragment: [xnat]
+attributes:
+  check_mode: {support: full, description: Nothing is changed.}
+  diff_mode: {support: none}
+"""
+EXAMPLES = r"""
+- name: Look at a session
+  xnat_mounts_info:
+    xnat: "{{ xnat }}"
+    type: session
+    id: XNAT_E00001
+    launched_by: jdoe
+    storage: "{{ site_storage }}"
+  register: launch
+"""
+RETURN = r"""
+mounts:
+  description: One for each directory; the workspace is the first.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    target: {description: Where it is in the notebook., type: str}
+    xnat_source: {description: Where it is for XNAT., type: str}
+    source: {description: Where it is on the nodes, after XNAT's path translation., type: str}
+    read_only: {description: Whether it is., type: bool}
+    allowed: {description: Whether the mount policy allows it., type: bool}
+    reason: {description: Why it does not., type: str}
+project: {description: The item's project., type: str, returned: always}
+allowed: {description: Whether all are allowed, so that a launch can start., type: bool, returned: always}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.xnat import ARGUMENTS, Client, XnatError, quoted
+from ansible.module_utils.xnat_hub import items
+from ansible.module_utils.xnat_hub.mounts import MountError, mount_policy, roots_from_policy
+
+
+def item_of(client: Client, path: str) -> dict[str, Any]:
+    """Return the one item of an answer in XNAT's nested form."""
+    found = client.get(f"{path}?format=json").json(dict).get("items")
+    if not found:
+        raise XnatError(f"XNAT's answer for {path} holds no item")
+    return dict(found[0])
+
+
+def root_of(client: Client, project: str) -> tuple[str, str]:
+    """Return a project's archive directory and arc directory."""
+    specification = client.get(f"/data/projects/{quoted(project)}/archive_spec").text
+    archive_path = client.get("/xapi/siteConfig/archivePath").text.strip().strip('"')
+    root, arc = items.archive_root(specification, archive_path, project)
+    return root, arc
+
+
+def session_of(client: Client, number: str) -> tuple[str, str, str]:
+    """Return project, label and directory of a session."""
+    session = item_of(client, f"/data/experiments/{quoted(number)}")
+    project = str(session["data_fields"]["project"])
+    directory = items.session_directory(session, *root_of(client, project))
+    return project, str(session["data_fields"]["label"]), directory
+
+
+def subject_of(client: Client, number: str) -> tuple[str, dict[str, str]]:
+    """Return a subject's project and its directories by target."""
+    fields = item_of(client, f"/data/subjects/{quoted(number)}")["data_fields"]
+    project, label = str(fields["project"]), str(fields["label"])
+    listed = client.get(f"/data/projects/{quoted(project)}/subjects/{quoted(label)}/experiments?format=json")
+    sessions = {}
+    for row in listed.json(dict)["ResultSet"]["Result"]:
+        _, name, directory = session_of(client, row["ID"])
+        sessions[name] = directory
+    return project, items.subject_paths(project, root_of(client, project)[0], label, sessions)
+
+
+def paths_of(client: Client, kind: str, number: str, scan: str) -> tuple[str, dict[str, str]]:
+    """Return the item's project, and target to source as XNAT sees it."""
+    if kind == "project":
+        return number, items.project_paths(number, *root_of(client, number))
+    if kind == "subject":
+        return subject_of(client, number)
+    project, label, directory = session_of(client, number)
+    if kind == "scan":
+        return project, items.scan_paths(project, label, directory, scan)
+    return project, items.session_paths(project, label, directory)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **ARGUMENTS,
+            "type": {"type": "str", "choices": ["project", "subject", "session", "scan"], "required": True},
+            "id": {"type": "str", "required": True},
+            "scan": {"type": "str"},
+            "launched_by": {"type": "str", "required": True},
+            "storage": {"type": "dict", "required": True},
+            "compute_mounts": {"type": "list", "elements": "dict", "default": []},
+        },
+        required_if=[("type", "scan", ["scan"])],
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    try:
+        roots = roots_from_policy(mount_policy(wanted["storage"], wanted["compute_mounts"]))
+        with Client(module) as client:
+            project, paths = paths_of(client, wanted["type"], wanted["id"], wanted["scan"])
+            preferences = client.get("/xapi/jupyterhub/preferences").json(dict)
+        mounts = items.launch_mounts(paths, preferences, wanted["launched_by"], roots)
+    except (XnatError, MountError, items.ItemError) as error:
+        module.fail_json(msg=str(error))
+    except KeyError as error:
+        module.fail_json(msg=f"XNAT's answer lacks {error}: is {wanted['id']} a {wanted['type']}?")
+    module.exit_json(changed=False, project=project, mounts=mounts, allowed=all(row["allowed"] for row in mounts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+#!/usr/bin/python
+"""Wait for an XNAT that can be configured, and hold one session of it for a whole run."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: xnat_session
+short_description: Log in to XNAT once for a run, and out at its end
+description:
+  - V(present) waits until XNAT answers and is initialised, logs in, and looks whether the JupyterHub plugin is there,
+    whether the account is an administrator's and whether the versions go together. Each is told apart.
+  - V(absent) ends the session; an XNAT that does not answer, or no longer knows the session, is fine.
+options:
+  state: {description: Whether the session is there., type: str, choices: [present, absent], default: present}
+  wait: {description: Seconds in which XNAT must be ready., type: float, default: 120}
+  jupyterhub_version: {description: Of the hub. Empty is not judged., type: str, default: ""}
+extends_documentation_fragment: [xnat]
+attributes:
+  check_mode: {support: full, description: A session is no change.}
+  diff_mode: {support: none}
+"""
+EXAMPLES = r"""
+- name: Log in
+  xnat_session:
+    xnat: {url: "https://xnat.example.org", username: admin, password: "{{ vault_xnat_admin_password }}"}
+  register: login
+  no_log: true
+"""
+RETURN = r"""
+session: {description: The session's id. It is a secret., type: str, returned: present}
+xnat_version: {description: As XNAT says., type: str, returned: present}
+plugin_version: {description: From the name of its jar; C(unknown) for a renamed one., type: str, returned: present}
+"""
+
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.xnat import (
+    ARGUMENTS,
+    PAUSE,
+    SESSION,
+    Client,
+    NotInitialisedError,
+    UnavailableError,
+    XnatError,
+    quoted,
+)
+from ansible.module_utils.xnat_hub.versions import unsupported
+
+PLUGIN = "JupyterHubPlugin"
+NEEDED = ("jupyterHubHostUrl", "jupyterHubApiUrl", "maxNamedServers", "pathTranslationArchivePrefix")
+SET_UP = ("setup", "unconfigured")
+
+
+def log_in(client: Client, username: str, password: str) -> None:
+    """Open the client's session; raises XnatError with what is in the way."""
+    answer = client.get(SESSION, accepted=(200, 301, 302, 303, 307, 401, 403))
+    place = str(answer.headers.get("Location", ""))
+    page = answer.status == 200 and "<" in answer.text
+    if page or answer.status == 403 or any(word in place.lower() for word in SET_UP):
+        raise NotInitialisedError(
+            "XNAT is not set up yet: open it in a browser as admin and go through its set-up page"
+        )
+    if answer.status == 401:
+        if client.password_is_right(username, password):
+            raise XnatError(
+                f"XNAT takes the password of {username} but opens no further session: it has as many as"
+                " concurrentMaxSessions allows. Log out elsewhere, or wait until they end (sessionTimeout)"
+            )
+        raise XnatError(
+            f"XNAT does not accept {username} with this password, or the account is disabled or locked: 20 failures"
+            " lock it for an hour"
+        )
+    if place:
+        raise XnatError(f"XNAT sends {username} to {place}: log in there once by hand; its password may have expired")
+
+
+def look(client: Client, username: str, jupyterhub: str) -> dict[str, Any]:
+    """Return the versions; raises XnatError where XNAT cannot be configured."""
+    roles = client.get(f"/xapi/users/{quoted(username)}/roles").json(list)
+    if "Administrator" not in roles:
+        raise XnatError(f"{username} is no administrator of XNAT: give it the role, or name one that has it")
+    xnat = str(client.get("/xapi/siteConfig/buildInfo").json(dict).get("version", "unknown"))
+    plugin = client.get(f"/xapi/plugins/{PLUGIN}", accepted=(200, 404))
+    if plugin.status == 404:
+        raise XnatError(
+            f"XNAT {xnat} has no JupyterHub plugin: put its jar into XNAT's directory of plugins and restart XNAT"
+        )
+    version = str(plugin.json(dict).get("version", "unknown"))
+    known = client.get("/xapi/jupyterhub/preferences").json(dict)
+    missing = [name for name in NEEDED if name not in known]
+    if missing:
+        raise XnatError(f"the JupyterHub plugin {version} is too old, it has no preference {missing[0]}: update it")
+    if sentences := unsupported(xnat, version, jupyterhub):
+        raise XnatError("; ".join(sentences))
+    return {"xnat_version": xnat, "plugin_version": version}
+
+
+def open_session(client: Client, options: dict[str, Any], wait: float, jupyterhub: str) -> dict[str, Any]:
+    """Log in as soon as XNAT is ready; raises XnatError when it is not in time or cannot be configured."""
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            log_in(client, options["username"], options["password"])
+            return {"session": client.session, **look(client, options["username"], jupyterhub)}
+        except (UnavailableError, NotInitialisedError) as error:
+            if time.monotonic() + PAUSE >= deadline:
+                raise XnatError(f"XNAT was not ready within {wait:g} s. {error}") from error
+            time.sleep(PAUSE)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **ARGUMENTS,
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "wait": {"type": "float", "default": 120},
+            "jupyterhub_version": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params["xnat"]
+    client = Client(module)
+    if module.params["state"] == "absent":
+        client.log_out()
+        module.exit_json(changed=False)
+    options["retry_for"] = 0  # this module has a limit of its own
+    try:
+        found = open_session(client, options, module.params["wait"], module.params["jupyterhub_version"])
+    except XnatError as error:
+        client.log_out()
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""The REST client that all XNAT modules share: one session, time limits, and sentences for what goes wrong.
+
+Section numbers are those of docs/xnat-contract.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import ssl
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from email.message import Message
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
+
+ARGUMENTS: dict[str, Any] = {
+    "xnat": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "url": {"type": "str", "required": True},
+            "username": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "session": {"type": "str", "default": "", "no_log": True},
+            "ca_pem": {"type": "str", "default": ""},
+            "client_certificate_pem": {"type": "str", "default": "", "no_log": True},
+            "validate_certs": {"type": "bool", "default": True},
+            "timeout": {"type": "float", "default": 30},
+            "retry_for": {"type": "float", "default": 60},
+        },
+    }
+}
+"""The option by which every XNAT module is told where XNAT is and who asks."""
+
+COOKIE = "JSESSIONID"
+SESSION = "/data/JSESSION"
+PAUSE = 1.0  # seconds between two tries
+GONE = (502, 503, 504)  # what a proxy answers for an XNAT that is being restarted
+MASK = "********"
+
+
+class XnatError(Exception):
+    """A call that did not go as it must; the text is one sentence with the call, the status and what to do."""
+
+    def __init__(self, text: str, status: int = 0, body: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.body = body
+
+
+class UnavailableError(XnatError):
+    """XNAT gave no answer, or a proxy answered for it: worth another try."""
+
+
+class NotInitialisedError(XnatError):
+    """XNAT runs, but nobody has been through its set-up yet."""
+
+
+class Answer:
+    """Status, headers and body of one answer of XNAT."""
+
+    def __init__(self, call: str, status: int, headers: Message, body: bytes) -> None:
+        self.call = call
+        self.status = status
+        self.headers = headers
+        self.text = body.decode(errors="replace")
+
+    @property
+    def is_json(self) -> bool:
+        """Whether it says so itself."""
+        return str(self.headers.get("Content-Type", "")).startswith("application/json")
+
+    def json(self, kind: type = object) -> Any:
+        """Return the body's value, which must be of this type; raises XnatError."""
+        try:
+            value = json.loads(self.text) if self.is_json else None
+        except ValueError:
+            value = None
+        if value is None or not isinstance(value, kind):
+            seen = self.headers.get("Content-Type", "nothing")
+            raise XnatError(
+                f"XNAT answered {self.call} with {seen} that is not what it should be: look whether the URL is XNAT's"
+                " own and not that of a log-in or set-up page",
+                self.status,
+            )
+        return value
+
+
+class Client:
+    """Calls to one XNAT as one account.
+
+    Every call carries the run's session, if there is one, and the credentials: XNAT looks at these only when the
+    session is gone (1.6), as after its restart. A session that XNAT makes then is ended by `close`; that of the run
+    belongs to the module xnat_session.
+    """
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._options: dict[str, Any] = module.params["xnat"]
+        self._base = self._options["url"].rstrip("/")
+        self._directory = module.tmpdir
+        self._session: str = self._options["session"]
+        self._files: dict[str, str] = {}
+
+    @property
+    def session(self) -> str:
+        """The id of the session in use; empty before the first call without one."""
+        return self._session
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session that this client opened, and remove its files. Says nothing when XNAT does not answer."""
+        if self._session and self._session != self._options["session"]:
+            self.log_out()
+        for path in self._files.values():
+            os.unlink(path)
+        self._files.clear()
+
+    def log_out(self) -> None:
+        """End the session in use, if there is one; the attempt is enough."""
+        session, self._session = self._session, ""
+        if session:
+            with suppress(XnatError):
+                self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
+
+    def log_in_works(self, username: str, password: str) -> bool:
+        """Whether XNAT takes a name and a password; leaves no session behind. Raises XnatError for all else."""
+        answer = self._patiently("GET", SESSION, {"Authorization": _basic(username, password)}, None)
+        session = _cookie(answer)
+        if session:
+            self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
+        if answer.status not in (200, 401):
+            raise self.failure(answer)
+        return answer.status == 200
+
+    def password_is_right(self, username: str, password: str) -> bool:
+        """Whether XNAT takes a name and a password, apart from its limit on sessions, which this call passes by."""
+        form = urlencode({"username": username, "password": password}).encode()
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = self._send("POST", "/data/services/auth", headers, form)
+        if session := _cookie(answer):
+            self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
+        return answer.status == 200
+
+    def get(self, path: str, accepted: Iterable[int] = (200,)) -> Answer:
+        """Read; tried again while XNAT restarts. Raises XnatError for a status that is not accepted."""
+        return self._expect(self._patiently("GET", path, self._headers(), None), accepted)
+
+    def change(self, method: str, path: str, body: Any, accepted: Iterable[int] = (200,)) -> Answer:
+        """Change something, the body sent as JSON; never tried twice. Raises XnatError as `get` does."""
+        headers = self._headers()
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        return self._expect(self._send(method, path, headers, data), accepted)
+
+    def failure(self, answer: Answer) -> XnatError:
+        """Return the error for an answer that cannot be used."""
+        name = self._options["username"]
+        said = " ".join(answer.text.split())[:300]
+        said = f" ({said})" if said and "<" not in said else ""
+        advice = {
+            401: f"{name} and its password are not accepted: see that the password is right, the account enabled and"
+            " not locked (20 failures lock it for an hour), and that it has fewer sessions than concurrentMaxSessions",
+            403: f"{name} is no administrator of XNAT",
+            404: "XNAT does not know it",
+            500: f"XNAT refused it{said}",
+        }.get(answer.status)
+        if 300 <= answer.status < 400:
+            advice = (
+                f"XNAT sends {name} elsewhere ({answer.headers.get('Location', 'nowhere')}): log in there once by hand"
+            )
+        if answer.status == 200:
+            advice = "the answer should have had another status: XNAT did not do it"
+        text = f"{answer.call}: status {answer.status}, {advice or said.strip() or 'no reason given'}"
+        return XnatError(text, answer.status, answer.text)
+
+    # One call
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Authorization": _basic(self._options["username"], self._options["password"])}
+        if self._session:
+            headers["Cookie"] = f"{COOKIE}={self._session}"
+        return headers
+
+    def _expect(self, answer: Answer, accepted: Iterable[int]) -> Answer:
+        self._session = _cookie(answer) or self._session
+        if answer.status not in accepted:
+            raise self.failure(answer)
+        return answer
+
+    def _patiently(self, method: str, path: str, headers: dict[str, str], data: bytes | None) -> Answer:
+        deadline = time.monotonic() + self._options["retry_for"]
+        while True:
+            try:
+                return self._send(method, path, headers, data)
+            except UnavailableError:
+                if time.monotonic() + PAUSE >= deadline:
+                    raise
+                time.sleep(PAUSE)
+
+    def _send(self, method: str, path: str, headers: dict[str, str], data: bytes | None) -> Answer:
+        call = f"{method} {self._base}{path}"
+        try:
+            response = open_url(
+                self._base + path,
+                method=method,
+                data=data,
+                headers={"Accept": "application/json", **headers},
+                timeout=self._options["timeout"],
+                follow_redirects="no",
+                validate_certs=self._options["validate_certs"],
+                ca_path=self._file("ca_pem"),
+                client_cert=self._file("client_certificate_pem"),
+                http_agent="xnat-jupyter",
+                use_netrc=False,
+            )
+            answer = Answer(call, response.status, response.headers, response.read())
+        except HTTPError as error:
+            answer = Answer(call, error.code, error.headers, error.read())
+        except ssl.SSLError as error:
+            raise self._not_trusted(call, error) from error
+        except URLError as error:
+            if isinstance(error.reason, ssl.SSLError):
+                raise self._not_trusted(call, error.reason) from error
+            raise UnavailableError(f"{call}: XNAT cannot be reached ({error.reason})") from error
+        except TimeoutError as error:
+            raise UnavailableError(f"{call}: no answer within {self._options['timeout']:g} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise UnavailableError(f"{call}: the connection broke ({type(error).__name__})") from error
+        if answer.status in GONE:
+            raise UnavailableError(f"{call}: status {answer.status}, XNAT is not there (yet)", answer.status)
+        return answer
+
+    def _not_trusted(self, call: str, error: ssl.SSLError) -> XnatError:
+        reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "TLS"
+        return XnatError(f"{call}: no connection that can be trusted ({reason}): give the authority's certificate")
+
+    def _file(self, option: str) -> str | None:
+        """Return the path of a file with the option's text, since Python takes certificates from files only."""
+        text = self._options[option]
+        if not text:
+            return None
+        if option not in self._files:
+            handle, path = tempfile.mkstemp(dir=self._directory)  # readable by this user only
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            self._files[option] = path
+        return self._files[option]
+
+
+def quoted(name: str) -> str:
+    """Return a name as one part of a path."""
+    return quote(name, safe="")
+
+
+def _basic(username: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def _cookie(answer: Answer) -> str:
+    for header in answer.headers.get_all("Set-Cookie") or ():
+        name, _, value = header.partition(";")[0].partition("=")
+        if name.strip() == COOKIE:
+            return str(value.strip()) if "max-age=0" not in header.lower() else ""
+    return ""

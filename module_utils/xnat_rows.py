@@ -1,0 +1,858 @@
+"""What XNAT keeps as rows as Ansible state: hardware, compute environments, constraints, dashboards, their frameworks.
+
+Wanted and stored rows are compared in one normal form: a dict of the module's options. Lists have no order there, an
+optional text that is blank is None, and what refers to another row is its id. Section numbers are those of
+docs/xnat-contract.md.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.xnat import ARGUMENTS, MASK, Client, XnatError, quoted
+
+Row = dict[str, Any]  # as XNAT gives it out
+Normal = dict[str, Any]  # option: value
+
+ALL = True  # the normal form of "all hardware"
+TEMPLATE_LENGTH = 4096
+MEMORY = re.compile(r"[1-9][0-9]*[KMGT]")  # what XNAT's page allows; REST checks nothing (1.4.2)
+WHOLE_NUMBER = re.compile(r"([0-9]+)(\.0+)?")
+
+
+class RowsError(Exception):
+    """One sentence for the operator; `done` is what was changed before."""
+
+    def __init__(self, text: str, done: Sequence[Change] = ()) -> None:
+        super().__init__(text)
+        self.done = done
+
+
+# The normal form of values
+
+
+def text(value: Any) -> str | None:
+    """Return a text, None for a blank one."""
+    return str(value) if value is not None and str(value).strip() else None
+
+
+def number(value: Any) -> Any:
+    """Return a number that may be given as text, None for a blank one; what is no number stays as it is."""
+    try:
+        return None if text(value) is None else float(value)
+    except ValueError:
+        return value
+
+
+def count(value: Any) -> str | None:
+    """Return the value of a generic resource, which XNAT keeps as text: 2, 2.0 and "2" are equal."""
+    whole = WHOLE_NUMBER.fullmatch(str(value))
+    return whole[1] if whole else text(value)
+
+
+def value_of(value: Any) -> str | None:
+    """Return the value of a variable; a blank text is one, too."""
+    return None if value is None else str(value)
+
+
+def ordered(items: Iterable[Any]) -> list[Any]:
+    """Return the items in an order that depends on nothing but themselves."""
+    return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+
+
+def names_in(values: Iterable[Any] | None) -> list[str]:
+    """Return a set of names as a list."""
+    return sorted({str(value) for value in values or ()})
+
+
+def placement(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one constraint of XNAT's."""
+    values = names_in(rule.get("values"))
+    return {"key": text(rule.get("key")), "operator": rule.get("operator"), "values": values}
+
+
+def wanted_placement(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one constraint of the option's, which has one value only: two would never fit (1.4.2)."""
+    return placement({"key": rule["key"], "operator": rule.get("operator") or "IN", "values": [rule["value"]]})
+
+
+def mount(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one mount of XNAT's; with a volume's name it would not work (3.6)."""
+    return {
+        "volumeName": text(found.get("volumeName")) or "",
+        "localPath": text(found.get("localPath")),
+        "containerPath": text(found.get("containerPath")),
+        "readOnly": bool(found.get("readOnly")),
+    }
+
+
+def wanted_mount(option: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one mount of the option's."""
+    read_only = option.get("read_only") is not False
+    return mount({"localPath": option["source"], "containerPath": option["target"], "readOnly": read_only})
+
+
+# What is wrong with an option: the rest of a sentence, empty if nothing
+
+
+def no_problem(value: Any) -> str:
+    """Say nothing."""
+    return ""
+
+
+def cpu_problem(value: Any) -> str:
+    """Look at a number of CPUs."""
+    return "" if value is None or 0 <= value < math.inf else f"is {value}, which is no number of CPUs"
+
+
+def memory_problem(value: Any) -> str:
+    """Look at an amount of memory."""
+    fits = text(value) is None or MEMORY.fullmatch(value)
+    return "" if fits else f"is {value}; XNAT takes whole numbers with K, M, G or T, such as 512M"
+
+
+def constraints_problem(value: Any) -> str:
+    """Look at constraints."""
+    complete = all(text(rule["key"]) and text(rule["value"]) for rule in value or ())
+    return "" if complete else "has an entry whose key or value is blank"
+
+
+def pairs_problem(value: Any) -> str:
+    """Look at names with values: null would make every launch fail (5.4), and true is written in several ways."""
+    for name, item in (value or {}).items():
+        if text(name) is None:
+            return "has an entry without a name"
+        if isinstance(item, bool) or not isinstance(item, (str, int, float)):
+            return f"has no text for {name}: put the value into quotes"
+    return ""
+
+
+def resources_problem(value: Any) -> str:
+    """Look at generic resources."""
+    blank = [name for name, item in (value or {}).items() if text(item) is None]
+    return f"has no value for {blank[0]}" if blank else pairs_problem(value)
+
+
+def mounts_problem(value: Any) -> str:
+    """Look at mounts."""
+    paths = [mount[side] for mount in value or () for side in ("source", "target")]
+    wrong = [path for path in paths if not path.startswith("/")]
+    return f"has {wrong[0] or 'a blank path'} where a path from the root must be" if wrong else ""
+
+
+def names_problem(value: Any) -> str:
+    """Look at a list of names."""
+    return "" if all(text(name) for name in value or ()) else "has a blank entry"
+
+
+def template_problem(value: Any) -> str:
+    """Look at a framework's command."""
+    if value is None or len(value) <= TEMPLATE_LENGTH:
+        return ""
+    return f"has {len(value)} characters; XNAT keeps no more than {TEMPLATE_LENGTH}"
+
+
+def path_problem(value: Any) -> str:
+    """Look at a name that is to be part of a path: XNAT's firewall stops these characters however they are written."""
+    return "must not contain any of / \\ ; %" if re.search(r"[/\\;%]", value or "") else ""
+
+
+def replaced_problem(value: Any) -> str:
+    """Look at a text that XNAT puts into a command by Java's replaceAll (4.2)."""
+    return (
+        "must not contain $ or \\, which XNAT would not leave as they are" if re.search(r"[$\\]", value or "") else ""
+    )
+
+
+# Kinds of rows
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value of a row.
+
+    option: its name in the module. place: where XNAT's JSON has it. wanted, stored: the normal form of the option's
+    and of XNAT's value. sent: the value to send, from the normal form and from what is there. problem: what is wrong
+    with the option. required: must be given. secret: names with values that are not to be shown. refers: the path of
+    the rows that it refers to by name, by_id: in XNAT by id.
+    """
+
+    option: str
+    place: tuple[str, ...]
+    wanted: Callable[[Any], Any] = text
+    stored: Callable[[Any], Any] = text
+    sent: Callable[[Any, Any], Any] = lambda normal, old: normal
+    problem: Callable[[Any], str] = no_problem
+    required: bool = False
+    secret: bool = False
+    refers: str = ""
+    by_id: bool = False
+
+
+def pairs(option: str, part: str, name: str, key: str, form: Callable[[Any], Any], **more: Any) -> Field:
+    """Return the field of names with values, a dict in the option and a list of entries in XNAT."""
+    return Field(
+        option,
+        (part, name),
+        wanted=lambda value: ordered({key: str(item), "value": form(value[item])} for item in value or {}),
+        stored=lambda value: ordered({key: item.get(key), "value": form(item.get("value"))} for item in value or ()),
+        **more,
+    )
+
+
+def entries(
+    option: str,
+    place: tuple[str, ...],
+    wanted: Callable[[Any], Any],
+    stored: Callable[[Any], Any],
+    problem: Callable[[Any], str],
+) -> Field:
+    """Return the field of a list of objects."""
+    return Field(
+        option,
+        place,
+        wanted=lambda value: ordered(map(wanted, value or ())),
+        stored=lambda value: ordered(map(stored, value or ())),
+        problem=problem,
+    )
+
+
+def scope_found(value: Any) -> Any:
+    """Return a scope of XNAT's: on for all, or for the ids."""
+    return value and {"enabled": bool(value.get("enabled")), "ids": names_in(value.get("ids"))}
+
+
+def scope_sent(scope: str) -> Callable[[Any, Any], Any]:
+    """Return how a scope is sent."""
+    return lambda normal, old: {**(old or {}), "scope": scope, **normal}
+
+
+def scope(option: str, name: str) -> Field:
+    """Return the field of a scope: for the ids of the option, or for all if it is empty."""
+    return Field(
+        option,
+        ("scopes", name),
+        wanted=lambda ids: {"enabled": not ids, "ids": names_in(ids)},
+        stored=scope_found,
+        sent=scope_sent(name),
+        problem=names_problem,
+    )
+
+
+SITE = Field(
+    "enabled",
+    ("scopes", "Site"),
+    wanted=lambda on: {"enabled": on is not False, "ids": []},
+    stored=scope_found,
+    sent=scope_sent("Site"),
+)
+
+
+def hardware_found(options: Any) -> Any:
+    """Return which hardware an environment allows: all of it, or ids."""
+    options = options or {}
+    if options.get("allowAllHardware"):
+        return ALL
+    return ordered(row.get("id") for row in options.get("hardwareConfigs") or ())
+
+
+def hardware_sent(normal: Any, old: Any) -> Any:
+    """Return which hardware an environment allows, as it is sent: the rows by their ids alone."""
+    chosen = [] if normal is ALL else [{"id": item} for item in normal]
+    return {**(old or {}), "allowAllHardware": normal is ALL, "hardwareConfigs": chosen}
+
+
+def reference(option: str, name: str, path: str) -> Field:
+    """Return the field of the one row that another refers to."""
+    return Field(
+        option,
+        (name,),
+        stored=lambda row: (row or {}).get("id"),
+        sent=lambda normal, old: {"id": normal},
+        required=True,
+        refers=path,
+        by_id=True,
+    )
+
+
+def unchanged(normal: Normal) -> Normal:
+    """Return the row as it is."""
+    return normal
+
+
+def nothing_wrong(row: Mapping[str, Any]) -> str:
+    """Say nothing."""
+    return ""
+
+
+def every_row(row: Row) -> bool:
+    """Whether a row is one of the kind's: always."""
+    return True
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of rows.
+
+    noun: what messages call one. option: the module's. path: of the REST calls. fields: what a row has. keys: the
+    options that make up its name. new: what a new row has besides. created, deleted: the status that says so.
+    path_by_name: a row's own path ends in its name and not in its id. tidy: what one field means for another.
+    problem: what is wrong with a row as a whole. ours: whether a row is looked at, purged: whether it may be purged.
+    """
+
+    noun: str
+    option: str
+    path: str
+    fields: tuple[Field, ...]
+    new: Row
+    keys: tuple[str, ...] = ("name",)
+    created: int = 201
+    deleted: int = 204
+    path_by_name: bool = False
+    tidy: Callable[[Normal], Normal] = unchanged
+    problem: Callable[[Mapping[str, Any]], str] = nothing_wrong
+    ours: Callable[[Row], bool] = every_row
+    purged: Callable[[Row], bool] = every_row
+
+
+def own_command(framework: Any) -> bool:
+    """Whether a dashboard has its own command: its framework is blank or "custom" (4.2)."""
+    return (text(framework) or "custom").lower() == "custom"
+
+
+def one_command(normal: Normal) -> Normal:
+    """Return a dashboard with the one of framework and command that counts."""
+    own = own_command(normal["framework"])
+    return {**normal, "framework": None if own else normal["framework"], "command": normal["command"] if own else None}
+
+
+def dashboard_problem(row: Mapping[str, Any]) -> str:
+    """Look at a dashboard's command."""
+    framework, command = not own_command(row.get("framework")), text(row.get("command")) is not None
+    if framework and command:
+        return "has a framework and a command: only one can count"
+    return "" if framework or command else "needs a framework, or a command of its own"
+
+
+TYPE = "JUPYTERHUB"
+FRAMEWORKS_PATH = "/xapi/jupyterhub/dashboards/frameworks"
+
+HARDWARE = Kind(
+    "hardware",
+    "hardware",
+    "/xapi/compute/hardware",
+    (
+        Field("name", ("hardware", "name"), required=True),
+        Field("cpu_limit", ("hardware", "cpuLimit"), wanted=number, stored=number, problem=cpu_problem),
+        Field("cpu_reservation", ("hardware", "cpuReservation"), wanted=number, stored=number, problem=cpu_problem),
+        Field("memory_limit", ("hardware", "memoryLimit"), problem=memory_problem),
+        Field("memory_reservation", ("hardware", "memoryReservation"), problem=memory_problem),
+        entries("constraints", ("hardware", "constraints"), wanted_placement, placement, constraints_problem),
+        pairs("environment", "hardware", "environmentVariables", "key", value_of, problem=pairs_problem, secret=True),
+        pairs("generic_resources", "hardware", "genericResources", "name", count, problem=resources_problem),
+        scope("projects", "Project"),
+        scope("users", "User"),
+        SITE,
+    ),
+    {},
+)
+ENVIRONMENTS = Kind(
+    "compute environment",
+    "environments",
+    "/xapi/compute/environments",
+    (
+        Field("name", ("computeEnvironment", "name"), required=True),
+        Field("image", ("computeEnvironment", "image"), required=True),
+        Field("command", ("computeEnvironment", "command")),
+        pairs(
+            "environment",
+            "computeEnvironment",
+            "environmentVariables",
+            "key",
+            value_of,
+            problem=pairs_problem,
+            secret=True,
+        ),
+        entries("mounts", ("computeEnvironment", "mounts"), wanted_mount, mount, mounts_problem),
+        Field(
+            "hardware",
+            ("hardwareOptions",),
+            wanted=lambda names: names_in(names) or ALL,
+            stored=hardware_found,
+            sent=hardware_sent,
+            problem=names_problem,
+            refers=HARDWARE.path,
+            by_id=True,
+        ),
+        scope("projects", "Project"),
+        scope("users", "User"),
+        SITE,
+    ),
+    {"configTypes": [TYPE]},
+    ours=lambda row: TYPE in (row.get("configTypes") or ()),
+    purged=lambda row: row.get("configTypes") == [TYPE],
+)
+CONSTRAINTS = Kind(
+    "constraint",
+    "constraints",
+    "/xapi/compute/constraints",
+    (
+        Field("key", ("constraint", "key"), required=True),
+        Field("operator", ("constraint", "operator"), wanted=lambda value: value or "IN"),
+        Field("value", ("constraint", "values"), wanted=lambda value: [value], stored=names_in, required=True),
+        scope("projects", "Project"),
+        SITE,
+    ),
+    {},
+    keys=("key", "operator"),
+)
+FRAMEWORKS = Kind(
+    "dashboard framework",
+    "frameworks",
+    FRAMEWORKS_PATH,
+    (
+        Field("name", ("name",), required=True, problem=path_problem),
+        Field("command_template", ("commandTemplate",), required=True, problem=template_problem),
+    ),
+    {},
+    created=200,
+    deleted=200,
+    path_by_name=True,
+)
+DASHBOARDS = Kind(
+    "dashboard",
+    "dashboards",
+    "/xapi/jupyterhub/dashboards/configs",
+    (
+        Field("name", ("dashboard", "name"), required=True),
+        Field("description", ("dashboard", "description")),
+        Field("framework", ("dashboard", "framework"), refers=FRAMEWORKS.path),
+        Field("command", ("dashboard", "command")),
+        Field("file_source", ("dashboard", "fileSource"), wanted=lambda none: "git"),
+        Field("git_repo_url", ("dashboard", "gitRepoUrl"), problem=replaced_problem),
+        Field("git_repo_branch", ("dashboard", "gitRepoBranch"), problem=replaced_problem),
+        Field("main_file_path", ("dashboard", "mainFilePath"), problem=replaced_problem),
+        reference("environment", "computeEnvironmentConfig", ENVIRONMENTS.path),
+        reference("hardware", "hardwareConfig", HARDWARE.path),
+        scope("projects", "Project"),
+        scope("data_types", "DataType"),
+        SITE,
+    ),
+    {},
+    tidy=one_command,
+    problem=dashboard_problem,
+)
+KINDS = {kind.path: kind for kind in (HARDWARE, ENVIRONMENTS, CONSTRAINTS, FRAMEWORKS, DASHBOARDS)}
+
+
+# Rows
+
+
+def dig(row: Any, place: Sequence[str]) -> Any:
+    """Return a value within a row, None where there is no such place."""
+    for name in place:
+        row = (row or {}).get(name)
+    return row
+
+
+def name_of(kind: Kind, normal: Normal) -> str:
+    """Return what a row is called."""
+    return " ".join(normal[key] for key in kind.keys if normal[key])
+
+
+def stored_row(kind: Kind, row: Row) -> Normal:
+    """Return the normal form of one of XNAT's rows; what it has besides is not looked at."""
+    return kind.tidy({field.option: field.stored(dig(row, field.place)) for field in kind.fields})
+
+
+def wanted_row(kind: Kind, options: Mapping[str, Any]) -> Normal:
+    """Return the normal form of what the module was given, with names where XNAT has ids."""
+    return kind.tidy({field.option: field.wanted(options.get(field.option)) for field in kind.fields})
+
+
+def row_problems(kind: Kind, options: Mapping[str, Any], state: str) -> list[str]:
+    """Return what is wrong with what the module was given for one row; to be removed it needs its name only."""
+    fields = [field for field in kind.fields if state == "present" or field.option in kind.keys]
+    missing = [field.option for field in fields if field.required and text(options.get(field.option)) is None]
+    found = [f"{option} is missing" for option in missing]
+    if state == "present":
+        sayings = [(field.option, field.problem(options.get(field.option))) for field in fields]
+        found += [f"{option} {saying}" for option, saying in sayings if saying]
+        saying = kind.problem(options)
+        found += [saying] if saying else []
+    return found
+
+
+def wanted_rows(kind: Kind, given: Sequence[Mapping[str, Any]], state: str) -> dict[str, Normal]:
+    """Return what the module was given, by name; to be removed just the names. Raises RowsError with all problems."""
+    wanted: dict[str, Normal] = {}
+    problems = []
+    for place, options in enumerate(given, start=1):
+        normal = wanted_row(kind, options)
+        name = name_of(kind, normal)
+        found = row_problems(kind, options, state)
+        if name in wanted:
+            found.append("is given twice")
+        problems += [f"{kind.noun} {name or f'number {place}'}: {saying}" for saying in found]
+        wanted[name] = normal if state == "present" else {}
+    if problems:
+        raise RowsError("; ".join(problems))
+    return wanted
+
+
+# Rows that others refer to
+
+
+Names = dict[str, dict[int, str]]
+"""What rows are called, by the path of their kind and their id."""
+
+
+def names_of(kind: Kind, rows: Sequence[Row]) -> dict[int, str]:
+    """Return what rows are called, by their ids."""
+    return {row["id"]: name_of(kind, stored_row(kind, row)) for row in rows}
+
+
+def targets(kind: Kind) -> list[Kind]:
+    """Return the kinds to which this one refers."""
+    return [KINDS[field.refers] for field in kind.fields if field.refers]
+
+
+def resolved(kind: Kind, wanted: Mapping[str, Normal], names: Names) -> tuple[dict[str, Normal], list[str]]:
+    """Return the rows with ids where XNAT has ids, and a sentence for each reference to what is not there.
+
+    What is not there keeps its name. Raises RowsError for a name that two rows have.
+    """
+    found: dict[str, Normal] = {}
+    missing = []
+    for name, normal in wanted.items():
+        found[name] = dict(normal)
+        for field in kind.fields:
+            value = normal.get(field.option)
+            if not field.refers or value is None or value is ALL:
+                continue
+            target = KINDS[field.refers]
+            ids = {}
+            for item in value if isinstance(value, list) else [value]:
+                same = [number for number, other in names[field.refers].items() if other == item]
+                if len(same) > 1:
+                    raise RowsError(twice(target, item, same))
+                if not same:
+                    missing.append(f"{kind.noun} {name}: XNAT has no {target.noun} {item}")
+                ids[item] = same[0] if same else item
+            if field.by_id:
+                found[name][field.option] = ordered(ids.values()) if isinstance(value, list) else ids[value]
+    return found, missing
+
+
+def twice(kind: Kind, name: str, ids: Sequence[int]) -> str:
+    """Return the sentence for a name that several rows have."""
+    listed = " and ".join(map(str, sorted(ids)))
+    return f"XNAT has the {kind.noun} {name} more than once, with the ids {listed}: delete all but one of them"
+
+
+def incomplete(dashboards: Mapping[str, Normal], frameworks: Sequence[Row]) -> list[str]:
+    """Return a sentence for each dashboard whose command needs what it does not have: no launch survives that (4.2)."""
+    templates = {row.get("name"): row.get("commandTemplate") for row in frameworks}
+    needed = {"{repo}": "git_repo_url", "{repobranch}": "git_repo_branch", "{mainFilePath}": "main_file_path"}
+    return [
+        f"dashboard {name}: {option} is missing, which its command needs for {placeholder}"
+        for name, normal in dashboards.items()
+        for placeholder, option in needed.items()
+        if normal[option] is None and placeholder in (normal["command"] or templates.get(normal["framework"]) or "")
+    ]
+
+
+# Changes
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change to make. label: the row's name, with its id where others are called the same.
+
+    row: what XNAT has, None to create. before, after: the normal forms; after is None to delete.
+    """
+
+    label: str
+    number: int | None
+    row: Row | None
+    before: Normal | None
+    after: Normal | None
+
+    @property
+    def action(self) -> str:
+        """What is done."""
+        if self.after is None:
+            return "delete"
+        return "create" if self.before is None else "update"
+
+
+def plan(
+    kind: Kind, rows: Sequence[Row], wanted: Mapping[str, Normal], state: str = "present", purge: bool = False
+) -> list[Change]:
+    """Return the changes that make XNAT's rows what is wanted. Raises RowsError for a row that is there twice."""
+    stored = [(row, stored_row(kind, row)) for row in rows]
+    by_name: dict[str, list[tuple[Row, Normal]]] = {}
+    for row, normal in stored:
+        by_name.setdefault(name_of(kind, normal), []).append((row, normal))
+    changes = []
+    for name, after in wanted.items() if state == "present" else ():
+        same = by_name.get(name, [])
+        if len(same) > 1:
+            raise RowsError(twice(kind, name, [row["id"] for row, _ in same]))
+        if not same:
+            changes.append(Change(name, None, None, None, after))
+        elif same[0][1] != after:
+            row, before = same[0]
+            changes.append(Change(name, row["id"], row, before, after))
+    for row, before in stored:
+        name = name_of(kind, before)
+        unwanted = name in wanted if state == "absent" else purge and name not in wanted and kind.purged(row)
+        if unwanted:
+            label = name if name and len(by_name[name]) == 1 else f"{name} (id {row['id']})".strip()
+            changes.append(Change(label, row["id"], row, before, None))
+    return changes
+
+
+def body(kind: Kind, change: Change) -> Row:
+    """Return the JSON of a row to create or update; what the module does not know stays as XNAT has it.
+
+    Fields that do not differ stay, too, but for references: these are given out as whole rows and sent as ids.
+    """
+    after = change.after or {}
+    found = deepcopy(kind.new if change.row is None else change.row)
+    for field in kind.fields:
+        if change.before is not None and not field.by_id and change.before[field.option] == after[field.option]:
+            continue
+        part = found
+        for name in field.place[:-1]:
+            part[name] = part.get(name) or {}
+            part = part[name]
+        part[field.place[-1]] = field.sent(after[field.option], part.get(field.place[-1]))
+    return found
+
+
+# What is shown
+
+
+def masked(mine: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], mark: str) -> list[str]:
+    """Return names whose values are masked; the mark tells that the other side has another value."""
+    keys = [pair["key"] for pair in other]
+    return [f"{pair['key']}={MASK}{mark if pair not in other and pair['key'] in keys else ''}" for pair in mine]
+
+
+def called(names: Mapping[int, str], value: Any) -> str:
+    """Return the name of what is referred to by id; with the id where several are called the same."""
+    if isinstance(value, str):  # what is not there yet
+        return value
+    if value not in names:
+        return f"id {value}"
+    name = names[value]
+    return name if list(names.values()).count(name) == 1 else f"{name} (id {value})"
+
+
+def shown(kind: Kind, mine: Normal, other: Normal | None, mark: str, names: Names) -> dict[str, Any]:
+    """Return a row as it may be shown."""
+    found: dict[str, Any] = {}
+    for field in kind.fields:
+        value = mine[field.option]
+        if field.secret:
+            value = masked(value, other[field.option] if other else [], mark)
+        elif field.by_id and isinstance(value, list):
+            value = sorted(called(names[field.refers], item) for item in value)
+        elif field.by_id:
+            value = "all" if value is ALL else called(names[field.refers], value)
+        found[field.option] = value
+    return found
+
+
+def difference(kind: Kind, changes: Sequence[Change], names: Names) -> dict[str, dict[str, Any]]:
+    """Return the rows that differ, before and after, as Ansible's --diff takes them."""
+    return {
+        "before": {
+            change.label: shown(kind, change.before, change.after, " (old)", names)
+            for change in changes
+            if change.before is not None
+        },
+        "after": {
+            change.label: shown(kind, change.after, change.before, " (new)", names)
+            for change in changes
+            if change.after is not None
+        },
+    }
+
+
+def lists(changes: Sequence[Change]) -> dict[str, list[str]]:
+    """Return what was created, updated and deleted."""
+    return {
+        f"{action}d": [change.label for change in changes if change.action == action]
+        for action in ("create", "update", "delete")
+    }
+
+
+def not_kept(kind: Kind, rows: Sequence[Row], done: Sequence[Change], names: Names) -> list[str]:
+    """Return a sentence for each change that XNAT answered well and did not keep."""
+    by_id = {row["id"]: row for row in rows}
+    found = []
+    for change in done:
+        row = by_id.get(change.number)
+        what = f"{kind.noun} {change.label}"
+        if change.after is None:
+            found += [] if row is None else [f"{what} is still there"]
+        elif row is None:
+            found.append(f"{what} is not there")
+        else:
+            kept = stored_row(kind, row)
+            is_shown = shown(kind, kept, change.after, "", names)
+            to_be = shown(kind, change.after, kept, "", names)
+            for field in kind.fields:
+                if kept[field.option] != change.after[field.option]:
+                    told = f": it has {plain(is_shown[field.option])} instead of {plain(to_be[field.option])}"
+                    found.append(f"{field.option} of {what}{'' if field.secret else told}")
+    return found
+
+
+def plain(value: Any) -> str:
+    """Return a value as it is written in JSON."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+# Calls
+
+
+def read(client: Client, kind: Kind) -> list[Row]:
+    """Return XNAT's rows of a kind. Raises XnatError."""
+    answer = client.get(kind.path)
+    rows = answer.json(list)
+    if not all(isinstance(row, dict) and isinstance(row.get("id"), int) for row in rows):
+        raise XnatError(f"XNAT answered {answer.call} with rows that are not what they should be: they have no id")
+    return [row for row in rows if kind.ours(row)]
+
+
+def make(client: Client, kind: Kind, change: Change) -> Change:
+    """Make one change; returns it with the row's id. Raises XnatError."""
+    if change.row is None:
+        answer = client.change("POST", kind.path, body(kind, change), (kind.created,))
+    else:
+        name = (change.before or {})["name"] if kind.path_by_name else str(change.number)
+        path = f"{kind.path}/{quoted(name)}"
+        if change.after is None:
+            client.change("DELETE", path, None, (kind.deleted,))
+            return change
+        answer = client.change("PUT", path, body(kind, change))
+    given = answer.json(dict).get("id")
+    if not isinstance(given, int) or change.number not in (None, given):
+        raise XnatError(f"XNAT answered {answer.call} with a row that has another id or none: it may not have done it")
+    return replace(change, number=given)
+
+
+def make_all(client: Client, kind: Kind, changes: Sequence[Change]) -> list[Change]:
+    """Make all changes, one after the other; returns them with the rows' ids. Raises RowsError at the first failure."""
+    done: list[Change] = []
+    for change in changes:
+        try:
+            done.append(make(client, kind, change))
+        except XnatError as error:
+            before = [f"{action} {', '.join(names)}" for action, names in lists(done).items() if names]
+            before = [f"; done before: {', '.join(before)}; the next run goes on from there"] if before else []
+            text = f"{kind.noun} {change.label} was not {change.action}d: {error}{''.join(before)}"
+            raise RowsError(text, done) from error
+    return done
+
+
+def keep(
+    client: Client, kind: Kind, options: Mapping[str, Any], check_mode: bool, warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Make XNAT's rows what is wanted, or say what that would be. Raises RowsError and XnatError."""
+    present = options["state"] == "present"
+    if options["purge"] and not present:
+        raise RowsError("purge removes all rows but those given, so it cannot go with state absent")
+    wanted = wanted_rows(kind, options[kind.option], options["state"])
+    rows = read(client, kind)
+    others = {target.path: read(client, target) for target in targets(kind)}
+    names = {path: names_of(KINDS[path], found) for path, found in others.items()}
+    wanted, problems = resolved(kind, wanted, names)
+    if check_mode:
+        for sentence in problems:
+            warn(f"{sentence} (yet)")
+        problems = []
+    if kind is DASHBOARDS and present:
+        problems += incomplete(wanted, others[FRAMEWORKS.path])
+    if problems:
+        raise RowsError("; ".join(problems))
+    changes = plan(kind, rows, wanted, options["state"], options["purge"])
+    if changes and not check_mode:
+        done = make_all(client, kind, changes)
+        rows = read(client, kind)
+        lost = not_kept(kind, rows, done, names)
+        if lost:
+            raise RowsError(f"XNAT answered well, but did not keep what it was sent: {'; '.join(lost)}", done)
+    ids = {name: number for number, name in names_of(kind, rows).items()}
+    return {
+        "changed": bool(changes),
+        "rows": {name: ids.get(name) for name in wanted} if present else {},
+        **lists(changes),
+        "diff": difference(kind, changes, names),
+    }
+
+
+# The module
+
+
+def without_values(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a module's parameters without the values of variables, which may be secrets."""
+    secret = [field.option for field in kind.fields if field.secret]
+    rows = params.get(kind.option)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return {**params, kind.option: MASK}
+    clean = [{name: MASK if name in secret and value else value for name, value in row.items()} for row in rows]
+    return {**params, kind.option: clean}
+
+
+class RowsModule(AnsibleModule):  # type: ignore[misc]
+    """A module that neither logs nor returns what it was given in variables."""
+
+    def __init__(self, kind: Kind, options: Mapping[str, Any]) -> None:
+        self._kind = kind
+        super().__init__(
+            argument_spec={
+                **ARGUMENTS,
+                kind.option: {"type": "list", "elements": "dict", "required": True, "options": options},
+                "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                "purge": {"type": "bool", "default": False},
+            },
+            supports_check_mode=True,
+            no_log=True,  # nothing in the host's log
+        )
+
+    def _given(self) -> dict[str, Any]:
+        return {"module_args": without_values(self._kind, self.params)}
+
+    def exit_json(self, **result: Any) -> None:
+        """Return the results."""
+        super().exit_json(invocation=self._given(), **result)
+
+    def fail_json(self, msg: str, **result: Any) -> None:
+        """Return an error."""
+        super().fail_json(msg, invocation=self._given(), **result)
+
+
+def main(kind: Kind, options: Mapping[str, Any]) -> None:
+    """Be the module for a kind of rows, whose options for one row are given."""
+    module = RowsModule(kind, options)
+    try:
+        with Client(module) as client:
+            result = keep(client, kind, module.params, module.check_mode, module.warn)
+    except RowsError as error:
+        module.fail_json(str(error), changed=bool(error.done), **lists(error.done))
+    except XnatError as error:
+        module.fail_json(str(error))
+    if not module._diff:
+        del result["diff"]
+    module.exit_json(**result)

@@ -1,0 +1,175 @@
+"""XNAT's side, as an administrator keeps it with the playbooks: drift, an XNAT that lies or restarts, new secrets.
+
+That a demo XNAT nobody has configured ends with a started notebook is what site.yml itself has shown by now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.site.conftest import ROOT, Playbooks, Server, Site, wait_for
+
+SETTINGS = "/xapi/jupyterhub/preferences"
+# Tests offer environments and hardware of their own.
+XNAT = ("playbooks/xnat.yml", "-e", "xnat_jupyterhub_purge=false")
+
+
+@pytest.fixture(scope="module")
+def plays(site: Site) -> Playbooks:
+    return Playbooks(ROOT / "molecule/inventory")
+
+
+@pytest.fixture
+def notebook(site: Site) -> Iterator[Server]:
+    """A server that runs meanwhile, and must be the same at the end."""
+    server = site.launch()
+    assert site.outcome(server), site.hub_log(server.began)
+    before = site.run(server, "hostname")  # the id of its container
+    yield server
+    wait_for("the hub lists the server", lambda: site.servers("jdoe").get(server.name, {}).get("ready"))
+    assert site.run(server, "hostname") == before
+    site.stop(server)
+
+
+def preferences(site: Site) -> Any:
+    return site.ask("GET", f"{site.xnat}{SETTINGS}", "admin").json()
+
+
+def drift(site: Site) -> None:
+    """What somebody might do by hand in XNAT."""
+    changes = {"maxNamedServers": 1, "jupyterHubToken": "other"}
+    assert site.ask("POST", f"{site.xnat}{SETTINGS}", "admin", json=changes).status_code == 200
+    path = f"{site.xnat}/xapi/users/rjones/roles"
+    assert site.ask("DELETE", path, "admin", json=["Jupyter"]).status_code == 200
+
+
+def test_drift_is_predicted_shown_and_mended(site: Site, plays: Playbooks) -> None:
+    drift(site)
+    run = plays.play(*XNAT, "--check", "--diff")
+    assert run.changed() == {"node1"}
+    assert "maxNamedServers: '3'" in run.text
+    assert "jupyterHubToken: '******** (new)'" in run.text
+    assert preferences(site)["maxNamedServers"] == 1
+    run = plays.play(*XNAT, "--diff")
+    assert run.changed() == {"node1"}
+    token = site.token["Authorization"].removeprefix("token ")
+    assert token not in run.text
+    assert preferences(site)["jupyterHubToken"] == token
+    assert "Jupyter" in site.ask("GET", f"{site.xnat}/xapi/users/rjones/roles", "admin").json()
+    assert plays.play(*XNAT).changed() == set()
+
+
+def test_an_xnat_that_says_yes_and_does_nothing_is_caught_and_logged_out_of(site: Site, plays: Playbooks) -> None:
+    drift(site)
+    site.faults({"path": SETTINGS, "method": "POST", "ignore": True}, {"path": "no such path"})
+    run = plays.play(*XNAT, code=2)
+    assert (
+        f"XNAT answered POST {SETTINGS} with 200, but did not keep jupyterHubToken: it still is '********'" in run.flat
+    )
+    assert "TASK [xnat_jupyterhub : Log out]" in run.text
+    site.faults()
+    plays.play(*XNAT)
+    assert plays.play(*XNAT).changed() == set()
+
+
+def test_a_restart_of_xnat_in_mid_run_is_lived_through(site: Site, plays: Playbooks) -> None:
+    drift(site)
+    site.faults({"path": "/xapi/compute/environments", "restart": 2, "times": 1})
+    assert plays.play(*XNAT).changed() == {"node1"}
+    assert plays.play(*XNAT).changed() == set()
+
+
+def test_xnats_token_is_made_anew_beside_a_running_notebook(site: Site, plays: Playbooks, notebook: Server) -> None:
+    old = dict(site.token)
+    run = plays.play("playbooks/rotate.yml", "-e", "rotate=service_token", "-e", "xnat_jupyterhub_purge=false")
+    assert site.token != old
+    assert site.token["Authorization"].removeprefix("token ") not in run.text
+    answer = site.http.get(f"{site.hub}hub/api/users", headers=old, timeout=20)
+    assert answer.status_code == 403
+    assert site.ask("GET", f"{site.xnat}/xapi/jupyterhub/info", "admin").status_code == 200
+    second = site.launch()
+    assert site.outcome(second)
+    site.stop(second)
+
+
+def test_the_accounts_password_is_made_anew_though_the_run_is_killed_between_both_sides(
+    site: Site, plays: Playbooks, notebook: Server
+) -> None:
+    file = Path(os.environ["XNATJH_SECRETS"]) / "xnat_password"
+    old = file.read_text()
+    plays.kill_at(
+        "PLAY [Hub and proxy]",
+        "playbooks/rotate.yml",
+        "-e",
+        "rotate=service_password",
+        "-e",
+        "xnat_jupyterhub_purge=false",
+    )
+    assert file.read_text() != old
+    assert plays.play(*XNAT, "playbooks/hub.yml").changed() == {"node1"}
+    server = site.launch()
+    assert site.outcome(server), site.hub_log(server.began)
+    site.stop(server)
+    assert plays.play(*XNAT, "playbooks/hub.yml").changed() == set()
+
+
+def test_the_hubs_secrets_are_made_anew_beside_a_running_notebook(
+    site: Site, plays: Playbooks, notebook: Server
+) -> None:
+    browser, page = site.browser("jdoe")
+    assert page.url.endswith("/hub/home")
+    plays.play("playbooks/rotate.yml", "-e", "rotate=hub_secrets")
+    assert browser.get(f"{site.hub}hub/home", timeout=20).url.split("?")[0].endswith("/hub/login")
+
+
+def test_a_secret_of_the_vault_is_left_to_its_owner(plays: Playbooks) -> None:
+    run = plays.play("playbooks/rotate.yml", "-e", "rotate=service_token", "-e", "vault_service_token=x", code=2)
+    assert "vault_service_token is kept in the vault, which is not written to" in run.flat
+
+
+def test_without_an_administrators_password_it_is_said_what_to_do_by_hand(site: Site, plays: Playbooks) -> None:
+    run = plays.play(*XNAT, "-e", "site_xnat_admin_password=")
+    assert "enable jupyterhub, give it the password in site_xnat_password" in run.flat
+    assert "jupyterHubApiUrl: http://jupyterhub-proxy:8000/jupyterhub/hub/api" in run.flat
+    assert site.token["Authorization"].removeprefix("token ") not in run.text
+
+
+SERVICE = "[Service]\\nExecStart=/bin/sleep infinity\\n"
+
+
+def test_the_plugin_is_put_into_an_xnat_that_is_ours(site: Site, plays: Playbooks, tmp_path: Path) -> None:
+    jar = tmp_path / "xnat-jupyterhub-plugin-1.3.4.jar"
+    jar.write_bytes(b"\xff a jar")
+    directory = "/srv/xnat-plugins"
+    site.on_node(
+        "sh", "-c", f"mkdir -p {directory}; touch {directory}/jupyterhub-plugin-1.2.0.jar {directory}/other.jar"
+    )
+    site.on_node("sh", "-c", f"printf '{SERVICE}' >/etc/systemd/system/pretend-xnat.service; systemctl daemon-reload")
+    inventory = tmp_path / "xnat.yml"
+    inventory.write_text("xnat: {hosts: {node1: {}}}\n")
+    options = {
+        "xnat_plugin_jar": jar, "xnat_plugin_checksum": hashlib.sha256(jar.read_bytes()).hexdigest(),
+        "xnat_plugin_directory": directory, "xnat_plugin_service": "pretend-xnat",
+    }  # fmt: skip
+    words = [word for name, value in options.items() for word in ("-e", f"{name}={value}")]
+    play = ("playbooks/xnat_plugin.yml", "-i", str(inventory), *words)
+    started = "systemctl show --property=ActiveEnterTimestampMonotonic pretend-xnat"
+    try:
+        assert plays.play(*play, "--check").changed() == {"node1"}
+        assert plays.play(*play).changed() == {"node1"}
+        assert site.on_node("ls", directory).split() == ["other.jar", jar.name]
+        first = site.on_node("sh", "-c", started)
+        assert plays.play(*play).changed() == set()
+        assert site.on_node("sh", "-c", started) == first
+        run = plays.play(*play, "-e", "xnat_plugin_checksum=0", code=2)
+        assert "which is not xnat_plugin_checksum" in run.flat
+    finally:
+        site.on_node(
+            "sh", "-c", f"systemctl stop pretend-xnat; rm -r {directory} /etc/systemd/system/pretend-xnat.service"
+        )
