@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from xnat_hub.database import commit_fast
+from xnat_hub.database import commit_fast, forget_service_tokens
 from xnat_hub.settings import load
 
 HERE = str(Path(__file__).resolve().parent)
@@ -17,7 +17,9 @@ c = get_config()  # noqa: F821  (JupyterHub defines it)
 c.JupyterHub.base_url = settings.base_url
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
-c.JupyterHub.db_url = "sqlite:////srv/jupyterhub/jupyterhub.sqlite"
+database = Path("/srv/jupyterhub/jupyterhub.sqlite")
+c.JupyterHub.db_url = f"sqlite:///{database}"
+forget_service_tokens(database)  # XNAT's and the keeper's of now are added anew
 commit_fast()  # a start makes some thirty commits, each of which would wait for the disk
 c.JupyterHub.cookie_secret = bytes.fromhex(settings.secret("cookie_secret"))
 c.ConfigurableHTTPProxy.should_start = False

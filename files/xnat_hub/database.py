@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -15,6 +18,19 @@ def commit_fast() -> None:
     mends as it does after a hub that was killed.
     """
     event.listen(Engine, "connect", _use_log)
+
+
+def forget_service_tokens(path: Path) -> None:
+    """Take the tokens of services out of the database of a hub that is about to start, if there is one.
+
+    JupyterHub adds those that are configured at each start, and keeps every one that ever was: a token that was made
+    anew, because somebody may know it, would go on to start servers for anybody.
+    """
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=20)) as connection, connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'api_tokens'").fetchone():
+            connection.execute("DELETE FROM api_tokens WHERE service_id IS NOT NULL")
 
 
 def _use_log(connection: Any, record: object) -> None:
