@@ -85,7 +85,9 @@ def look(client: Client, username: str, jupyterhub: str) -> dict[str, Any]:
     plugin = client.get(f"/xapi/plugins/{PLUGIN}", accepted=(200, 404))
     if plugin.status == 404:
         raise XnatError(
-            f"XNAT {xnat} has no JupyterHub plugin: put its jar into XNAT's directory of plugins and restart XNAT"
+            f"XNAT {xnat} has no JupyterHub plugin: give xnat-jupyterhub-plugin-VERSION.jar, from the plugin's"
+            " releases, to whoever runs XNAT, to be put into XNAT's directory of plugins, and XNAT to be restarted; or"
+            " name XNAT's host in the group xnat (playbooks/xnat_plugin.yml)"
         )
     version = str(plugin.json(dict).get("version", "unknown"))
     known = client.get("/xapi/jupyterhub/preferences").json(dict)
@@ -122,15 +124,18 @@ def main() -> None:
     )
     options = module.params["xnat"]
     client = Client(module)
-    if module.params["state"] == "absent":
-        client.log_out()
-        module.exit_json(changed=False)
     options["retry_for"] = 0  # this module has a limit of its own
+    found: dict[str, Any] = {}
     try:
-        found = open_session(client, options, module.params["wait"], module.params["jupyterhub_version"])
+        if module.params["state"] == "absent":
+            client.log_out()
+        else:
+            found = open_session(client, options, module.params["wait"], module.params["jupyterhub_version"])
     except XnatError as error:
         client.log_out()
         module.fail_json(msg=str(error))
+    finally:
+        client.remove_files()
     module.exit_json(changed=False, **found)
 
 

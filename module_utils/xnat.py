@@ -125,6 +125,10 @@ class Client:
         """End the session that this client opened, and remove its files. Says nothing when XNAT does not answer."""
         if self._session and self._session != self._options["session"]:
             self.log_out()
+        self.remove_files()
+
+    def remove_files(self) -> None:
+        """Remove the files with the client's certificates; the next call writes them again."""
         for path in self._files.values():
             os.unlink(path)
         self._files.clear()
@@ -241,14 +245,19 @@ class Client:
         except TimeoutError as error:
             raise UnavailableError(f"{call}: no answer within {self._options['timeout']:g} s") from error
         except (OSError, http.client.HTTPException) as error:
-            raise UnavailableError(f"{call}: the connection broke ({type(error).__name__})") from error
+            hint = ", as one does that asks for another client certificate" if self._base.startswith("https:") else ""
+            raise UnavailableError(f"{call}: XNAT ended the connection{hint} ({type(error).__name__})") from error
         if answer.status in GONE:
             raise UnavailableError(f"{call}: status {answer.status}, XNAT is not there (yet)", answer.status)
         return answer
 
     def _not_trusted(self, call: str, error: ssl.SSLError) -> XnatError:
-        reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "TLS"
-        return XnatError(f"{call}: no connection that can be trusted ({reason}): give the authority's certificate")
+        reason = str(getattr(error, "verify_message", "") or error.reason or "TLS")
+        if "ALERT" in reason:  # XNAT's side ended it
+            advice = "XNAT does not take this client's certificate: give another as client_certificate_pem"
+        else:
+            advice = "XNAT's certificate is not trusted: give that of its authority as ca_pem"
+        return XnatError(f"{call}: {advice} ({reason})")
 
     def _file(self, option: str) -> str | None:
         """Return the path of a file with the option's text, since Python takes certificates from files only."""

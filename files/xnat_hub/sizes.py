@@ -113,7 +113,7 @@ def _room(choice: tuple[float, Node]) -> tuple[float, str]:
 
 
 def _row(name: str, node: Node, memory: float, cpus: float) -> dict[str, Any]:
-    limit = max(1.0, math.floor(node.cpus * cpus)) if node.cpus >= 1 else node.cpus
+    limit = max(1, math.floor(node.cpus * cpus))
     return {
         "name": name,
         "cpu_limit": float(limit),

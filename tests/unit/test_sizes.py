@@ -24,7 +24,7 @@ def node(
     """A node as `docker node inspect` gives it."""
     found = {"NanoCPUs": int(cpus * 10**9), "MemoryBytes": int(gigabytes * 2**30)}
     return {
-        "Spec": {"Availability": availability, "Labels": labels or {}},
+        "Spec": {"Availability": availability, "Labels": labels},
         "Description": {"Hostname": name, "Resources": found | ({"GenericResources": resources} if resources else {})},
     }
 

@@ -4,14 +4,16 @@ drifted, and against an XNAT that fails or lies.
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demo_xnat.people import SERVICE_ACCOUNT
 
+from tests.unit.test_client import Authority
 from tests.unit.test_demo_xnat import SECRETS, SERVICE_PASSWORD
-from tests.unit.xnat_modules import Xnat, load, run_module, xnat_fixture
+from tests.unit.xnat_modules import Xnat, load, run_module, served, xnat_fixture
 
 __all__ = ["xnat_fixture"]
 SITE, PREFERENCES = "xnat_site_config", "xnat_plugin_preferences"
@@ -240,7 +242,7 @@ def test_a_change_is_not_tried_twice(xnat: Xnat) -> None:
         ({"status": 401}, "status 401, admin and its password are not accepted"),
         ({"status": 403}, "status 403, admin is no administrator of XNAT"),
         ({"delay": 3}, "no answer within 0.5 s"),
-        ({"restart": 9, "times": 1}, "the connection broke"),
+        ({"restart": 9, "times": 1}, "XNAT ended the connection (RemoteDisconnected)"),
     ],
 )
 def test_what_goes_wrong_is_told_with_the_call_and_no_secret(xnat: Xnat, fault: dict[str, Any], words: str) -> None:
@@ -281,7 +283,11 @@ def test_a_ready_xnat_tells_its_versions(xnat: Xnat) -> None:
         ({}, {"password": "wrong"}, "XNAT does not accept admin with this password"),
         ({}, {"username": "jdoe"}, "jdoe is no administrator of XNAT"),
         ({}, {"username": "expired"}, "XNAT sends expired to "),
-        ({"path": "JupyterHubPlugin", "status": 404}, {}, "XNAT 1.9.1 has no JupyterHub plugin: put its jar"),
+        (
+            {"path": "JupyterHubPlugin", "status": 404},
+            {},
+            "XNAT 1.9.1 has no JupyterHub plugin: give xnat-jupyterhub-plugin-VERSION.jar",
+        ),
         (
             {"path": "preferences", "status": 200, "content_type": "application/json", "body": "{}"},
             {},
@@ -324,6 +330,35 @@ def test_an_xnat_that_becomes_ready_is_waited_for(xnat: Xnat) -> None:
 def test_versions_that_do_not_go_together_end_the_session(xnat: Xnat) -> None:
     assert "JupyterHub 6.0.0 refuses the names" in session(xnat, jupyterhub="6.0.0")["msg"]
     assert xnat.calls[-1][:2] == ("DELETE", "/data/JSESSION")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "verify", "shown", "words"),
+    [
+        ("ours", True, "ours", ""),
+        ("ours", True, "", "as one does that asks for another client certificate"),
+        ("ours", True, "other", "as one does that asks for another client certificate"),
+        ("other", True, "ours", "XNAT's certificate is not trusted: give that of its authority as ca_pem"),
+        ("", True, "ours", "XNAT's certificate is not trusted"),
+        ("", False, "ours", ""),
+    ],
+)
+def test_private_authority_and_client_certificate(
+    tmp_path: Path, bundle: str, verify: bool, shown: str, words: str
+) -> None:
+    authorities = {name: Authority(tmp_path, name) for name in ("ours", "other")}
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authorities["ours"].bundle))
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_cert_chain(authorities["ours"].certificate("xnat"))
+    options: dict[str, Any] = {
+        "ca_pem": authorities[bundle].bundle.read_text() if bundle else "",
+        "client_certificate_pem": authorities[shown].certificate("admin").read_text() if shown else "",
+        "validate_certs": verify,
+    }
+    with served(tmp_path, tls) as xnat:
+        found = session(xnat, **options)
+    assert words in found.get("msg", "")
+    assert bool(found.get("session")) == (words == "")
 
 
 # What a launch would mount

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import ssl
 import sys
 import tempfile
 import threading
@@ -84,7 +85,7 @@ class Xnat:
 
 
 @contextlib.contextmanager
-def served(directory: Path) -> Iterator[Xnat]:
+def served(directory: Path, tls: ssl.SSLContext | None = None) -> Iterator[Xnat]:
     """Serve a demo XNAT from a thread of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -102,13 +103,13 @@ def served(directory: Path) -> Iterator[Xnat]:
         app.middlewares.insert(0, record)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         return runner
 
     try:
         runner = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
         host, port = runner.addresses[0][:2]
-        xnat.url = f"http://{host}:{port}"
+        xnat.url = f"{'https' if tls else 'http'}://{host}:{port}"
         yield xnat
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
     finally:
