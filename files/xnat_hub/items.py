@@ -32,7 +32,7 @@ def archive_root(specification: str, archive_path: str, project: str) -> tuple[s
         raise ItemError(f"XNAT's archive specification of {project} is no XML") from error
     own = (spec.findtext(f"{ARC_NAMESPACE}paths/{ARC_NAMESPACE}archivePath") or "").strip()
     root = own or f"{archive_path.rstrip('/')}/{project}"
-    return root.rstrip("/"), (spec.get("current_arc") or "").strip() or DEFAULT_ARC
+    return root.rstrip("/"), spec.get("current_arc") or DEFAULT_ARC
 
 
 def session_directory(session: Mapping[str, Any], root: str, arc: str) -> str:
@@ -54,7 +54,7 @@ def _catalogs(item: Mapping[str, Any]) -> list[str]:
     for child in item.get("children", ()):
         for inner in child.get("items", ()):
             found += _catalogs(inner)
-    return [uri for uri in found if uri]
+    return found
 
 
 def project_paths(project: str, root: str, arc: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ def unsupported(xnat: str, plugin: str, jupyterhub: str) -> list[str]:
             f"the JupyterHub plugin {plugin} keeps compute environments of its own, which XNAT {xnat} does not have"
             " in its place: update the plugin to 1.1 or later"
         )
-    if numbers(jupyterhub) and numbers(jupyterhub) >= FIRST_JUPYTERHUB_TOO_NEW:
+    if numbers(jupyterhub) >= FIRST_JUPYTERHUB_TOO_NEW:
         sentences.append(
             f"JupyterHub {jupyterhub} refuses the names that the JupyterHub plugin {plugin} gives its servers: stay"
             " with JupyterHub 5 (hub_images_jupyterhub_version)"

@@ -85,7 +85,7 @@ def test_targets_and_sources_are_the_plugins() -> None:
         ("/a/x/a", "/a", "/b", "/b/x/b"),
         ("/a/x", "", "/b", "/a/x"),
         ("/a/x", "/a", " ", "/a/x"),
-        ("/a/x", " ", "/b", "/a/x"),
+        ("/a x", " ", "/b", "/a x"),
     ],
 )
 def test_translation_is_xnats(path: str, prefix: str, replacement: str, expected: str) -> None:

@@ -9,13 +9,14 @@ from xnat_hub.versions import numbers, unsupported
 @pytest.mark.parametrize(
     ("xnat", "plugin", "jupyterhub", "words"),
     [
-        ("1.8.10", "1.1.0", "5.5.1", []),
+        ("1.8.10", "1.1", "5.5.1", []),
         ("1.9.1", "1.3.4", "5.5.4", []),
         ("1.10.1-SNAPSHOT", "1.3.5-SNAPSHOT", "5.6", []),
         ("Unknown", "unknown", "", []),
         ("1.8.9.2", "1.1.0", "5.5.4", ["XNAT 1.8.9.2 has no compute environments"]),
         ("1.9", "1.0.1", "5.5.4", ["the JupyterHub plugin 1.0.1 keeps compute environments of its own"]),
         ("1.9", "1.3.4", "6.0.0", ["JupyterHub 6.0.0 refuses the names that the JupyterHub plugin 1.3.4 gives"]),
+        ("1.9", "1.3.4", "6", ["JupyterHub 6 refuses the names"]),
         ("1.9", "1.3.4", "5.5.0", ["JupyterHub 5.5.0 has not been run with the JupyterHub plugin 1.3.4"]),
         ("1.7", "1.0", "4", ["XNAT 1.7", "plugin 1.0", "JupyterHub 4"]),
     ],
