@@ -115,6 +115,20 @@ def test_an_xnat_that_answers_well_and_does_nothing_is_caught(
     assert run_module(name, {"xnat": xnat.options, **options})["changed"]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"preferences": {"maxNamedServers": 5}}, "did not keep maxNamedServers: it still is '3'"),
+        ({"token": "new-token"}, "did not keep jupyterHubToken: it still is '********'"),
+    ],
+)
+def test_what_was_not_kept_is_said_with_the_value_that_is_there(
+    xnat: Xnat, options: dict[str, Any], words: str
+) -> None:
+    xnat.faults({"path": "/xapi/", "method": "POST", "ignore": True})
+    assert words in run_module(PREFERENCES, {"xnat": xnat.options, **options})["msg"]
+
+
 def test_the_diff_shows_values_but_no_secret(xnat: Xnat) -> None:
     args = {"xnat": xnat.options, "preferences": {"maxNamedServers": 5}, "token": "new-token"}
     assert run_module(PREFERENCES, args, diff=True)["diff"] == {
@@ -187,10 +201,12 @@ def test_the_role_is_given_and_with_purge_taken_away(xnat: Xnat) -> None:
     assert (done["given"], done["taken"]) == (["asmith"], [])
     assert done["diff"]["after"]["Jupyter"] == sorted([*done["diff"]["before"]["Jupyter"], "asmith"])
     assert not run_module("xnat_role_members", args)["changed"]
-    purged = run_module("xnat_role_members", {**args, "purge": True})
+    purged = run_module("xnat_role_members", {**args, "purge": True}, diff=True)
     assert set(purged["taken"]) >= {"JDoe", "rjones"}
+    assert purged["diff"]["after"]["Jupyter"] == ["asmith", "jdoe"]
     assert sorted(xnat.must("GET", "/xapi/users/roles/Jupyter")) == ["asmith", "jdoe"]
-    assert run_module("xnat_role_members", {**args, "state": "absent"})["taken"] == ["asmith", "jdoe"]
+    absent = {**args, "members": ["asmith", "jdoe", "rjones"], "state": "absent"}
+    assert run_module("xnat_role_members", absent)["taken"] == ["asmith", "jdoe"]
     assert not run_module("xnat_role_members", {**args, "state": "absent"})["changed"]
 
 
