@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -227,12 +228,18 @@ def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster
     site.stop(fourth)
 
 
-def broken_project(directory: Path) -> Path:
-    """Return a copy of the project whose hub does not start."""
-    project = directory / "broken"
+def copied_project(directory: Path) -> Path:
+    """Return a copy of the project, to be changed."""
+    project = directory / "project"
     shutil.copytree(
         ROOT, project, ignore=shutil.ignore_patterns(".git", ".venv", ".cache", "__pycache__", ".mypy_cache")
     )
+    return project
+
+
+def broken_project(directory: Path) -> Path:
+    """Return a copy of the project whose hub does not start."""
+    project = copied_project(directory)
     config = project / "files/jupyterhub_config.py"
     config.write_text(config.read_text().replace("settings = load()", 'raise SystemExit("broken on purpose")'))
     return project
@@ -291,7 +298,7 @@ def leader(swarm: Swarm, through: str = "node1") -> str:
     return next((name for name, node in nodes.items() if node.get("ManagerStatus", {}).get("Leader")), "")
 
 
-def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm: Swarm) -> None:
+def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm: Swarm, tmp_path: Path) -> None:
     grown: dict[str, Any] = {"managers": ("node2", "node1", "node3"), "workers": ("node4",)}
     swarm.write(**grown)
     swarm.play("playbooks/swarm.yml")
@@ -319,7 +326,15 @@ def test_three_managers_lose_their_leader_while_a_play_runs(site: Cluster, swarm
         site.stop(server)
     finally:
         swarm.power_on(lost)
-    swarm.play("playbooks/swarm.yml")
+    # Other managers get the images, and of a hub with one more line no more than that.
+    swarm.play("playbooks/swarm.yml", "playbooks/images.yml")
+    project = copied_project(tmp_path)
+    with (project / "files/xnat_hub/spawner.py").open("a") as file:
+        file.write("# One more line.\n")
+    run = swarm.play("playbooks/images.yml", project=project)
+    moved = [float(text) for text in re.findall(r"([\d.]+) MB fetched", run.text)]
+    assert len(moved) == 2, run.text[-4000:]
+    assert max(moved) < 1
     assert all(
         node["ManagerStatus"]["Reachability"] == "reachable"
         for node in swarm.nodes().values()

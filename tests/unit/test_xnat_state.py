@@ -116,17 +116,19 @@ def test_an_xnat_that_answers_well_and_does_nothing_is_caught(
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("name", "options", "words"),
     [
-        ({"preferences": {"maxNamedServers": 5}}, "did not keep maxNamedServers: it still is '3'"),
-        ({"token": "new-token"}, "did not keep jupyterHubToken: it still is '********'"),
+        (PREFERENCES, {"preferences": {"maxNamedServers": 5}}, "did not keep maxNamedServers: it still is '3'"),
+        (PREFERENCES, {"token": "new-token"}, "did not keep jupyterHubToken: it still is '********'"),
+        ("xnat_user", {"name": "jdoe", "password": "new password"}, "did not keep password of jdoe"),
+        ("xnat_user", {"name": "jdoe", "roles": ["more"]}, "did not keep roles of jdoe"),
     ],
 )
-def test_what_was_not_kept_is_said_with_the_value_that_is_there(
-    xnat: Xnat, options: dict[str, Any], words: str
+def test_what_was_not_kept_is_said_and_shown_unless_it_is_secret(
+    xnat: Xnat, name: str, options: dict[str, Any], words: str
 ) -> None:
-    xnat.faults({"path": "/xapi/", "method": "POST", "ignore": True})
-    assert words in run_module(PREFERENCES, {"xnat": xnat.options, **options})["msg"]
+    xnat.faults(*[{"path": "/xapi/", "method": method, "ignore": True} for method in ("POST", "PUT")])
+    assert words in run_module(name, {"xnat": xnat.options, **options})["msg"]
 
 
 def test_the_diff_shows_values_but_no_secret(xnat: Xnat) -> None:
