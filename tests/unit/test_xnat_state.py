@@ -4,6 +4,7 @@ drifted, and against an XNAT that fails or lies.
 
 from __future__ import annotations
 
+import json
 import ssl
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,26 @@ def test_a_password_is_tried_once_and_no_session_is_left(xnat: Xnat) -> None:
     tries = [call for call in xnat.calls if call[:2] == ("GET", "/data/JSESSION")]
     assert len(tries) == 1
     assert [call[:2] for call in xnat.calls].count(("DELETE", "/data/JSESSION")) == 2  # the account's, the module's
+
+
+def test_a_password_is_not_tried_on_a_closed_account_and_not_set_on_one_that_is_to_be_closed(xnat: Xnat) -> None:
+    args = {"xnat": xnat.options, "name": "jdoe", "password": SECRETS.password}
+    assert run_module("xnat_user", {**args, "state": "absent", "password": "other"})["changes"] == ["enabled"]
+    assert run_module("xnat_user", args, check=True)["changes"] == ["enabled", "password"]
+    assert ("GET", "/data/JSESSION") not in [call[:2] for call in xnat.calls]
+    xnat.must("PUT", "/xapi/users/jdoe", {"enabled": True, "verified": False})
+    assert run_module("xnat_user", args, check=True)["changes"] == ["password", "verified"]
+    assert ("GET", "/data/JSESSION") not in [call[:2] for call in xnat.calls]
+
+
+def test_an_account_is_sent_what_differs_and_nothing_else(xnat: Xnat) -> None:
+    args = {"xnat": xnat.options, "name": "jdoe", "email": "new@example.org", "roles": ["Jupyter", "more"]}
+    run_module("xnat_user", args)
+    sent = {(method, path): json.loads(body) for method, path, body in xnat.calls if method == "PUT"}
+    assert sent == {
+        ("PUT", "/xapi/users/jdoe"): {"email": "new@example.org"},
+        ("PUT", "/xapi/users/jdoe/roles"): ["more"],
+    }
 
 
 def test_the_role_is_given_and_with_purge_taken_away(xnat: Xnat) -> None:
