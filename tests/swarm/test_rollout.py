@@ -385,7 +385,10 @@ ONE_ADDRESS = {"docker_swarm_advertise_addr": "192.0.2.7"}
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two managers": ({"managers": ("node1", "node2"), "workers": ("node3",)}, "two managers stop when either is lost"),
     "availability": ({"variables": {"node4": {"docker_swarm_availability": "off"}}}, "set it to active, pause, drain"),
-    "pool": ({"everywhere": {"docker_swarm_default_addr_pool": ["172.16.0.0/12", "192.168.0.0/16"]}}, "which holds the address"),
+    "pool": (
+        {"everywhere": {"docker_swarm_default_addr_pool": ["172.16.0.0/12", "192.168.0.0/16"]}},
+        "which holds the address",
+    ),
     "address": ({"variables": {"node3": ONE_ADDRESS, "node4": ONE_ADDRESS}}, "node3 and node4 have one address"),
     "owner": ({"everywhere": {"site_uid": 1501}}, "set them to the owner of the archive"),
 }
