@@ -9,7 +9,6 @@ short_description: Keep the compute environments that XNAT offers
 description:
   - Makes, changes and removes compute environments by name, as far as they differ. What is left out of a row is unset.
   - Environments that are not for JupyterHub are not looked at. One that a dashboard uses cannot be removed.
-  - What XNAT keeps for a row besides these options is left as it is.
 options:
   environments:
     description: The compute environments.
@@ -50,18 +49,13 @@ options:
         elements: str
         default: []
       enabled: {description: Whether it is on offer at all., type: bool, default: true}
-  state:
-    description: Whether the rows are to be there. To be removed, a row needs its name only.
-    type: str
-    choices: [present, absent]
-    default: present
   purge:
     description:
       - Whether all other compute environments are removed that are for JupyterHub alone.
       - Only with O(state=present).
     type: bool
     default: false
-extends_documentation_fragment: [xnat]
+extends_documentation_fragment: [xnat, xnat_rows]
 """
 EXAMPLES = r"""
 - name: Offer an environment
@@ -84,7 +78,7 @@ updated: {description: What was changed., type: list, elements: str, returned: a
 deleted: {description: What was removed., type: list, elements: str, returned: always}
 """
 
-from ansible.module_utils.xnat_rows import ENVIRONMENTS
+from ansible.module_utils.xnat_rows import ENVIRONMENTS, NAMES, OFFERED
 from ansible.module_utils.xnat_rows import main as run
 
 ROW = {
@@ -102,10 +96,9 @@ ROW = {
             "read_only": {"type": "bool", "default": True},
         },
     },
-    "hardware": {"type": "list", "elements": "str", "default": []},
-    "projects": {"type": "list", "elements": "str", "default": []},
-    "users": {"type": "list", "elements": "str", "default": []},
-    "enabled": {"type": "bool", "default": True},
+    "hardware": NAMES,
+    "users": NAMES,
+    **OFFERED,
 }
 
 

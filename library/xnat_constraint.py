@@ -8,7 +8,6 @@ module: xnat_constraint
 short_description: Keep the constraints that XNAT gives to all servers
 description:
   - Makes, changes and removes constraints, as far as they differ. Two with the same key and operator are one.
-  - What XNAT keeps for a row besides these options is left as it is.
 options:
   constraints:
     description: The constraints.
@@ -25,18 +24,13 @@ options:
         elements: str
         default: []
       enabled: {description: Whether it holds at all., type: bool, default: true}
-  state:
-    description: Whether the rows are to be there. To be removed, a row needs its key and operator only.
-    type: str
-    choices: [present, absent]
-    default: present
   purge:
     description:
       - Whether all other constraints are removed.
       - Only with O(state=present).
     type: bool
     default: false
-extends_documentation_fragment: [xnat]
+extends_documentation_fragment: [xnat, xnat_rows]
 """
 EXAMPLES = r"""
 - name: Start servers on workers only
@@ -56,15 +50,13 @@ updated: {description: What was changed., type: list, elements: str, returned: a
 deleted: {description: What was removed., type: list, elements: str, returned: always}
 """
 
-from ansible.module_utils.xnat_rows import CONSTRAINTS
+from ansible.module_utils.xnat_rows import CONSTRAINTS, OFFERED, PLACEMENT
 from ansible.module_utils.xnat_rows import main as run
 
 ROW = {
-    "key": {"type": "str", "required": True},
-    "operator": {"type": "str", "choices": ["IN", "NOT_IN"], "default": "IN"},
+    **PLACEMENT,
     "value": {"type": "str"},
-    "projects": {"type": "list", "elements": "str", "default": []},
-    "enabled": {"type": "bool", "default": True},
+    **OFFERED,
 }
 
 

@@ -9,7 +9,6 @@ short_description: Keep XNAT's dashboards
 description:
   - Makes, changes and removes dashboards by name, as far as they differ. What is left out of a row is unset.
   - Framework, compute environment and hardware must be there; in check mode they may be about to be made.
-  - What XNAT keeps for a row besides these options is left as it is.
 options:
   dashboards:
     description:
@@ -40,18 +39,13 @@ options:
         elements: str
         default: []
       enabled: {description: Whether it is on offer at all., type: bool, default: true}
-  state:
-    description: Whether the rows are to be there. To be removed, a row needs its name only.
-    type: str
-    choices: [present, absent]
-    default: present
   purge:
     description:
       - Whether all other dashboards are removed.
       - Only with O(state=present).
     type: bool
     default: false
-extends_documentation_fragment: [xnat]
+extends_documentation_fragment: [xnat, xnat_rows]
 """
 EXAMPLES = r"""
 - name: Offer a dashboard for projects
@@ -77,7 +71,7 @@ updated: {description: What was changed., type: list, elements: str, returned: a
 deleted: {description: What was removed., type: list, elements: str, returned: always}
 """
 
-from ansible.module_utils.xnat_rows import DASHBOARDS
+from ansible.module_utils.xnat_rows import DASHBOARDS, NAMES, OFFERED
 from ansible.module_utils.xnat_rows import main as run
 
 ROW = {
@@ -90,9 +84,8 @@ ROW = {
     "main_file_path": {"type": "str"},
     "environment": {"type": "str"},
     "hardware": {"type": "str"},
-    "projects": {"type": "list", "elements": "str", "default": []},
-    "data_types": {"type": "list", "elements": "str", "default": []},
-    "enabled": {"type": "bool", "default": True},
+    "data_types": NAMES,
+    **OFFERED,
 }
 
 

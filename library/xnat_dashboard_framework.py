@@ -8,7 +8,6 @@ module: xnat_dashboard_framework
 short_description: Keep the frameworks of XNAT's dashboards
 description:
   - Makes, changes and removes frameworks by name, as far as they differ. One that a dashboard uses cannot be removed.
-  - What XNAT keeps for a row besides these options is left as it is.
 options:
   frameworks:
     description: The frameworks.
@@ -23,18 +22,13 @@ options:
           - XNAT replaces C({repo}), C({repobranch}) and C({mainFilePath}) by what a dashboard says. All else in braces
             is for jhsingle-native-proxy.
         type: str
-  state:
-    description: Whether the rows are to be there. To be removed, a row needs its name only.
-    type: str
-    choices: [present, absent]
-    default: present
   purge:
     description:
       - Whether all other frameworks are removed, those that the plugin brings included.
       - Only with O(state=present).
     type: bool
     default: false
-extends_documentation_fragment: [xnat]
+extends_documentation_fragment: [xnat, xnat_rows]
 """
 EXAMPLES = r"""
 - name: Offer Shiny

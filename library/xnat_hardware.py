@@ -9,7 +9,6 @@ short_description: Keep the hardware that XNAT offers
 description:
   - Makes, changes and removes hardware by name, as far as it differs. What is left out of a row is unset.
   - Hardware that a dashboard uses cannot be removed.
-  - What XNAT keeps for a row besides these options is left as it is.
 options:
   hardware:
     description: The hardware.
@@ -51,18 +50,13 @@ options:
         elements: str
         default: []
       enabled: {description: Whether it is on offer at all., type: bool, default: true}
-  state:
-    description: Whether the rows are to be there. To be removed, a row needs its name only.
-    type: str
-    choices: [present, absent]
-    default: present
   purge:
     description:
       - Whether all other hardware is removed.
       - Only with O(state=present).
     type: bool
     default: false
-extends_documentation_fragment: [xnat]
+extends_documentation_fragment: [xnat, xnat_rows]
 """
 EXAMPLES = r"""
 - name: Offer two sizes and nothing else
@@ -91,7 +85,7 @@ updated: {description: What was changed., type: list, elements: str, returned: a
 deleted: {description: What was removed., type: list, elements: str, returned: always}
 """
 
-from ansible.module_utils.xnat_rows import HARDWARE
+from ansible.module_utils.xnat_rows import HARDWARE, NAMES, OFFERED, PLACEMENT
 from ansible.module_utils.xnat_rows import main as run
 
 ROW = {
@@ -105,16 +99,14 @@ ROW = {
         "elements": "dict",
         "default": [],
         "options": {
-            "key": {"type": "str", "required": True},
-            "operator": {"type": "str", "choices": ["IN", "NOT_IN"], "default": "IN"},
+            **PLACEMENT,
             "value": {"type": "str", "required": True},
         },
     },
     "environment": {"type": "dict", "default": {}},
     "generic_resources": {"type": "dict", "default": {}},
-    "projects": {"type": "list", "elements": "str", "default": []},
-    "users": {"type": "list", "elements": "str", "default": []},
-    "enabled": {"type": "bool", "default": True},
+    "users": NAMES,
+    **OFFERED,
 }
 
 

@@ -56,6 +56,7 @@ project: {description: The item's project., type: str, returned: always}
 allowed: {description: Whether all are allowed, so that a launch can start., type: bool, returned: always}
 """
 
+import functools
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -72,8 +73,9 @@ def item_of(client: Client, path: str) -> dict[str, Any]:
     return dict(found[0])
 
 
+@functools.cache
 def root_of(client: Client, project: str) -> tuple[str, str]:
-    """Return a project's archive directory and arc directory."""
+    """Return a project's archive directory and arc directory; asked once, whatever the number of its sessions."""
     specification = client.get(f"/data/projects/{quoted(project)}/archive_spec").text
     archive_path = client.get("/xapi/siteConfig/archivePath").text.strip().strip('"')
     root, arc = items.archive_root(specification, archive_path, project)

@@ -29,7 +29,7 @@ taken: {description: Whom it was taken from., type: list, elements: str, returne
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.xnat import ARGUMENTS, Client, XnatError, quoted
+from ansible.module_utils.xnat import ARGUMENTS, Client, XnatError, quoted, run
 
 
 def plan(have: list[str], members: list[str], state: str, purge: bool) -> tuple[list[str], list[str]]:
@@ -39,7 +39,7 @@ def plan(have: list[str], members: list[str], state: str, purge: bool) -> tuple[
     return sorted(set(members) - set(have)), sorted(set(have) - set(members)) if purge else []
 
 
-def run(module: AnsibleModule, client: Client) -> dict[str, Any]:
+def keep(module: AnsibleModule, client: Client) -> dict[str, Any]:
     role, members, state = (module.params[name] for name in ("role", "members", "state"))
     path = f"/xapi/users/roles/{quoted(role)}"
     have = client.get(path).json(list)
@@ -74,12 +74,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        with Client(module) as client:
-            result = run(module, client)
-    except XnatError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    run(module, keep)
 
 
 if __name__ == "__main__":

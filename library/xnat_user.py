@@ -46,7 +46,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.xnat import ARGUMENTS, MASK, Client, XnatError, quoted
+from ansible.module_utils.xnat import ARGUMENTS, MASK, Client, XnatError, quoted, run
 
 FIELDS = {"email": "email", "first_name": "firstName", "last_name": "lastName"}
 
@@ -116,7 +116,7 @@ def check_kept(client: Client, options: Mapping[str, Any], changes: Mapping[str,
         )
 
 
-def run(module: AnsibleModule, client: Client) -> dict[str, Any]:
+def keep(module: AnsibleModule, client: Client) -> dict[str, Any]:
     options = module.params
     found = stored(client, options["name"])
     changes = differences(options, found)
@@ -155,12 +155,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        with Client(module) as client:
-            result = run(module, client)
-    except XnatError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    run(module, keep)
 
 
 if __name__ == "__main__":

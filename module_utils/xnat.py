@@ -12,7 +12,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.message import Message
 from typing import Any
@@ -136,16 +136,18 @@ class Client:
     def log_out(self) -> None:
         """End the session in use, if there is one; the attempt is enough."""
         session, self._session = self._session, ""
+        with suppress(XnatError):
+            self._end(session)
+
+    def _end(self, session: str) -> None:
+        """End a session of XNAT's, if there is one."""
         if session:
-            with suppress(XnatError):
-                self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
+            self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
 
     def log_in_works(self, username: str, password: str) -> bool:
         """Whether XNAT takes a name and a password; leaves no session behind. Raises XnatError for all else."""
         answer = self._patiently("GET", SESSION, {"Authorization": _basic(username, password)}, None)
-        session = _cookie(answer)
-        if session:
-            self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
+        self._end(_cookie(answer))
         if answer.status not in (200, 401):
             raise self.failure(answer)
         return answer.status == 200
@@ -155,8 +157,7 @@ class Client:
         form = urlencode({"username": username, "password": password}).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = self._send("POST", "/data/services/auth", headers, form)
-        if session := _cookie(answer):
-            self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
+        self._end(_cookie(answer))
         return answer.status == 200
 
     def get(self, path: str, accepted: Iterable[int] = (200,)) -> Answer:
@@ -270,6 +271,16 @@ class Client:
                 file.write(text)
             self._files[option] = path
         return self._files[option]
+
+
+def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], dict[str, Any]]) -> None:
+    """Be a module: do the work as XNAT's account, and end with its results or with the sentence of an XnatError."""
+    try:
+        with Client(module) as client:
+            result = work(module, client)
+    except XnatError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
 
 
 def quoted(name: str) -> str:

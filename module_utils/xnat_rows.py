@@ -21,6 +21,15 @@ from ansible.module_utils.xnat import ARGUMENTS, MASK, Client, XnatError, quoted
 Row = dict[str, Any]  # as XNAT gives it out
 Normal = dict[str, Any]  # option: value
 
+NAMES: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
+OFFERED: dict[str, Any] = {"projects": NAMES, "enabled": {"type": "bool", "default": True}}
+"""The options by which most rows say where they are on offer."""
+PLACEMENT: dict[str, Any] = {
+    "key": {"type": "str", "required": True},
+    "operator": {"type": "str", "choices": ["IN", "NOT_IN"], "default": "IN"},
+}
+"""The options of a constraint, but for its value."""
+
 ALL = True  # the normal form of "all hardware"
 TEMPLATE_LENGTH = 4096
 MEMORY = re.compile(r"[1-9][0-9]*[KMGT]")  # what XNAT's page allows; REST checks nothing (1.4.2)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.xnat import MASK, Client, XnatError
+from ansible.module_utils.xnat import MASK, Client, XnatError, run
 
 
 def as_text(value: object) -> str:
@@ -33,12 +33,7 @@ def shown(values: Mapping[str, object], names: Collection[str], secret: Collecti
 
 def keep(module: AnsibleModule, path: str, wanted: Mapping[str, object], secret: Collection[str] = ()) -> None:
     """Make the settings at `path` what is wanted, and end the module."""
-    try:
-        with Client(module) as client:
-            result = _keep(module, client, path, wanted, secret)
-    except XnatError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    run(module, lambda module, client: _keep(module, client, path, wanted, secret))
 
 
 def _keep(

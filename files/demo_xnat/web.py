@@ -476,9 +476,7 @@ def _administered(request: web.Request) -> Person:
 
 async def _user_fields(request: web.Request) -> dict[str, Any]:
     """The known fields of an account that are there: texts that are not blank, and truth values."""
-    body = await _json(request)
-    if not isinstance(body, dict):
-        raise bad_argument("Could not read the JSON document.")
+    body = await _json_object(request)
     kinds: dict[str, type] = dict.fromkeys(("username", "password", "firstName", "lastName", "email"), str)
     kinds |= dict.fromkeys(("enabled", "verified"), bool)
     found = {name: body[name] for name in kinds if body.get(name) is not None}
@@ -882,8 +880,7 @@ async def get_project(request: web.Request) -> web.Response:
     """One project, in XNAT's nested form."""
     project = _readable_project(request)
     fields = {"ID": project.id, "name": project.name, "secondary_ID": project.id, "description": project.description}
-    item = {"children": [], "meta": {"xsi:type": archive.PROJECT_TYPE}, "data_fields": fields}
-    return web.json_response({"items": [item]})
+    return web.json_response({"items": [_item(archive.PROJECT_TYPE, fields)]})
 
 
 @routes.get(_DATA + "/projects/{project}/archive_spec")
@@ -918,8 +915,7 @@ async def get_subject(request: web.Request) -> web.Response:
         for subject in project.subjects:
             if subject.id == request.match_info["subject"] and state.can_read_project(person, project.id):
                 fields = {"ID": subject.id, "label": subject.label, "project": project.id}
-                item = {"children": [], "meta": {"xsi:type": archive.SUBJECT_TYPE}, "data_fields": fields}
-                return web.json_response({"items": [item]})
+                return web.json_response({"items": [_item(archive.SUBJECT_TYPE, fields)]})
     raise XapiError(404)
 
 
@@ -972,30 +968,31 @@ async def get_experiment(request: web.Request) -> web.Response:
     root = request.app[CONFIGURATION].site["archivePath"].rstrip("/")
     folder = f"{root}/{project.id}/{archive.CURRENT_ARC}/{session.label}/SCANS"
     scans = [
-        {
-            "children": [{"field": "file", "items": [_resource(folder, scan)]}],
-            "meta": {"xsi:type": scan.xsi_type},
-            "data_fields": {
+        _item(
+            scan.xsi_type,
+            {
                 "ID": scan.id,
                 "type": scan.description,
                 "xnat_imagescandata_id": scan.key,
                 "image_session_ID": session.id,
             },
-        }
+            {"field": "file", "items": [_resource(folder, scan)]},
+        )
         for scan in session.scans
     ]
-    item = {
-        "children": [{"field": "scans/scan", "items": scans}],
-        "meta": {"xsi:type": session.xsi_type},
-        "data_fields": {
-            "ID": session.id,
-            "label": session.label,
-            "project": project.id,
-            "subject_ID": subject.id,
-            "date": session.date,
-        },
+    fields = {
+        "ID": session.id,
+        "label": session.label,
+        "project": project.id,
+        "subject_ID": subject.id,
+        "date": session.date,
     }
-    return web.json_response({"items": [item]})
+    return web.json_response({"items": [_item(session.xsi_type, fields, {"field": "scans/scan", "items": scans})]})
+
+
+def _item(xsi_type: str, fields: dict[str, Any], *children: dict[str, Any]) -> dict[str, Any]:
+    """One item in XNAT's nested form."""
+    return {"children": list(children), "meta": {"xsi:type": xsi_type}, "data_fields": fields}
 
 
 def _resource(folder: str, scan: archive.Scan) -> dict[str, Any]:
@@ -1006,7 +1003,7 @@ def _resource(folder: str, scan: archive.Scan) -> dict[str, Any]:
         "URI": f"{folder}/{scan.id}/{scan.folder}/scan_{scan.id}_catalog.xml",
         "file_count": len(scan.files),
     }
-    return {"children": [], "meta": {"xsi:type": "xnat:resourceCatalog"}, "data_fields": fields}
+    return _item("xnat:resourceCatalog", fields)
 
 
 # ---- faults on purpose; XNAT has nothing like it -------------------------------------------------------------------

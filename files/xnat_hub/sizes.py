@@ -36,6 +36,11 @@ class Node:
     resources: Mapping[str, int]
     labels: Mapping[str, str]
 
+    @property
+    def is_chosen(self) -> bool:
+        """Whether its label says that notebooks run there."""
+        return self.labels.get(NODE_LABEL) == "true"
+
 
 def read_node(node: Mapping[str, Any]) -> Node:
     """Read a node as `docker node inspect` gives it."""
@@ -60,7 +65,7 @@ def notebook_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Node]:
     not drained. Raises SizesError if there is none.
     """
     found = [read_node(node) for node in nodes if node["Spec"].get("Availability") != "drain"]
-    labelled = [node for node in found if node.labels.get(NODE_LABEL) == "true"]
+    labelled = [node for node in found if node.is_chosen]
     if not found:
         raise SizesError("no node of the swarm takes notebooks: set docker_swarm_availability to active on one")
     return labelled or found
@@ -99,8 +104,8 @@ def constraints(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return where all servers must run, as the option `constraints` of xnat_constraint takes it: on the nodes with
     the label jupyter=true, if there are any.
     """
-    labelled = any((node["Spec"].get("Labels") or {}).get(NODE_LABEL) == "true" for node in nodes)
-    return [{"key": f"node.labels.{NODE_LABEL}", "operator": "IN", "value": "true"}] if labelled else []
+    chosen = any(read_node(node).is_chosen for node in nodes)
+    return [{"key": f"node.labels.{NODE_LABEL}", "operator": "IN", "value": "true"}] if chosen else []
 
 
 def _memory(node: Node) -> tuple[int, float, str]:

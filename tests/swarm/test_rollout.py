@@ -227,18 +227,12 @@ def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster
     site.stop(fourth)
 
 
-def copied_project(directory: Path) -> Path:
-    """Return a copy of the project, to be changed."""
-    project = directory / "project"
+def broken_project(directory: Path) -> Path:
+    """Return a copy of the project whose hub does not start."""
+    project = directory / "broken"
     shutil.copytree(
         ROOT, project, ignore=shutil.ignore_patterns(".git", ".venv", ".cache", "__pycache__", ".mypy_cache")
     )
-    return project
-
-
-def broken_project(directory: Path) -> Path:
-    """Return a copy of the project whose hub does not start."""
-    project = copied_project(directory)
     config = project / "files/jupyterhub_config.py"
     config.write_text(config.read_text().replace("settings = load()", 'raise SystemExit("broken on purpose")'))
     return project
