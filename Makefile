@@ -47,10 +47,11 @@ unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 
 molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engine (root)
 	@# What an interrupted run left, molecule's notes that nodes are there included.
-	@rm -f .cache/failures.txt
+	@rm -f .cache/failures.txt .cache/molecule.log
 	@PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml reset -s default >/dev/null 2>&1
+	@# What failed is said again at the end, since molecule goes on for long pages after it.
 	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all \
-	  || { code=$$?; cat .cache/failures.txt 2>/dev/null; exit $$code; }
+	  || { code=$$?; grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt 2>/dev/null; exit $$code; }
 
 # In a container of the images that `make demo` has built; only Docker is needed beside them.
 BENCH_DRIVER := xnatjh-bench-driver

@@ -14,4 +14,4 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if reports:
         FAILURES.parent.mkdir(exist_ok=True)
         with FAILURES.open("a", encoding="utf-8") as file:
-            file.writelines(f"FAILED {report.nodeid}\n{report.longreprtext[-2500:]}\n\n" for report in reports)
+            file.writelines(f"FAILED {report.nodeid}\n{report.longreprtext[-600:]}\n" for report in reports)
