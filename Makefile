@@ -47,7 +47,7 @@ unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 
 molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engine (root)
 	@# What an interrupted run left, molecule's notes that nodes are there included.
-	@rm -f .cache/failures.txt .cache/molecule.log
+	@mkdir -p .cache && rm -f .cache/failures.txt .cache/molecule.log
 	@PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml reset -s default >/dev/null 2>&1
 	@# What failed is said again at the end, since molecule goes on for long pages after it.
 	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all \
