@@ -400,7 +400,7 @@ class Chain:
                 )
                 output = ""
                 while True:
-                    answer = await socket.receive(timeout=60)
+                    answer = await socket.receive(timeout=self.wanted["timeout"])
                     if answer.type is not aiohttp.WSMsgType.TEXT:
                         raise BrokenLinkError(
                             "the kernel's websocket was closed", "See the proxy's and the server's log."

@@ -407,7 +407,7 @@ def test_files_that_hang_are_named_and_not_waited_for(swarm: Swarm) -> None:
         swarm.on("node1", "pkill -CONT sftp-server")
     for node in WORKERS:
         assert f"The storage of {node} is not usable" in run.flat
-    assert "/srv/xnat-demo/archive does not answer within 10 s" in run.flat
+    assert "/srv/xnat-demo/archive does not answer within 20 s" in run.flat
     swarm.play("playbooks/preflight.yml")
 
 
