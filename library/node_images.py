@@ -54,8 +54,9 @@ bytes: {description: How many bytes of layers were fetched., type: int, returned
 """
 
 import re
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -67,8 +68,30 @@ except ImportError:
     HAS_DOCKER = False
 
 
+T = TypeVar("T")
+
+ATTEMPTS = 3
+PAUSE = 5  # seconds
+# What engines say of a registry or a network that is busy; Docker itself tries only layers again.
+PASSING = re.compile(
+    r"time-?out|timed out|\bEOF\b|connection (refused|reset)|too many requests|unavailable|bad gateway", re.IGNORECASE
+)
+
+
 class ImageError(Exception):
     """One sentence for the operator."""
+
+
+def repeated(transfer: Callable[..., T], *arguments: Any) -> T:
+    """Return what a transfer returns; one that fails for what may pass is tried again."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return transfer(*arguments)
+        except (ImageError, docker.errors.DockerException, OSError) as error:
+            if not PASSING.search(str(error)):
+                raise
+            time.sleep(PAUSE)
+    return transfer(*arguments)
 
 
 def remote_name(registry: str, name: str) -> str:
@@ -175,10 +198,11 @@ def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]
         ]
         return {"changed": bool(removed), "moved": removed, "kept": sorted(kept)}
     if wanted["state"] == "pushed":
-        pushed = [] if check_mode else [push(client, name, wanted["registry"], auth) for name in names]
+        sent = [] if check_mode else names
+        pushed = [repeated(push, client, name, wanted["registry"], auth) for name in sent]
         return {"changed": bool(names), "moved": names, "images": pushed}
     lacking = [image for image in wanted["images"] if image_id(client, image["name"]) != image["id"]]
-    moved = 0 if check_mode else sum(pull(client, image, auth) for image in lacking)
+    moved = 0 if check_mode else sum(repeated(pull, client, image, auth) for image in lacking)
     return {"changed": bool(lacking), "moved": [image["name"] for image in lacking], "bytes": moved}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import node_images
 import pytest
-from node_images import ImageError, messages, old_images, remote_name, split
+from node_images import ATTEMPTS, ImageError, messages, old_images, remote_name, repeated, split
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,37 @@ def test_a_transfer_ends_with_the_engines_error() -> None:
     with pytest.raises(ImageError, match=r"^hub:1 cannot be sent to r: no basic auth credentials$"):
         heard.extend(message["status"] for message in messages(told, "hub:1 cannot be sent to r"))
     assert list(messages(told[:1], "x")) == told[:1]
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (ImageError("hub:1 cannot be fetched from r: net/http: TLS handshake timeout"), ATTEMPTS),
+        (ImageError("hub:1 cannot be fetched from r: dial tcp 192.0.2.11:5000: connect: connection refused"), ATTEMPTS),
+        (ImageError("hub:1 cannot be fetched from r: unexpected EOF"), ATTEMPTS),
+        (TimeoutError("timed out"), ATTEMPTS),
+        (ImageError("hub:1 cannot be sent to r: unauthorized: authentication required"), 1),
+        (ImageError("hub:1 is sha256:1 here and sha256:2 where it was built"), 1),
+    ],
+)
+def test_a_transfer_is_tried_again_only_for_what_may_pass(
+    error: Exception, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_images, "PAUSE", 0)
+    tries: list[int] = []
+
+    def fails(times: int) -> str:
+        tries.append(1)
+        if len(tries) <= times:
+            raise error
+        return "done"
+
+    with pytest.raises(type(error)):
+        repeated(fails, ATTEMPTS)
+    assert len(tries) == attempts
+    if attempts > 1:
+        tries.clear()
+        assert repeated(fails, ATTEMPTS - 1) == "done"
 
 
 def image(created: int, *names: str) -> dict[str, Any]:
