@@ -6,6 +6,7 @@ That a demo XNAT nobody has configured ends with a started notebook is what site
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_secrets_are_made_anew_beside_a_running_notebook(site: Site, plays: Play
     wait_for("the hub lists the notebook", lambda: site.servers("jdoe").get(notebook.name, {}).get("ready"))
     assert site.run(notebook, "hostname") == container
     site.stop(notebook)
+
+
+def test_a_lock_that_a_killed_run_left_with_a_secret_does_not_stop_the_next(site: Site, plays: Playbooks) -> None:
+    # By the name that Ansible gives it.
+    name = hashlib.sha1(bytes(site.secrets / "cookie_secret"), usedforsecurity=False).hexdigest()
+    lock = site.secrets / f"{name}.ansible_lockfile"
+    lock.touch()
+    os.utime(lock, (0, 0))
+    assert plays.play("playbooks/hub.yml").changed() == set()
+    assert not lock.exists()
 
 
 def test_a_secret_of_the_vault_is_left_to_its_owner(plays: Playbooks) -> None:
