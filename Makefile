@@ -51,7 +51,7 @@ molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engi
 	@PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml reset -s default >/dev/null 2>&1
 	@# What failed is said again at the end, since molecule goes on for long pages after it.
 	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all \
-	  || { code=$$?; grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt 2>/dev/null; exit $$code; }
+	  || { code=$$?; { grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt; } 2>/dev/null || true; exit $$code; }
 
 # In a container of the images that `make demo` has built; only Docker is needed beside them.
 BENCH_DRIVER := xnatjh-bench-driver
