@@ -104,7 +104,7 @@ class StartRequest:
 
 
 class Hub:
-    """The plugin's hub client: the calls of docs/xnat-contract.md, 2.2, that a start, a stop and a page make. All raise ``HubError``.
+    """The plugin's hub client: the calls of docs/xnat-contract.md, 2.2, but the list of users. All raise ``HubError``.
 
     URL and token are read at each use (2.1).
     """
