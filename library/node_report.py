@@ -100,7 +100,7 @@ def ask(path: str, url: str) -> Any:
 
 
 def engine_report(path: str, deployment: str) -> tuple[dict[str, Any], str, list[str]]:
-    """Return what there is of a Docker Engine, running or not, the directory of its data, and the ids of our services."""
+    """Return what there is of a Docker Engine, running or not, where its data are, and the ids of our services."""
     services: list[str] = []
     found: dict[str, Any] = {
         "answers": False,

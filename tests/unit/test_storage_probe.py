@@ -125,7 +125,7 @@ def test_a_row_that_is_well_has_nothing_to_say() -> None:
     for one in (entry(), entry(NFS), entry({"type": "directory"}), entry({"type": "bind", "path": "/mnt/a"})):
         row = judged(one, told(same=True, source_exists=True, write_refused={"root": "EROFS", "user": "EACCES"}))
         assert (row["findings"], row["to_do"]) == ([], [])
-    assert judged(entry(), told(), mount_of(entry(NFS), source="x:/y"))["findings"] == []  # somebody else has mounted it
+    assert judged(entry(), told(), mount_of(entry(NFS), source="x:/y"))["findings"] == []  # somebody else's
 
 
 A = "site_storage.archive: /srv/xnat/archive "
