@@ -98,8 +98,7 @@ def site(
 ) -> Site:
     """The variables and groups of a site; members are nodes, changes alter reports, variables are a host's own."""
     groups = {
-        key: text.split()
-        for key, text in {"managers": managers, "workers": workers, "demo_xnat": demo_xnat}.items()
+        key: text.split() for key, text in {"managers": managers, "workers": workers, "demo_xnat": demo_xnat}.items()
     }
     listed = [node(name) for name in members.split()] if nodes is None else nodes
     hostvars: dict[str, dict[str, Any]] = {}

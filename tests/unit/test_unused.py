@@ -140,6 +140,20 @@ def test_every_variable_of_a_role_that_is_read_is_made_somewhere() -> None:
     assert sorted(read - made) == []
 
 
+def grouped(content: Any) -> Iterator[str]:
+    for name, group in (content or {}).items():
+        yield name
+        yield from grouped((group or {}).get("children"))
+
+
+def test_every_group_of_an_inventory_is_named_by_a_play_or_an_expression() -> None:
+    plays = [mapping["hosts"] for path in ansible_files() for mapping in mappings(load(path)) if "hosts" in mapping]
+    used = {word for hosts in plays if isinstance(hosts, str) for word in re.findall(r"\w+", hosts)}
+    used |= set().union(*(names for _, names in expressions()), constants(ROOT / "files/xnat_hub/fleet.py"))
+    there = {name for path in files("inventory/*/hosts.yml", "molecule/**/hosts.yml") for name in grouped(load(path))}
+    assert sorted(there - used - {"all"}) == []
+
+
 def test_every_variable_of_the_makefile_is_used() -> None:
     text = (ROOT / "Makefile").read_text()
     names = set(re.findall(r"^([A-Z_]+) *[:?]?=", text, re.MULTILINE)) - {"SHELL"}
