@@ -1,8 +1,8 @@
 """The HTTP side of the demo XNAT: log-in as XNAT does it, the REST calls, and one page for people.
 
-Deliberate differences from XNAT, none in a call of docs/xnat-contract.md: there is no guest; a change made with the
-session cookie alone needs the header ``X-Requested-With: XMLHttpRequest``, which no foreign page can send; lists of
-users and others' profiles are for admins only; of a change that is refused nothing is done.
+It has the calls that hub, modules, proof, tests and the page make. Deliberate differences from XNAT: there is no guest;
+a change made with the session cookie alone needs the header ``X-Requested-With: XMLHttpRequest``, which no foreign page
+can send; lists of users and others' profiles are for admins only; of a change that is refused nothing is done.
 """
 
 from __future__ import annotations

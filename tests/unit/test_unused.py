@@ -25,6 +25,7 @@ from jinja2 import nodes
 
 from tests.unit.conftest import ROOT
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")  # regular expressions in Jinja's texts
 JINJA = jinja2.Environment(autoescape=True)  # only parses
 BARE = {"when", "until", "changed_when", "failed_when", "that", "var"}  # whose text is an expression without braces
 NEW_NAMES = {"vars", "ansible.builtin.set_fact"}
