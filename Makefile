@@ -1,6 +1,6 @@
 # make demo        JupyterHub beside a demo XNAT on this machine
 # make test        everything that CI runs
-# The other targets are steps of these two; `make help` lists them.
+# `make help` lists the other targets, most of them steps of these two.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

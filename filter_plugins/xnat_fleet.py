@@ -33,7 +33,8 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 _value:
-  description: C(errors), C(notes), C(manager), C(hub_host), C(exists), C(joining), C(stale) and C(peers).
+  description:
+    - C(errors), C(notes), C(manager), C(live_managers), C(hub_host), C(addresses), C(joining), C(stale) and C(peers).
   type: dict
 """
 

@@ -10,7 +10,6 @@ description:
   - Looks at system, kernel, Docker Engine and what it knows of the swarm, in one call that needs only Python.
   - Touches no file system that may hang, and changes nothing.
 options:
-  socket: {description: Where the Docker Engine would answer., type: path, default: /var/run/docker.sock}
   deployment:
     description: What this engine runs with this value in the label C(org.xnat.jupyterhub.deployment) is ours.
     type: str
@@ -38,12 +37,11 @@ EXAMPLES = r"""
 RETURN = r"""
 report:
   description:
-    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(addresses), C(system),
-      C(architecture), C(cpus), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd), C(cgroup), C(kernel) (features;
-      null where it cannot be told), C(packages), C(held_ports) (those of O(ports) that somebody else
-      holds, with C(holder)).
-    - C(engine) with C(answers), C(version), C(installed), C(options), C(restart_needed), C(swarm),
-      C(generic_resources), C(images), and on managers C(nodes) and C(services), the ids of our services.
+    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(system), C(architecture),
+      C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd), C(kernel) (its release and features; null where it cannot
+      be told), C(packages), C(held_ports) (those of O(ports) that somebody else holds, with C(holder)).
+    - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
+      C(images), C(deployed) (whether anything of O(deployment) is there), and on managers C(nodes).
   type: dict
   returned: always
 """
@@ -64,12 +62,14 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "org.xnat.jupyterhub.deployment"
+SOCKET = "/var/run/docker.sock"
+DATA_ROOT = "/var/lib/docker"
 OPTIONS_FILE = "/etc/docker/daemon.json"
 PID_FILES = ("/run/docker.pid", "/var/run/docker.pid")
 BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "/usr/local/sbin/dockerd")
 TIMEOUT = 15
 TRIES = 10
-FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs", "fuse", "nfs", "cifs")
+FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs")
 
 
 class Engine(http.client.HTTPConnection):
@@ -99,23 +99,22 @@ def ask(path: str, url: str) -> Any:
         engine.close()
 
 
-def engine_report(path: str, deployment: str) -> dict[str, Any]:
-    """Return what there is of a Docker Engine, running or not."""
+def engine_report(path: str, deployment: str) -> tuple[dict[str, Any], str, list[str]]:
+    """Return what there is of a Docker Engine, running or not, where its data are, and the ids of our services."""
+    services: list[str] = []
     found: dict[str, Any] = {
         "answers": False,
         "installed": any(os.path.exists(binary) for binary in BINARIES),
         "version": "",
         "swarm": {},
-        "generic_resources": [],
         "images": {},
         "nodes": [],
-        "services": [],
         "deployed": False,
         **options_report(),
     }
     info = ask(path, "/info")
     if not info:
-        return found
+        return found, DATA_ROOT, services
     swarm = info.get("Swarm") or {}
     images = {tag: image["Id"] for image in ask(path, "/images/json") or () for tag in image.get("RepoTags") or ()}
     found.update(
@@ -130,21 +129,18 @@ def engine_report(path: str, deployment: str) -> dict[str, Any]:
             "cluster": (swarm.get("Cluster") or {}).get("ID", ""),
             "managers": [remote["Addr"] for remote in swarm.get("RemoteManagers") or ()],
         },
-        generic_resources=info.get("GenericResources") or [],
         images=images,
-        root=info.get("DockerRootDir", "/var/lib/docker"),
     )
     ours = quote(json.dumps({"label": [f"{LABEL}={deployment}"]}))
     if swarm.get("ControlAvailable"):
         found["nodes"] = [short_node(node) for node in ask(path, "/nodes") or ()]
-        found["services"] = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
-    found["deployed"] = bool(found["services"] or ask(path, f"/containers/json?all=true&filters={ours}"))
-    return found
+        services = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
+    found["deployed"] = bool(services or ask(path, f"/containers/json?all=true&filters={ours}"))
+    return found, info.get("DockerRootDir", DATA_ROOT), services
 
 
 def short_node(node: dict[str, Any]) -> dict[str, Any]:
     """Return what matters of one of Swarm's nodes."""
-    manager = node.get("ManagerStatus") or {}
     return {
         "id": node["ID"],
         "hostname": (node.get("Description") or {}).get("Hostname", ""),
@@ -153,8 +149,6 @@ def short_node(node: dict[str, Any]) -> dict[str, Any]:
         "labels": node["Spec"].get("Labels") or {},
         "state": node["Status"]["State"],
         "address": node["Status"].get("Addr", ""),
-        "leader": bool(manager.get("Leader")),
-        "reachability": manager.get("Reachability", ""),
     }
 
 
@@ -191,7 +185,7 @@ def started_at(pid: int) -> float:
 
 
 def system_report() -> dict[str, str]:
-    """Return id, like, codename, version and name from os-release."""
+    """Return id, like, codename and name from os-release."""
     values: dict[str, str] = {}
     try:
         for line in Path("/etc/os-release").read_text().splitlines():
@@ -203,7 +197,6 @@ def system_report() -> dict[str, str]:
         "id": values.get("ID", ""),
         "like": values.get("ID_LIKE", ""),
         "codename": values.get("VERSION_CODENAME", ""),
-        "version": values.get("VERSION_ID", ""),
         "name": values.get("PRETTY_NAME", ""),
     }
 
@@ -212,9 +205,7 @@ def feature(name: str) -> bool | None:
     """Whether the kernel has a feature: loaded, built in or loadable. None where it cannot be told."""
     if os.path.exists(f"/sys/module/{name}") or (name == "ip_vs" and os.path.exists("/proc/net/ip_vs")):
         return True
-    if name in ("overlay", "fuse", "nfs", "cifs") and re.search(
-        rf"\t{name}[0-9]*$", Path("/proc/filesystems").read_text(), re.MULTILINE
-    ):
+    if name == "overlay" and re.search(r"\toverlay$", Path("/proc/filesystems").read_text(), re.MULTILINE):
         return True
     modules = Path("/lib/modules") / os.uname().release
     try:
@@ -232,15 +223,6 @@ def own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return ""
-
-
-def all_addresses() -> list[str]:
-    """Return the IPv4 addresses of all interfaces, from the kernel's table of local routes."""
-    try:
-        table = Path("/proc/net/fib_trie").read_text()
-    except OSError:
-        return []
-    return sorted(set(re.findall(r"(\S+)\n\s*/32 host LOCAL$", table, re.MULTILINE)))
 
 
 def memory_mb() -> int:
@@ -329,7 +311,6 @@ def main() -> None:
     now = time.time()
     module = AnsibleModule(
         argument_spec={
-            "socket": {"type": "path", "default": "/var/run/docker.sock"},
             "deployment": {"type": "str", "default": ""},
             "ports": {
                 "type": "list",
@@ -347,24 +328,21 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = module.params
-    engine = engine_report(wanted["socket"], wanted["deployment"])
+    engine, data_root, services = engine_report(SOCKET, wanted["deployment"])
     report = {
         "time": now,
         "asked_at": wanted["asked_at"],
         "hostname": socket.gethostname(),
         "user_id": os.geteuid(),
         "address": own_address(),
-        "addresses": all_addresses(),
         "system": system_report(),
         "architecture": os.uname().machine,
-        "cpus": os.cpu_count(),
         "memory_mb": memory_mb(),
-        "disk": disk_report(engine.get("root", "/var/lib/docker")),
+        "disk": disk_report(data_root),
         "systemd": os.path.isdir("/run/systemd/system"),
-        "cgroup": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "kernel": {"release": os.uname().release, **{name: feature(name) for name in FEATURES}},
         "packages": package_report(wanted["packages"], module.run_command),
-        "held_ports": held_ports(wanted["ports"], wanted["socket"], wanted["deployment"], engine["services"]),
+        "held_ports": held_ports(wanted["ports"], SOCKET, wanted["deployment"], services),
         "engine": engine,
     }
     module.exit_json(changed=False, report=report)

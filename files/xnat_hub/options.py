@@ -47,7 +47,6 @@ class Launch:
     generic_resources: dict[str, int | str]
     constraints: tuple[str, ...]
     project: str
-    item: str
 
 
 def parse_launch(answer: object, server_name: str) -> Launch:
@@ -84,7 +83,6 @@ def parse_launch(answer: object, server_name: str) -> Launch:
         generic_resources=_generic_resources(resources.get("generic_resources")),
         constraints=_constraints(placement.get("constraints")),
         project=_text(top.get("projectId")),
-        item=_text(top.get("itemId")),
     )
 
 

@@ -50,7 +50,6 @@ class ConflictError(SwarmError):
 class Task:
     """Swarm's newest try to run a server. status: Docker's `Status` object; desired: what Swarm wants it to be."""
 
-    id: str
     node_id: str
     desired: str
     status: Mapping[str, Any] = field(repr=False)
@@ -196,7 +195,7 @@ class Swarm:
             if name not in newest or newest[name]["CreatedAt"] < found["CreatedAt"]:
                 newest[name] = found
         return {
-            name: Task(found["ID"], found.get("NodeID", ""), found["DesiredState"], found["Status"])
+            name: Task(found.get("NodeID", ""), found["DesiredState"], found["Status"])
             for name, found in newest.items()
         }
 

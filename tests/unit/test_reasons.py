@@ -140,7 +140,7 @@ def test_a_server_that_ended_is_told_from_one_that_lives(
     desired: str, status: dict[str, Any], node_id: str, words: int | str | None
 ) -> None:
     nodes = [node("w1", state="down"), node("w2")]
-    assert how_it_ended(Task("t", node_id, desired, status), nodes) == words
+    assert how_it_ended(Task(node_id, desired, status), nodes) == words
 
 
 def test_a_server_without_a_task_was_removed() -> None:
