@@ -59,6 +59,13 @@ def test_settings_with_a_missing_or_unknown_key_are_refused(secrets_dir: Path) -
         parse(data, secrets_dir)
 
 
+@pytest.mark.parametrize("images", [None, "localhost/x:1", [""], [1], {"a": "b"}])
+def test_images_must_be_a_list_of_names(secrets_dir: Path, images: object) -> None:
+    with pytest.raises(SettingsError, match="images is "):
+        parse(settings_data(images=images), secrets_dir)
+    assert parse(settings_data(images=[], shm_size="2G"), secrets_dir).shm_size == 2**31
+
+
 def test_secrets_that_are_missing_or_empty_are_refused(settings: Settings, secrets_dir: Path) -> None:
     assert settings.secret("xnat_password") == "service"
     (secrets_dir / "xnat_password").write_text("\n")
