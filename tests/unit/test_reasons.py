@@ -165,7 +165,7 @@ def network(*subnets: str) -> dict[str, Any]:
 
 def test_a_task_without_address_on_a_full_network_is_explained() -> None:
     waiting: dict[str, Any] = {"NodeID": "", "DesiredState": "running", "Status": {"State": "new"}}
-    new = Task("t", "", "running", waiting["Status"])
+    new = Task("", "running", waiting["Status"])
     # A /29 has eight addresses: its own, the broadcast, the gateway's, one for each node, and the rest for tasks.
     full = [*(attached(number, "running") for number in (2, 3, 4, 5)), waiting]
     reason, final = without_address(new, Addresses(network("10.0.0.0/29"), full, []))
@@ -189,14 +189,14 @@ def test_a_task_without_address_on_a_full_network_is_explained() -> None:
 def test_a_task_on_a_node_that_finds_no_address_for_itself_is_explained() -> None:
     tasks = [attached(number, "preparing") for number in (2, 3, 4, 5, 6)]
     addresses = Addresses(network("10.0.0.0/29"), tasks, [])
-    preparing = Task("t", "n1", "running", {"State": "preparing"})
+    preparing = Task("n1", "running", {"State": "preparing"})
     assert without_address(preparing, addresses)[1]
     tasks[0]["Status"]["State"] = "running"  # so the node has an address, and this task waits for its image
     assert without_address(preparing, addresses) == ("", False)
 
 
 def test_a_network_that_swarm_could_not_set_up_is_explained() -> None:
-    reason, final = without_address(Task("t", "", "running", {"State": "new"}), Addresses(network(), [], []))
+    reason, final = without_address(Task("", "running", {"State": "new"}), Addresses(network(), [], []))
     assert final
     assert "the network jupyterhub has no addresses" in reason
 

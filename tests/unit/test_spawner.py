@@ -44,7 +44,7 @@ class Stuck:
         await asyncio.sleep(0)
         self._looks -= 1
         state = "new" if self._looks > 0 else "running"
-        return Task("t", "", "running", {"State": state, "Message": "created"})
+        return Task("", "running", {"State": state, "Message": "created"})
 
     async def addresses(self) -> Addresses:
         return self._addresses
