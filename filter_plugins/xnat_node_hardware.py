@@ -15,11 +15,11 @@ DOCUMENTATION = r"""
 name: xnat_node_hardware
 short_description: The hardware that XNAT offers, computed from the nodes of the swarm
 description:
-  - Returns what the module M(xnat_hardware) takes. Three sizes of the smallest node, a fourth of the largest if that
-    has twice its memory; one for each generic resource, with one of it; one for each value of the node label
-    C(hardware).
-  - Every size fits on an empty node. Nodes that are drained are not looked at; if nodes have the label C(jupyter=true),
-    no others are.
+  - Returns what the module M(xnat_hardware) takes. Three sizes that fit on every node, a fourth of the node with the
+    most memory if that is twice the least; one for each generic resource, with one of it; one for each value of the
+    node label C(hardware).
+  - Every size fits on an empty node, and every node that has room for it has the CPUs and the memory of its limits.
+    Nodes that are drained are not looked at; if nodes have the label C(jupyter=true), no others are.
 options:
   _input:
     description: The nodes as C(docker node inspect) gives them; community.docker.docker_node_info returns that.
