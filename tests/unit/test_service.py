@@ -54,6 +54,14 @@ def test_people_who_differ_in_letter_case_have_different_services() -> None:  # 
     assert len(names) == 6
 
 
+def test_a_node_runs_what_was_checked_under_the_name_that_it_has_there(settings: Settings) -> None:
+    body = BY_NAME["session_gpu_constraints"]
+    for image, name in [("quay.io/x/y:1", settings.image_names["quay.io/x/y:1"]), ("x:2", "x:2")]:
+        told = copy.deepcopy(body)
+        told["task_template"]["container_spec"]["image"] = image
+        assert template(told, settings)["ContainerSpec"]["Image"] == name
+
+
 def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     spec = template(BY_NAME["session_gpu_constraints"], settings)
     container = spec["ContainerSpec"]
