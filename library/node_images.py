@@ -47,10 +47,11 @@ EXAMPLES = r"""
 RETURN = r"""
 images:
   description:
-    - O(images) with C(id) and C(source); for V(pulled) also C(size) in bytes, and none of those that are not there.
+    - O(images) with C(id) and C(source); for V(pulled) none of those that are not there.
   type: list
   elements: dict
   returned: pushed, pulled
+sizes: {description: For V(pulled) the bytes of O(images) by name., type: dict, returned: pulled}
 moved: {description: "Names that were sent, fetched, given or removed.", type: list, elements: str, returned: always}
 kept: {description: Names that stay., type: list, elements: str, returned: cleaned}
 bytes: {description: How many bytes of layers were fetched., type: int, returned: present}
@@ -187,19 +188,9 @@ def clean(client: Any, names: list[str], check_mode: bool) -> list[str]:
     return removed
 
 
-def look(client: Any, wanted: dict[str, str]) -> dict[str, Any]:
-    """Return name, source, id and size of an image by its source or else its name; without an id if it is not there.
-
-    What its source says comes first: there it may have been brought anew by hand.
-    """
-    for name in (wanted["source"], wanted["name"]):
-        try:
-            found = client.inspect_image(name) if name else None
-        except docker.errors.NotFound:
-            continue
-        if found:
-            return {"name": wanted["name"], "source": wanted["source"], "id": found["Id"], "size": found["Size"]}
-    return {"name": wanted["name"], "source": wanted["source"], "id": "", "size": 0}
+def here(client: Any, wanted: dict[str, str]) -> str:
+    """Return the id of an image by its source, which may have been brought anew by hand, or else by its name."""
+    return (image_id(client, wanted["source"]) if wanted["source"] else "") or image_id(client, wanted["name"])
 
 
 def pull_source(client: Any, source: str) -> None:
@@ -229,11 +220,12 @@ def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]
         pushed = [repeated(push, client, name, wanted["registry"], auth) for name in sent]
         return {"changed": bool(names), "moved": names, "images": pushed}
     if wanted["state"] == "pulled":
-        missing = [image["source"] for image in wanted["images"] if image["source"] and not look(client, image)["id"]]
+        missing = [image["source"] for image in wanted["images"] if image["source"] and not here(client, image)]
         for source in [] if check_mode else missing:
             repeated(pull_source, client, source)
-        found = [look(client, image) for image in wanted["images"]]
-        return {"changed": bool(missing), "moved": missing, "images": [image for image in found if image["id"]]}
+        found = [{**image, "id": identity} for image in wanted["images"] if (identity := here(client, image))]
+        sizes = {image["name"]: client.inspect_image(image["id"])["Size"] for image in found}
+        return {"changed": bool(missing), "moved": missing, "images": found, "sizes": sizes}
     if wanted["state"] == "named":
         unnamed = [image for image in wanted["images"] if image_id(client, image["name"]) != image["id"]]
         for image in [] if check_mode else unnamed:

@@ -18,7 +18,8 @@ options:
     elements: dict
     required: true
     suboptions:
-      name: {description: What messages call it., type: str, required: true}
+      name: {description: Its name on the nodes., type: str, default: ""}
+      source: {description: "Its name in the inventory, by which messages call it.", type: str, required: true}
       id: {description: The image's id., type: str, required: true}
   uid: {description: User id that servers run as., type: int, required: true}
   gid: {description: Group id that servers run as., type: int, required: true}
@@ -32,7 +33,7 @@ attributes:
 EXAMPLES = r"""
 - name: Try the image
   singleuser_probe:
-    images: [{name: "quay.io/jupyter/scipy-notebook:2026-01-05", id: "sha256:2ae0a07e75e7..."}]
+    images: [{source: "quay.io/jupyter/scipy-notebook:2026-01-05", id: "sha256:2ae0a07e75e7..."}]
     uid: 1500
     gid: 1500
     groups: [100]
@@ -212,7 +213,7 @@ def probe(client: Any, image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(client: Any, wanted: Mapping[str, Any]) -> Sequence[dict[str, str]]:
     """Return what was found, of all images."""
-    found = [finding(image["name"], probe(client, image["id"], wanted), wanted) for image in wanted["images"]]
+    found = [finding(image["source"], probe(client, image["id"], wanted), wanted) for image in wanted["images"]]
     return [one for one in found if one]
 
 
@@ -223,7 +224,11 @@ def main() -> None:
                 "type": "list",
                 "elements": "dict",
                 "required": True,
-                "options": {"name": {"type": "str", "required": True}, "id": {"type": "str", "required": True}},
+                "options": {
+                    "name": {"type": "str", "default": ""},
+                    "source": {"type": "str", "required": True},
+                    "id": {"type": "str", "required": True},
+                },
             },
             "uid": {"type": "int", "required": True},
             "gid": {"type": "int", "required": True},

@@ -83,6 +83,17 @@ def test_a_setting_renames_what_depends_on_it(change: dict[str, Any], changed: s
     assert {name for name in after if after[name] != before[name]} == changed
 
 
+def test_a_bundle_says_of_every_setting_that_renames_images_what_it_is() -> None:
+    role = ROOT / "roles/hub_images"
+    call = (role / "tasks/plan.yml").read_text().partition("xnat_image_plan(")[2].partition("}}")[0]
+    told = yaml.safe_load((role / "vars/main.yml").read_text())["__hub_images_settings"]
+    settings = {name for text in told.values() for name in re.findall(r"hub_images_\w+", text)}
+    assert settings == set(re.findall(r"hub_images_\w+", call)) - {"hub_images_jupyterhub_version"}  # of the lock files
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
+    for name, text in told.items():
+        assert name in text or name in defaults[re.findall(r"hub_images_\w+", text)[0]]
+
+
 def test_a_context_has_its_dockerfile_and_every_file_once() -> None:
     for name, spec in plan(ROOT / "files").items():
         destinations = [pair["dest"] for pair in spec["files"]]

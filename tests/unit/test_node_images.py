@@ -160,7 +160,8 @@ def test_an_image_by_digest_is_pulled_by_it_and_one_that_nobody_has_is_an_error(
     digest = f"quay.io/x@sha256:{'1' * 64}"
     engine = Engine({}, {digest: "i1"})
     done = run(engine, wanted("pulled", {"name": "p/x:1", "source": digest}), check_mode=False)
-    assert done["images"] == [{"name": "p/x:1", "source": digest, "id": "i1", "size": 7}]
+    assert done["images"] == [{"name": "p/x:1", "source": digest, "id": "i1"}]
+    assert done["sizes"] == {"p/x:1": 7}
     with pytest.raises(ImageError, match=r"^quay\.io/y:1 cannot be pulled: manifest unknown$"):
         run(engine, wanted("pulled", {"name": "p/y:1", "source": "quay.io/y:1"}), check_mode=False)
 
