@@ -51,6 +51,6 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "prune_interval": 300,
         "token_expires_in_max": 172800,
         "roots": mount_policy(STORAGE, ATLASES),
-        "image_names": {"quay.io/x/y:1": "localhost/xnat-jupyter/further/quay.io/x/y:1"},
+        "image_names": {},
         **changes,
     }

@@ -56,10 +56,10 @@ def test_people_who_differ_in_letter_case_have_different_services() -> None:  # 
 
 def test_a_node_runs_what_was_checked_under_the_name_that_it_has_there(settings: Settings) -> None:
     body = BY_NAME["session_gpu_constraints"]
-    for image, name in [("quay.io/x/y:1", settings.image_names["quay.io/x/y:1"]), ("x:2", "x:2")]:
-        told = copy.deepcopy(body)
-        told["task_template"]["container_spec"]["image"] = image
-        assert template(told, settings)["ContainerSpec"]["Image"] == name
+    image = body["task_template"]["container_spec"]["image"]
+    for names, expected in [({}, image), ({image: "localhost/x:1"}, "localhost/x:1"), ({"other:1": "x"}, image)]:
+        found = template(body, replace(settings, image_names=names))
+        assert found["ContainerSpec"]["Image"] == expected
 
 
 def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
