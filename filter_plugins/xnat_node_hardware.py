@@ -26,6 +26,11 @@ options:
     type: list
     elements: dict
     required: true
+  cpu_ceiling:
+    description: More CPUs than this no hardware has, since the hub would refuse it. V(0) for no ceiling.
+    type: float
+    default: 0
+  memory_ceiling: {description: "The same for memory, such as V(64G). Empty for no ceiling.", type: str, default: ""}
 """
 EXAMPLES = r"""
 - name: Show the hardware

@@ -1,4 +1,4 @@
-"""The hardware that XNAT offers, computed from what the nodes of the swarm have. Imports nothing but Python's own.
+"""The hardware that XNAT offers, computed from what the nodes of the swarm have. Runs on the controller.
 
 The plugin's own defaults reserve up to 4 CPUs and 16 GB (docs/xnat-contract.md, 5.4): on smaller nodes such servers
 wait for ever. Here every size fits on an empty node, and no node that has room for what a server reserves has less than
@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from xnat_hub.options import parse_memory
 
 # Name, share of the least memory and share of the fewest CPUs that a node has. CPUs may be given out more than once.
 SIZES = (("Small", 1 / 4, 1 / 4), ("Medium", 1 / 2, 1 / 2), ("Large", 3 / 4, 1.0))
@@ -75,12 +77,15 @@ def notebook_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Node]:
     return found
 
 
-def hardware(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def hardware(
+    nodes: Sequence[Mapping[str, Any]], cpu_ceiling: float = 0, memory_ceiling: str = ""
+) -> list[dict[str, Any]]:
     """Return the hardware to offer, as the option `hardware` of the module xnat_hardware takes it.
 
     nodes: as `docker node inspect` gives them. Three sizes that fit on every node, a fourth of the node with the most
     memory if that is much more; one for each generic resource, such as GPU for gpu, with one of them; one for each
-    value of the node label `hardware`, only on those nodes. Raises SizesError.
+    value of the node label `hardware`, only on those nodes. cpu_ceiling (CPUs), memory_ceiling (such as 64G): more than
+    this the hub gives to no server; 0 and empty for no ceiling. Raises SizesError, OptionsError for the ceiling.
     """
     usable = notebook_nodes(nodes)
     cpus, memory = _least(usable)
@@ -96,6 +101,7 @@ def hardware(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         cpus, memory = _least([node for node in usable if node.labels.get(HARDWARE_LABEL) == value])
         constraint = {"key": f"node.labels.{HARDWARE_LABEL}", "operator": "IN", "value": value}
         rows.append({**_row(value, cpus, memory * 3 / 4), "constraints": [constraint]})
+    _bound(rows, cpu_ceiling or math.inf, (parse_memory(memory_ceiling, "memory_ceiling") or math.inf) / MEGABYTE)
     names = [row["name"].lower() for row in rows]
     for row in rows:
         if names.count(row["name"].lower()) > 1:
@@ -146,6 +152,16 @@ def _largest_row(largest: Node, nodes: Sequence[Node]) -> dict[str, Any]:
         if node.memory >= limit and node.cpus >= cpus * CPUS_RESERVED:
             cpus = min(cpus, node.cpus)
     return _row(LARGEST, cpus, memory, 1 if between else MEMORY_RESERVED)
+
+
+def _bound(rows: Sequence[dict[str, Any]], cpus: float, megabytes: float) -> None:
+    """Lower the limits of rows to so much, and what they reserve to their limits."""
+    for row in rows:
+        row["cpu_limit"] = min(row["cpu_limit"], float(cpus))
+        row["cpu_reservation"] = min(row["cpu_reservation"], row["cpu_limit"])
+        for field in ("memory_limit", "memory_reservation"):
+            if (parse_memory(row[field], field) or 0) > megabytes * MEGABYTE:
+                row[field] = memory_text(megabytes)
 
 
 def rounded_down(megabytes: float) -> int:

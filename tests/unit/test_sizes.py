@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xnat_hub.options import OptionsError
 from xnat_hub.sizes import SizesError, constraints, hardware, memory_text
 
 GIGABYTE = 1024
@@ -34,7 +35,7 @@ def named(kind: str, *ids: str) -> list[dict[str, Any]]:
 
 
 def megabytes(text: str) -> int:
-    return int(text[:-1]) * {"M": 1, "G": GIGABYTE}[text[-1]]
+    return int(text[:-1]) * {"M": 1, "G": GIGABYTE, "T": GIGABYTE**2}[text[-1]]
 
 
 def test_three_sizes_of_one_node() -> None:
@@ -224,15 +225,32 @@ mixed_node = st.builds(
 )  # fmt: skip
 
 
-@given(st.lists(mixed_node, min_size=1, max_size=6))
-def test_every_node_with_room_for_hardware_has_what_its_limits_say(nodes: list[dict[str, Any]]) -> None:
+def test_no_hardware_is_more_than_the_hub_gives_to_a_server() -> None:
+    rows = {row["name"]: row for row in hardware([node(), node("b", 32, 256)], 6, "20G")}
+    assert [row["cpu_limit"] for row in rows.values()] == [4.0, 6.0, 6.0, 6.0]
+    assert [row["memory_limit"] for row in rows.values()] == ["16G", "20G", "20G", "20G"]
+    assert [row["memory_reservation"] for row in rows.values()] == ["8G", "16G", "20G", "20G"]
+    with pytest.raises(OptionsError, match="memory_ceiling"):
+        hardware([node()], 0, "much")
+
+
+@given(
+    st.lists(mixed_node, min_size=1, max_size=6),
+    st.sampled_from([0, 0.5, 2, 6]),
+    st.sampled_from(["", "1G", "10G", "1T"]),
+)
+def test_every_node_with_room_for_hardware_has_what_its_limits_say(
+    nodes: list[dict[str, Any]], cpu_ceiling: float, memory_ceiling: str
+) -> None:
     chosen = [one for one in nodes if (one["Spec"]["Labels"] or {}).get("jupyter") == "true"]
     if all(one["Spec"]["Availability"] == "drain" for one in chosen or nodes):
         with pytest.raises(SizesError, match="takes notebooks"):
             hardware(nodes)
         return
-    rows = hardware(nodes)
+    rows = hardware(nodes, cpu_ceiling, memory_ceiling)
     check_that_engines_take(rows, nodes)
+    assert all(row["cpu_limit"] <= (cpu_ceiling or row["cpu_limit"]) for row in rows)
+    assert all(megabytes(row["memory_limit"]) <= megabytes(memory_ceiling or "9999T") for row in rows)
     assert [row["name"] for row in rows][:3] == ["Small", "Medium", "Large"]
     for row in rows[:3]:  # these are for all nodes
         assert len(fitting(row, nodes)) == len(
