@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 DEBIAN_SUITE = "trixie"
-DIGITS = 12  # of a hash in a tag
 CONTROLLER_ONLY = ("bundle.py", "engine.py", "fleet.py", "images.py", "items.py", "sizes.py", "versions.py")
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
+DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines ask no registry on the internet for such a name
 # A name as Docker takes it: registry, path, and a tag or a digest.
 REFERENCE = re.compile(

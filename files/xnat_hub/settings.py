@@ -28,7 +28,6 @@ class SettingsError(ValueError):
 class Settings:
     """What the site says. Times are seconds; paths are those of the hub's container or, in roots, of the nodes.
 
-    image_names says what nodes call an image that XNAT names otherwise.
     cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one server may have at most; None for no such ceiling.
     """
 
@@ -63,7 +62,7 @@ class Settings:
     prune_interval: int
     token_expires_in_max: int
     roots: tuple[Root, ...]
-    image_names: dict[str, str]
+    image_names: dict[str, str]  # what nodes call an image that XNAT names otherwise
     secrets_dir: Path
 
     def secret(self, name: str) -> str:
