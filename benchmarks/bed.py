@@ -317,7 +317,8 @@ class Bed:
         images = await self.docker.listed("images/json", reference=repository)
         if not images:
             raise DockerError(f"there is no image {repository}: run `make demo` first")
-        return str(max(images, key=lambda image: image["Created"])["RepoTags"][0])
+        newest = max(images, key=lambda image: image["Created"])
+        return next(str(tag) for tag in newest["RepoTags"] if tag.startswith(f"{repository}:"))
 
     async def hub(self, name: str, config: str, **options: Any) -> Hub:
         """Start one more hub."""

@@ -54,5 +54,6 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "prune_interval": 300,
         "token_expires_in_max": 172800,
         "roots": mount_policy(STORAGE, ATLASES),
+        "image_names": {},
         **changes,
     }

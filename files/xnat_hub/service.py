@@ -143,7 +143,7 @@ def task_template(
     cpu_limit = _within(launch.cpu_limit, launch.cpu_reservation, settings.cpu_ceiling, "cpu", "CPUs")
     mem_limit = _within(launch.mem_limit, launch.mem_reservation, settings.memory_ceiling, "mem", "bytes")
     container: dict[str, Any] = {
-        "Image": launch.image,
+        "Image": settings.image_names.get(launch.image, launch.image),
         "Command": list(ENTRYPOINT),
         "Args": list(launch.command or DEFAULT_COMMAND),
         "Env": list(env),

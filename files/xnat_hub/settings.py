@@ -66,6 +66,7 @@ class Settings:
     prune_interval: int
     token_expires_in_max: int
     roots: tuple[Root, ...]
+    image_names: dict[str, str]  # what nodes call an image that XNAT names otherwise
     secrets_dir: Path
 
     def secret(self, name: str) -> str:

@@ -65,6 +65,14 @@ def test_people_who_differ_in_letter_case_have_different_services() -> None:  # 
     assert len(names) == 6
 
 
+def test_a_node_runs_what_was_checked_under_the_name_that_it_has_there(settings: Settings) -> None:
+    body = BY_NAME["session_gpu_constraints"]
+    image = body["task_template"]["container_spec"]["image"]
+    for names, expected in [({}, image), ({image: "localhost/x:1"}, "localhost/x:1"), ({"other:1": "x"}, image)]:
+        found = template(body, replace(settings, image_names=names))
+        assert found["ContainerSpec"]["Image"] == expected
+
+
 def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     spec = template(BY_NAME["session_gpu_constraints"], settings)
     container = spec["ContainerSpec"]
