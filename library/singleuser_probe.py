@@ -247,7 +247,7 @@ def main() -> None:
         module.fail_json(msg=f"Docker request failed: {error}")
     if findings:
         module.fail_json(msg="\n".join(f"{one['text']}." for one in findings), findings=findings)
-    module.exit_json(changed=False, findings=[])
+    module.exit_json(changed=False)
 
 
 if __name__ == "__main__":

@@ -88,11 +88,12 @@ def hardware(
     this the hub gives to no server; 0 and empty for no ceiling. Raises SizesError, OptionsError for the ceiling.
     """
     usable = notebook_nodes(nodes)
+    most_memory = (parse_memory(memory_ceiling, "memory_ceiling") or math.inf) / MEGABYTE
     cpus, memory = _least(usable)
     rows = [_row(name, cpus * of_cpus, memory * of_memory) for name, of_memory, of_cpus in SIZES]
     largest = max(usable, key=lambda node: (node.memory, node.cpus))
     if largest.memory >= LARGER * memory:
-        rows.append(_largest_row(largest, usable))
+        rows.append(_largest_row(largest, usable, most_memory))
     for kind in sorted({kind for node in usable for kind in node.resources}):
         cpus = min(node.cpus / node.resources[kind] for node in usable if kind in node.resources)
         memory = min(node.memory / node.resources[kind] for node in usable if kind in node.resources)
@@ -101,7 +102,7 @@ def hardware(
         cpus, memory = _least([node for node in usable if node.labels.get(HARDWARE_LABEL) == value])
         constraint = {"key": f"node.labels.{HARDWARE_LABEL}", "operator": "IN", "value": value}
         rows.append({**_row(value, cpus, memory * 3 / 4), "constraints": [constraint]})
-    _bound(rows, cpu_ceiling or math.inf, (parse_memory(memory_ceiling, "memory_ceiling") or math.inf) / MEGABYTE)
+    _bound(rows, cpu_ceiling or math.inf, most_memory)
     names = [row["name"].lower() for row in rows]
     for row in rows:
         if names.count(row["name"].lower()) > 1:
@@ -137,14 +138,16 @@ def _row(name: str, cpus: float, memory: float, memory_reserved: float = MEMORY_
     }
 
 
-def _largest_row(largest: Node, nodes: Sequence[Node]) -> dict[str, Any]:
+def _largest_row(largest: Node, nodes: Sequence[Node], ceiling: float) -> dict[str, Any]:
     """Return hardware of the node with the most memory, for all nodes that have what its limits are.
+
+    ceiling: the most memory in MB that one server may have; with less memory the row fits on more nodes.
 
     Where another node has room for what is reserved but less than the limit, all of the memory is reserved. The limit
     of CPUs is at most what each node has on which the row then fits; a node with fewer CPUs than the row reserves does
     not count.
     """
-    memory = largest.memory * 3 / 4
+    memory = min(largest.memory * 3 / 4, ceiling)
     limit = rounded_down(memory)
     between = [node for node in nodes if rounded_down(memory * MEMORY_RESERVED) <= node.memory < limit]
     cpus = largest.cpus

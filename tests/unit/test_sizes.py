@@ -229,7 +229,7 @@ def test_no_hardware_is_more_than_the_hub_gives_to_a_server() -> None:
     rows = {row["name"]: row for row in hardware([node(), node("b", 32, 256)], 6, "20G")}
     assert [row["cpu_limit"] for row in rows.values()] == [4.0, 6.0, 6.0, 6.0]
     assert [row["memory_limit"] for row in rows.values()] == ["16G", "20G", "20G", "20G"]
-    assert [row["memory_reservation"] for row in rows.values()] == ["8G", "16G", "20G", "20G"]
+    assert [row["memory_reservation"] for row in rows.values()] == ["8G", "16G", "20G", "10G"]
     with pytest.raises(OptionsError, match="memory_ceiling"):
         hardware([node()], 0, "much")
 

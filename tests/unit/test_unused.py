@@ -195,9 +195,10 @@ REPORTS = [
         ("files/xnat_hub/mounts.py storage_disagreements",),
     ),
     Report("library/port_probe.py", "__preflight_probe", ("main",)),
+    Report("library/singleuser_probe.py", r"__hub_images_\w+", ("main",)),
     Report(
         "library/node_images.py",
-        r"_*node_images_\w+",
+        r"_*node_images_\w+|__hub_images_pulled",
         ("run", "push"),
         ("library/node_images.py pull",),
         ("username", "password"),
