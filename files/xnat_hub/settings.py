@@ -6,6 +6,7 @@ The role `jupyterhub` writes the file; its `meta/argument_specs.yml` describes t
 from __future__ import annotations
 
 import functools
+import ipaddress
 import json
 import os
 from dataclasses import dataclass
@@ -28,11 +29,16 @@ class SettingsError(ValueError):
 class Settings:
     """What the site says. Times are seconds; paths are those of the hub's container or, in roots, of the nodes.
 
+    public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses of the reverse proxies
+    before the hub's own, whose X-Forwarded-For counts.
+
     cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one server may have at most; None for no such ceiling.
     """
 
     deployment: str
     base_url: str
+    public_url: str
+    trusted_proxies: tuple[str, ...]
     hub_host: str
     proxy_api_url: str
     network: str
@@ -90,9 +96,14 @@ def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
         raise SettingsError(f"xnat_verify is {data['xnat_verify']!r}: set it to true or false")
     if data["default_server"] not in DEFAULT_SERVER:
         raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
+    try:
+        trusted = tuple(str(ipaddress.ip_address(address)) for address in data["trusted_proxies"])
+    except ValueError as error:
+        raise SettingsError(f"trusted_proxies: {error}") from error
     return Settings(
         **{
             **data,
+            "trusted_proxies": trusted,
             "groups": tuple(data["groups"]),
             "memory_ceiling": parse_memory(data["memory_ceiling"], "memory_ceiling"),
             "roots": roots_from_policy(data["roots"]),
