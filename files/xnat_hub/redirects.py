@@ -5,6 +5,7 @@ XNAT's REST calls do not redirect when all is well, so every redirect has a reas
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -19,7 +20,7 @@ PAGES: dict[str, Kind] = {
     "/app/template/inactiveaccount.vm": "inactive",
     "/app/template/verifyemail.vm": "email",
 }
-SIGN_ON = ("oauth", "openid", "oidc", "saml", "shibboleth", "sso", "adfs", "cas", "login.vm", "login", "signin")
+SIGN_ON = re.compile(r"(oauth|openid|oidc|saml|shibboleth|login|signin|adfs)|\b(sso|cas)\b")
 PORTS = {"http": 80, "https": 443}
 
 
@@ -63,8 +64,7 @@ def judge(base: str, path: str, location: str) -> Redirect:
         moved = _origin(target) + prefix
         if moved != _origin(source) + source.path.partition("?")[0].rstrip("/").removesuffix(call):
             return Redirect("moved", moved)
-    parts = [part for name in found.lower().split("/") for part in (name, *name.replace(".", "-").split("-"))]
-    if _origin(target) != _origin(source) or any(part.startswith(SIGN_ON) for part in parts):
+    if _origin(target) != _origin(source) or SIGN_ON.search(found.lower()):
         return Redirect("sign-on", place)
     return Redirect("page", place)
 

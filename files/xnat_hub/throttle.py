@@ -7,7 +7,7 @@ as long each time, but never longer than XNAT's lock lasts. Hours of tries witho
 There are four limits, and a try must keep all of them:
 
 - one name from one address: `limit` failures, then pauses;
-- one name from all addresses that it never logged in from: twice as many, then pauses;
+- one name from all addresses that it never logged in from: twice as many, but less than XNAT's 20, then pauses;
 - one address, whatever the name: some tries at once, then one every few seconds;
 - the whole hub, in the same way.
 
@@ -28,6 +28,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
+XNAT_LIMIT = 20  # failures after which XNAT locks an account
 FIRST_PAUSE = 30.0  # seconds after the last failure that is free; doubled by each further one
 LONGEST_PAUSE = 3600.0  # seconds for which XNAT would lock the account
 SOURCE_LIMIT, SOURCE_PAUSE = 20, 10.0  # tries of one address at once, and seconds for each one more
@@ -197,7 +198,7 @@ class Throttle:
 
     def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._pairs = _Pauses(limit, window, clock)
-        self._names = _Pauses(2 * limit, window, clock)
+        self._names = _Pauses(min(2 * limit, XNAT_LIMIT - 1), window, clock)
         self._sources = _Levels(SOURCE_LIMIT, SOURCE_PAUSE, clock)
         self._total = _Levels(TOTAL_LIMIT, TOTAL_PAUSE, clock)
         self._known: dict[str, list[str]] = {}  # addresses by name; grows by right passwords only

@@ -80,6 +80,13 @@ def test_many_addresses_cannot_either(limits: Throttle, clock: Clock) -> None:
     assert attack(limits, clock, "jdoe", sources, 3 * 3600) < 20
 
 
+@pytest.mark.parametrize("limit", [1, 5, 19])
+def test_strangers_together_have_fewer_free_tries_than_lock_an_account(clock: Clock, limit: int) -> None:
+    limits = Throttle(limit, WINDOW, clock)
+    waits = [fail(limits, "jdoe", f"host{number}") for number in range(40)]
+    assert limit <= waits.count(None) < 20
+
+
 def test_five_tries_of_a_stranger_cost_the_person_less_than_a_minute(limits: Throttle, clock: Clock) -> None:
     for _ in range(5):
         fail(limits, "jdoe", ELSEWHERE)
