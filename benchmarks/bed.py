@@ -48,6 +48,7 @@ def settings_data(name: str, images: list[str]) -> dict[str, Any]:
     }
     return hub_settings.settings_data(
         deployment=f"{PREFIX}-{name}",
+        public_url="http://hub.example.org",  # visitors come without TLS
         hub_host=f"{PREFIX}-{name}-hub",
         proxy_api_url=f"http://{PREFIX}-{name}-proxy:8001",
         network=PREFIX,

@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from xnat_hub.database import commit_fast, forget_service_tokens
+from xnat_hub.handlers import StaticFiles, security_headers
 from xnat_hub.settings import load
 
 HERE = str(Path(__file__).resolve().parent)
@@ -15,6 +16,14 @@ c = get_config()  # noqa: F821  (JupyterHub defines it)
 
 # Where things are. The proxy is a service of its own, so that a restart of the hub cuts no one off.
 c.JupyterHub.base_url = settings.base_url
+c.JupyterHub.public_url = settings.public_url.rstrip("/") + settings.base_url
+c.JupyterHub.trusted_downstream_ips = list(settings.trusted_proxies)  # for the log; log-ins look for themselves
+c.JupyterHub.tornado_settings = {
+    # JupyterHub marks its other cookies by public_url, but not that against forged requests.
+    "cookie_options": {"secure": True} if settings.public_url.startswith("https:") else {},
+    "headers": security_headers(settings.public_url),
+    "static_handler_class": StaticFiles,
+}
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
 database = Path("/srv/jupyterhub/jupyterhub.sqlite")

@@ -44,7 +44,7 @@ findings:
   description: For each image that cannot serve C(image), C(kind) (start, missing, version or user) and C(text).
   type: list
   elements: dict
-  returned: always
+  returned: failure
 """
 
 import json

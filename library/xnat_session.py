@@ -14,6 +14,10 @@ options:
   state: {description: Whether the session is there., type: str, choices: [present, absent], default: present}
   wait: {description: Seconds in which XNAT must be ready., type: float, default: 120}
   jupyterhub_version: {description: Of the hub. Empty is not judged., type: str, default: ""}
+  max_server_lifetime:
+    description: Hours after which XNAT will stop a server, 0 for never; compared with the life of its alias tokens.
+    type: float
+  alias_token_timeout: {description: What aliasTokenTimeout will be. Empty for what XNAT has., type: str, default: ""}
 extends_documentation_fragment: [xnat]
 attributes:
   check_mode: {support: full, description: A session is no change.}
@@ -30,6 +34,7 @@ RETURN = r"""
 session: {description: The session's id. It is a secret., type: str, returned: present}
 xnat_version: {description: As XNAT says., type: str, returned: present}
 plugin_version: {description: From the name of its jar; C(unknown) for a renamed one., type: str, returned: present}
+outlived: {description: A sentence if servers can outlive their alias tokens., type: str, returned: present}
 """
 
 import time
@@ -45,20 +50,22 @@ from ansible.module_utils.xnat import (
     UnavailableError,
     XnatError,
     quoted,
+    redirect_advice,
 )
+from ansible.module_utils.xnat_hub.lifetimes import outlived
 from ansible.module_utils.xnat_hub.versions import unsupported
 
 PLUGIN = "JupyterHubPlugin"
 NEEDED = ("jupyterHubHostUrl", "jupyterHubApiUrl", "maxNamedServers", "pathTranslationArchivePrefix")
-SET_UP = ("setup", "unconfigured")
+REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def log_in(client: Client, username: str, password: str) -> None:
     """Open the client's session; raises XnatError with what is in the way."""
-    answer = client.get(SESSION, accepted=(200, 301, 302, 303, 307, 401, 403))
-    place = str(answer.headers.get("Location", ""))
+    answer = client.get(SESSION, accepted=(200, *REDIRECTS, 401, 403))
+    redirect = client.redirect(answer)
     page = answer.status == 200 and "<" in answer.text
-    if page or answer.status == 403 or any(word in place.lower() for word in SET_UP):
+    if page or answer.status == 403 or (redirect and redirect.kind == "setup"):
         raise NotInitialisedError(
             "XNAT is not set up yet: open it in a browser as admin and go through its set-up page"
         )
@@ -72,8 +79,8 @@ def log_in(client: Client, username: str, password: str) -> None:
             f"XNAT does not accept {username} with this password, or the account is disabled or locked: 20 failures"
             " lock it for an hour"
         )
-    if place:
-        raise XnatError(f"XNAT sends {username} to {place}: log in there once by hand; its password may have expired")
+    if redirect:
+        raise XnatError(f"{answer.call}: {redirect_advice(redirect, username)}")
 
 
 def look(client: Client, username: str, jupyterhub: str) -> dict[str, Any]:
@@ -112,6 +119,14 @@ def open_session(client: Client, options: dict[str, Any], wait: float, jupyterhu
             time.sleep(PAUSE)
 
 
+def lifetimes(client: Client, max_server_lifetime: float | None, alias_token_timeout: str) -> str:
+    """Return a sentence if servers can outlive their alias tokens, else an empty text."""
+    if max_server_lifetime is None:
+        return ""
+    site = client.get("/xapi/siteConfig").json(dict)
+    return str(outlived(alias_token_timeout or str(site.get("aliasTokenTimeout", "")), max_server_lifetime))
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -119,6 +134,8 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "wait": {"type": "float", "default": 120},
             "jupyterhub_version": {"type": "str", "default": ""},
+            "max_server_lifetime": {"type": "float"},
+            "alias_token_timeout": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -131,6 +148,8 @@ def main() -> None:
             client.log_out()
         else:
             found = open_session(client, options, module.params["wait"], module.params["jupyterhub_version"])
+            wanted = module.params["max_server_lifetime"], module.params["alias_token_timeout"]
+            found["outlived"] = lifetimes(client, *wanted)
     except XnatError as error:
         client.log_out()
         module.fail_json(msg=str(error))

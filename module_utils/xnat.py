@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
+from ansible.module_utils.xnat_hub.redirects import Redirect, judge
 
 ARGUMENTS: dict[str, Any] = {
     "xnat": {
@@ -66,10 +67,11 @@ class NotInitialisedError(XnatError):
 
 
 class Answer:
-    """Status, headers and body of one answer of XNAT."""
+    """Status, headers and body of one answer of XNAT. call: method and URL, path: the URL without XNAT's own."""
 
-    def __init__(self, call: str, status: int, headers: Message, body: bytes) -> None:
+    def __init__(self, call: str, path: str, status: int, headers: Message, body: bytes) -> None:
         self.call = call
+        self.path = path
         self.status = status
         self.headers = headers
         self.text = body.decode(errors="replace")
@@ -185,14 +187,18 @@ class Client:
             404: "XNAT does not know it",
             500: f"XNAT refused it{said}",
         }.get(answer.status)
-        if 300 <= answer.status < 400:
-            advice = (
-                f"XNAT sends {name} elsewhere ({answer.headers.get('Location', 'nowhere')}): log in there once by hand"
-            )
+        if redirect := self.redirect(answer):
+            advice = redirect_advice(redirect, name)
         if answer.status == 200:
             advice = "the answer should have had another status: XNAT did not do it"
         text = f"{answer.call}: status {answer.status}, {advice or said.strip() or 'no reason given'}"
         return XnatError(text, answer.status, answer.text)
+
+    def redirect(self, answer: Answer) -> Redirect | None:
+        """Return where an answer sends and why; None for one that does not redirect."""
+        if not 300 <= answer.status < 400 or answer.status == 304:
+            return None
+        return judge(self._base, answer.path, str(answer.headers.get("Location", "")))
 
     # One call
 
@@ -234,9 +240,9 @@ class Client:
                 http_agent="xnat-jupyter",
                 use_netrc=False,
             )
-            answer = Answer(call, response.status, response.headers, response.read())
+            answer = Answer(call, path, response.status, response.headers, response.read())
         except HTTPError as error:
-            answer = Answer(call, error.code, error.headers, error.read())
+            answer = Answer(call, path, error.code, error.headers, error.read())
         except ssl.SSLError as error:
             raise self._not_trusted(call, error) from error
         except URLError as error:
@@ -281,6 +287,21 @@ def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], dict[str,
     except XnatError as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)
+
+
+def redirect_advice(redirect: Redirect, username: str) -> str:
+    """Return what a redirect means for the account that asked, and what to do."""
+    place = redirect.target
+    return {
+        "setup": "XNAT is not set up yet: open it in a browser as admin and go through its set-up page",
+        "moved": f"XNAT is at {place}: set site_xnat_public_url, and site_xnat_url where it is the same",
+        "sign-on": f"this address leads to the log-in page {place}, as of a single sign-on, instead of to XNAT: set"
+        " site_xnat_public_url and site_xnat_url to where XNAT itself takes names and passwords",
+        "password": f"the password of {username} has expired: log in to XNAT as {username} and choose a new one",
+        "inactive": f"XNAT has closed {username} for inactivity: have an administrator open the account",
+        "email": f"XNAT wants the e-mail address of {username} verified: log in there once by hand",
+        "page": f"XNAT sends {username} to {place}: log in there once by hand",
+    }[redirect.kind]
 
 
 def quoted(name: str) -> str:

@@ -23,6 +23,8 @@ def settings_data(**changes: Any) -> dict[str, Any]:
     return {
         "deployment": "jupyterhub",
         "base_url": "/jupyterhub/",
+        "public_url": "https://hub.example.org",
+        "trusted_proxies": [],
         "hub_host": "jupyterhub-hub",
         "proxy_api_url": "http://jupyterhub-proxy:8001",
         "network": "jupyterhub",
@@ -36,7 +38,7 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "xnat_connect_timeout": 2,
         "xnat_timeout": 2,
         "failed_logins": 5,
-        "failed_logins_window": 3600,
+        "failed_logins_window": 86400,
         "auth_refresh_age": 300,
         "registry_auth_file": None,
         "uid": 1500,

@@ -14,10 +14,10 @@ class Fault:
     """One fault; null is "any" for what a request must match, and "not" for what happens to it.
 
     path: regular expression, searched for in the request's path. method, user: the request's method and the name
-    that it sends for Basic log-in. delay: seconds to wait first. status, content_type, body: the answer instead of
-    XNAT's. ignore: the answer is 200 and empty, and nothing is done. restart: XNAT restarts for so many seconds:
-    this request and all others until then end without an answer, sessions and event tracking are lost. times: how
-    often it still applies.
+    that it sends for Basic log-in. delay: seconds to wait first. status, content_type, location, body: the answer
+    instead of XNAT's. ignore: the answer is 200 and empty, and nothing is done. restart: XNAT restarts for so many
+    seconds: this request and all others until then end without an answer, sessions and event tracking are lost. times:
+    how often it still applies.
     """
 
     path: str
@@ -26,6 +26,7 @@ class Fault:
     delay: float | None
     status: int | None
     content_type: str | None
+    location: str | None
     body: str | None
     ignore: bool | None
     restart: float | None

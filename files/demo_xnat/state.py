@@ -94,7 +94,8 @@ class State:
     def check_password(self, login: str, password: str) -> Person:
         """The person behind a login name or an alias and its password; raises ``RefusedError``.
 
-        Failures of a person count: after 20, the account is locked for one hour.
+        Failures of a person count until one log-in works: after 20, the account is locked for one hour, and only then
+        they are forgotten.
         """
         alias = self._aliases.get(login)
         if alias is not None:
@@ -106,7 +107,7 @@ class State:
         if person is None:
             raise RefusedError
         count, failed_at = self._failures.get(login, (0, 0.0))
-        if self.clock() - failed_at >= LOCK_OUT_SECONDS:
+        if count >= LOCK_OUT_FAILURES and self.clock() - failed_at >= LOCK_OUT_SECONDS:
             count = 0
         if count >= LOCK_OUT_FAILURES:
             raise RefusedError

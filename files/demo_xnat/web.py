@@ -150,6 +150,8 @@ async def _fail_as_ordered(request: web.Request, handler: Handler) -> web.Stream
     if fault.status is None and not fault.ignore:
         return await handler(request)
     headers = {"Content-Type": fault.content_type or "text/plain"}
+    if fault.location is not None:
+        headers["Location"] = fault.location
     return web.Response(status=fault.status or 200, body=(fault.body or "").encode(), headers=headers)
 
 

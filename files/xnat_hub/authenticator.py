@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import socket
+from collections.abc import Collection
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub.auth import Authenticator
 from tornado import web
 
-from xnat_hub.client import BadCredentialsError, XnatError, shared_client
+from xnat_hub.client import BadCredentialsError, Look, XnatError, shared_client
 from xnat_hub.handlers import HANDLERS
+from xnat_hub.settings import load
 
 REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is looked at again
+RESOLVE_TIMEOUT = 2.0  # seconds that a log-in waits for the proxy's address
+ACCEPTED = "xnat_accepted"  # in a server's state in the hub's database: XNAT has accepted its launch's alias token
 
 
 class XnatAuthenticator(Authenticator):
@@ -24,6 +31,7 @@ class XnatAuthenticator(Authenticator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._refreshing: dict[str, asyncio.Task[bool]] = {}
+        self._warned = False
 
     def normalize_username(self, username: str) -> str:
         """Keep the name as it is: XNAT's `JDoe` and `jdoe` are two people (contract 6.11)."""
@@ -37,15 +45,21 @@ class XnatAuthenticator(Authenticator):
         """Return the pages and calls of ours; JupyterHub puts them before its own."""
         return [*super().get_handlers(app), *HANDLERS]
 
-    async def authenticate(self, handler: web.RequestHandler, data: dict[str, str]) -> dict[str, Any]:
-        """Ask XNAT. Whatever keeps somebody out is a HTTPError, whose sentence the log-in page shows."""
-        username = data["username"]
+    async def authenticate(self, handler: web.RequestHandler, data: Any) -> dict[str, Any]:
+        """Ask XNAT. Whatever keeps somebody out is a HTTPError, whose sentence the log-in page shows.
+
+        data: the form's fields, or whatever a caller of the REST API sends as `auth`.
+        """
+        username, password = (data.get(key) if isinstance(data, dict) else None for key in ("username", "password"))
+        if not isinstance(username, str) or not isinstance(password, str):
+            raise web.HTTPError(400, "A log-in needs a user name and a password.")
         try:
-            allowed = await shared_client().may_start_jupyter(username, data["password"])
+            source = await client_address(handler.request)
+            allowed = await shared_client().may_start_jupyter(username, password, source)
         except BadCredentialsError as error:
             raise web.HTTPError(403, f"{error}.") from error
         except XnatError as error:
-            self.log.warning("Log-in of %r not decided: %s", username, error)
+            self.log.warning("Log-in of %r not decided: %s", username[:64], error)
             raise web.HTTPError(error.status, f"{error}.") from error
         if not allowed:
             raise web.HTTPError(
@@ -57,25 +71,100 @@ class XnatAuthenticator(Authenticator):
         """Whether XNAT still lets this person use Jupyter; JupyterHub asks every `auth_refresh_age` seconds.
 
         False makes them log in again: the role is lost, the account disabled, or no server runs or starts by whose
-        launch XNAT could be asked. While XNAT cannot be asked nobody is logged out. Requests of one moment share one
-        look.
+        launch XNAT could be asked. While XNAT cannot be asked nobody is logged out, nor where it never accepted a
+        launch's alias token: it gave the hub that launch and the person the token to open it. Requests of one moment
+        share one look.
         """
         task = self._refreshing.get(user.name)
         if task is None:
-            servers = {name: _is_dashboard(spawner) for name, spawner in user.spawners.items() if spawner.active}
-            task = self._refreshing[user.name] = asyncio.ensure_future(self._still_allowed(user.name, servers))
+            spawners = {name: spawner for name, spawner in user.spawners.items() if spawner.active}
+            task = self._refreshing[user.name] = asyncio.ensure_future(self._still_allowed(user.name, spawners))
             task.add_done_callback(lambda _: self._refreshing.pop(user.name, None))
         return await asyncio.shield(task)
 
-    async def _still_allowed(self, username: str, servers: dict[str, bool]) -> bool:
+    async def _still_allowed(self, username: str, spawners: dict[str, Any]) -> bool:
+        never_accepted = lost = False
         try:
             async with asyncio.timeout(REFRESH_TIMEOUT):
-                return await shared_client().still_allowed(username, servers)
+                for name, spawner in spawners.items():
+                    look = await shared_client().look(username, name, _is_dashboard(spawner))
+                    if look in (Look.ALLOWED, Look.NO_RIGHT):
+                        _remember_accepted(spawner)
+                    if look is Look.ALLOWED:
+                        return True
+                    if look is Look.NO_RIGHT or (look is Look.REFUSED and _was_accepted(spawner)):
+                        lost = True
+                    elif look is Look.REFUSED:
+                        never_accepted = True
         except (XnatError, TimeoutError) as error:
             self.log.warning("Not asked whether %r may still use Jupyter: %s", username, error or "no answer in time")
             return True
+        if never_accepted and not lost:
+            self._warn_once(username)
+            return True
+        return False
+
+    def _warn_once(self, username: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self.log.warning(
+                "XNAT has never accepted the alias token of a running launch of %r, so the hub cannot see there whether"
+                " somebody may still use Jupyter. If this XNAT does not let alias tokens ask for roles, set"
+                " jupyterhub_auth_refresh_age to 0; if they end before the servers, make XNAT's aliasTokenTimeout"
+                " longer than its maxServerLifetime. Said once.",
+                username,
+            )
+
+
+async def client_address(request: Any) -> str:
+    """Return the address that a request comes from, which its sender cannot choose.
+
+    The hub's proxy appends to X-Forwarded-For who speaks to it; so the last address there that is no trusted proxy of
+    the site's is the client's. A connection from elsewhere, such as a notebook's, speaks for itself only.
+    """
+    peer = str(request.connection.context.address[0])
+    settings = load()
+    if peer not in await _addresses(urlsplit(settings.proxy_api_url).hostname or ""):
+        return peer
+    forwarded = ",".join(request.headers.get_list("X-Forwarded-For"))
+    return last_untrusted(peer, forwarded, settings.trusted_proxies)
+
+
+def last_untrusted(peer: str, forwarded: str, trusted: Collection[str]) -> str:
+    """Return the last address of an X-Forwarded-For that is not trusted; what is no address ends the search."""
+    found = peer
+    for text in reversed(forwarded.split(",")):
+        try:
+            address = ipaddress.ip_address(text.strip())
+        except ValueError:
+            return found
+        found = str(getattr(address, "ipv4_mapped", None) or address)
+        if found not in trusted:
+            return found
+    return found
+
+
+async def _addresses(host: str) -> set[str]:
+    """Return the addresses of a host; none if they cannot be found out."""
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError):
+        return set()
+    return {str(address[0]) for *_, address in found}
 
 
 def _is_dashboard(spawner: Any) -> bool:
     """Whether XNAT, which alone starts servers, started this one as a dashboard (contract 2.4)."""
     return (spawner.user_options or {}).get("dashboardConfigId") is not None
+
+
+def _was_accepted(spawner: Any) -> bool:
+    return bool((spawner.orm_spawner.state or {}).get(ACCEPTED))
+
+
+def _remember_accepted(spawner: Any) -> None:
+    """Note it in the database: a hub that was restarted must still tell a closed account from a refused token."""
+    if not _was_accepted(spawner):
+        spawner.orm_spawner.state = {**(spawner.orm_spawner.state or {}), ACCEPTED: True}
+        spawner.db.commit()

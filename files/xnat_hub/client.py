@@ -12,8 +12,9 @@ import logging
 import math
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
@@ -21,8 +22,9 @@ import aiohttp
 from yarl import URL
 
 from xnat_hub.options import SERVER_NAME
+from xnat_hub.redirects import Redirect, judge
 from xnat_hub.settings import Settings, load
-from xnat_hub.throttle import FailedLogins
+from xnat_hub.throttle import NAME_LENGTH, Throttle, Wait
 
 log = logging.getLogger("xnat_hub.client")
 
@@ -31,10 +33,25 @@ SWITCH = "allUsersCanStartJupyter"
 SESSION_IDLE = 600.0  # seconds of rest after which XNAT may have ended a session; it does after 15 minutes (1.6)
 
 
+class Look(Enum):
+    """What XNAT says when a running server's launch is looked at again."""
+
+    ALLOWED = "the user may still use it"
+    NO_RIGHT = "the user has lost the right to start Jupyter"
+    REFUSED = "XNAT does not accept the launch's alias token"
+    GONE = "XNAT no longer gives this launch"
+
+
 class XnatError(Exception):
     """A call to XNAT that gave no usable answer. status: the HTTP status that the hub answers with."""
 
     status = 502
+
+
+class InvalidNameError(XnatError):
+    """XNAT is not asked: it can have no user or server of this name."""
+
+    status = 400
 
 
 class BadCredentialsError(XnatError):
@@ -44,7 +61,7 @@ class BadCredentialsError(XnatError):
 
 
 class TooManyFailuresError(XnatError):
-    """XNAT is not asked: it refused this account so often that it would soon lock it (1.6)."""
+    """XNAT is not asked: it refused this account, or others from the same address, too often (1.6, throttle.py)."""
 
     status = 429
 
@@ -55,16 +72,16 @@ class NotPermittedError(XnatError):
     status = 403
 
 
-class PasswordExpiredError(XnatError):
-    """XNAT redirected to a page: the local password has expired or the account is inactive (1.2)."""
+class ActionRequiredError(XnatError):
+    """XNAT redirected to a page of its own: the password has expired, the account is inactive, or such (1.2)."""
 
     status = 403
 
 
-class AliasRefusedError(XnatError):
-    """XNAT no longer accepts a launch's alias token: the account is disabled, expired or gone, or the token is."""
+class MovedError(XnatError):
+    """XNAT redirected the call to another address of its own, or to a single sign-on: the hub's URL is wrong (1.2)."""
 
-    status = 403
+    status = 503
 
 
 class NotInitialisedError(XnatError):
@@ -103,44 +120,40 @@ class XnatClient:
         self._background: set[asyncio.Task[None]] = set()
         limit, window = settings.failed_logins, settings.failed_logins_window
         # Apart, so that nobody can use up the service account's tries at the log-in form.
-        self._failed_people = FailedLogins(limit, window)
-        self._failed_service = FailedLogins(limit, window)
+        self._people = Throttle(limit, window)
+        self._hub_itself = Throttle(limit, window)
 
-    async def may_start_jupyter(self, username: str, password: str) -> bool:
+    async def may_start_jupyter(self, username: str, password: str, source: str) -> bool:
         """Check a log-in by calls A and B: whether this person, so authenticated, may use Jupyter (1.2, 1.3).
 
-        Raises a XnatError when XNAT does not accept the log-in or gives no usable answer.
+        source: the address that the log-in comes from. Raises a XnatError when XNAT does not accept the log-in or
+        gives no usable answer.
         """
         _check_name(username)
-        with _counted(self._failed_people, username):
+        async with self._counted(self._people, username, source):
             return await self._has_right(username, username, password)
 
-    async def still_allowed(self, username: str, servers: Mapping[str, bool]) -> bool:
+    async def look(self, username: str, server_name: str, is_dashboard: bool) -> Look:
         """Ask again, by the alias token of a running server's launch, whether its user may use Jupyter.
 
-        servers: the names of the running servers, and whether each is a dashboard. True if for one of them XNAT still
-        gives the launch to the hub (1.4), the account still exists and is enabled, and it has the right, which a
-        dashboard does not need (1.3). Raises a XnatError when XNAT gives no usable answer.
+        A dashboard does not need the right to start Jupyter (1.3). Raises a XnatError when XNAT gives no usable answer.
         """
-        for name, is_dashboard in servers.items():
-            try:
-                env = (await self.user_options(username, name))["task_template"]["container_spec"]["env"]
-                right = await self._has_right(username, str(env["XNAT_USER"]), str(env["XNAT_PASS"]))
-            except (NotFoundError, AliasRefusedError, KeyError, TypeError):
-                continue
-            if right or is_dashboard:
-                return True
-        return False
+        try:
+            env = (await self.user_options(username, server_name))["task_template"]["container_spec"]["env"]
+            login, password = str(env["XNAT_USER"]), str(env["XNAT_PASS"])
+        except (NotFoundError, KeyError, TypeError):
+            return Look.GONE
+        try:
+            right = await self._has_right(username, login, password)
+        except (BadCredentialsError, ActionRequiredError, NotPermittedError) as error:
+            log.info("Alias token of %r's server %r: %s", username, server_name, error)
+            return Look.REFUSED
+        return Look.ALLOWED if right or is_dashboard else Look.NO_RIGHT
 
     async def _has_right(self, username: str, login: str, password: str) -> bool:
         session = self._session(login, password)
         try:
-            try:
-                roles = await self._get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
-            except (BadCredentialsError, PasswordExpiredError, NotPermittedError) as error:
-                if login != username:
-                    raise AliasRefusedError(str(error)) from error
-                raise
+            roles = await self._get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
             if not isinstance(roles, list):
                 raise NotUnderstoodError("XNAT's list of roles is no list")
             if USER_ROLE in roles:
@@ -162,7 +175,7 @@ class XnatClient:
         """
         _check_name(username)
         if server_name and not SERVER_NAME.fullmatch(server_name):
-            raise NotPermittedError(f"the server name {server_name!r} is not one that XNAT gives")
+            raise InvalidNameError(f"XNAT gives no server the name {server_name!r}")
         server = f"/{server_name}" if server_name else ""
         path = f"/xapi/jupyterhub/users/{quote(username, safe='')}/server{server}/user-options"
         async with self._service_session() as session:
@@ -189,13 +202,29 @@ class XnatClient:
             async with self._service_opening:
                 if not self._session_is_fresh(self._service):
                     try:
-                        with _counted(self._failed_service, self._settings.xnat_username):
+                        async with self._counted(self._hub_itself, self._settings.xnat_username, ""):
                             yield self._service
                     finally:
                         self._service_used = time.monotonic()
                     return
         self._service_used = time.monotonic()
         yield self._service
+
+    @asynccontextmanager
+    async def _counted(self, throttle: Throttle, name: str, source: str) -> AsyncIterator[None]:
+        """Let XNAT be asked with an account's password unless a limit is reached; count how it goes."""
+        attempt = await throttle.begin_in_line(name, source, self._settings.xnat_timeout)
+        if isinstance(attempt, Wait):
+            raise TooManyFailuresError(_please_wait(attempt, name))
+        try:
+            yield
+        except BadCredentialsError:
+            attempt.refused()
+            raise
+        except BaseException:
+            attempt.take_back()
+            raise
+        attempt.succeeded()
 
     def _session_is_fresh(self, session: aiohttp.ClientSession) -> bool:
         return _is_open(session) and time.monotonic() - self._service_used < SESSION_IDLE
@@ -233,7 +262,7 @@ class XnatClient:
     async def _get(self, session: aiohttp.ClientSession, label: str, path: str) -> Any:
         try:
             async with session.get(URL(self._base + path, encoded=True), allow_redirects=False) as response:
-                _check_status(label, response)
+                _check_status(label, self._base, path, response)
                 if response.content_type != "application/json":
                     raise NotUnderstoodError(
                         f"XNAT answered the {label} with {response.content_type or 'nothing'} instead of JSON"
@@ -277,31 +306,22 @@ def _tls(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-@contextmanager
-def _counted(failed: FailedLogins, name: str) -> Iterator[None]:
-    """Let XNAT be asked with an account's password unless it was refused too often; count how it goes."""
-    if wait := failed.wait(name):
-        minutes = math.ceil(wait / 60)
-        raise TooManyFailuresError(
-            f"XNAT refused {name} too often, and further tries would lock the account: try again in {minutes} min"
-        )
-    begun = failed.begin(name)
-    try:
-        yield
-    except BadCredentialsError:
-        raise
-    except BaseException:
-        failed.forget(name, begun)
-        raise
-    failed.succeeded(name)
+def _please_wait(wait: Wait, name: str) -> str:
+    seconds = math.ceil(wait.seconds)
+    later = f"try again in {math.ceil(seconds / 60)} min" if seconds > 60 else f"try again in {seconds} s"
+    if wait.reason == "name":
+        return f"XNAT refused {name} too often, and further tries would lock the account: {later}"
+    where = "from your address" if wait.reason == "source" else "at this hub"
+    return f"Too many log-ins {where} were refused or are still being checked: {later}"
 
 
 def _check_name(username: str) -> None:
-    if not username or username in {".", ".."} or "/" in username or ":" in username or not username.isprintable():
-        raise BadCredentialsError("this is not a name that XNAT gives")
+    bad = not username or username in {".", ".."} or "/" in username or ":" in username or not username.isprintable()
+    if bad or len(username) > NAME_LENGTH:
+        raise InvalidNameError(f"XNAT can have no user of the name {username[:NAME_LENGTH]!r}")
 
 
-def _check_status(label: str, response: aiohttp.ClientResponse) -> None:
+def _check_status(label: str, base: str, path: str, response: aiohttp.ClientResponse) -> None:
     status = response.status
     if status == 200:
         return
@@ -312,12 +332,31 @@ def _check_status(label: str, response: aiohttp.ClientResponse) -> None:
     if status == 404:
         raise NotFoundError(f"XNAT knows nothing for the {label}")
     if 300 <= status < 400:
-        if "setup" in response.headers.get("Location", "").lower():
-            raise NotInitialisedError("XNAT is not set up yet")
-        raise PasswordExpiredError("XNAT wants something done first, for example a new password: log in to XNAT")
+        raise _redirected(judge(base, path, response.headers.get("Location", "")))
     if status >= 500:
         raise UnavailableError(f"XNAT failed at the {label} (status {status})")
     raise NotUnderstoodError(f"XNAT answered the {label} with status {status}")
+
+
+def _redirected(redirect: Redirect) -> XnatError:
+    place = redirect.target
+    error, text = {
+        "setup": (NotInitialisedError, "XNAT is not set up yet"),
+        "moved": (MovedError, f"XNAT is at {place}: set site_xnat_url to that"),
+        "sign-on": (
+            MovedError,
+            f"XNAT's address leads to the log-in page {place}, as of a single sign-on, instead of to XNAT: set"
+            " site_xnat_url to an address at which XNAT itself takes names and passwords",
+        ),
+        "password": (
+            ActionRequiredError,
+            "The password in XNAT has expired: log in to XNAT and choose a new password",
+        ),
+        "inactive": (ActionRequiredError, "XNAT has closed this account for inactivity: ask your XNAT administrator"),
+        "email": (ActionRequiredError, "XNAT wants this account's e-mail address verified first: log in to XNAT"),
+        "page": (ActionRequiredError, f"XNAT wants something done first (it sends to {place}): log in to XNAT"),
+    }[redirect.kind]
+    return error(text)
 
 
 @functools.cache

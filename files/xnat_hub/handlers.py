@@ -1,10 +1,34 @@
-"""JupyterHub's REST API where XNAT needs another answer."""
+"""JupyterHub's REST API where XNAT needs another answer, and the headers of the hub's pages."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from jupyterhub.apihandlers.users import UserServerAPIHandler
+from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
+from jupyterhub.handlers.static import CacheControlStaticFilesHandler
+from jupyterhub.scopes import needs_scope
+from tornado import web
+
+HSTS = f"max-age={365 * 86400}"  # the host only: nothing is known of those below it
+
+
+def security_headers(public_url: str) -> dict[str, str]:
+    """Return the headers of all pages of the hub; HSTS where browsers reach it by https."""
+    headers = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+    if public_url.startswith("https:"):
+        headers["Strict-Transport-Security"] = HSTS
+    return headers
+
+
+class StaticFiles(CacheControlStaticFilesHandler):
+    """The hub's style sheets, scripts and images, with the same headers as its pages."""
+
+    def set_extra_headers(self, path: str) -> None:
+        """Add the headers; `headers` are tornado's settings of that name."""
+        super().set_extra_headers(path)
+        for name, value in self.settings.get("headers", {}).items():
+            self.set_header(name, value)
 
 
 class ServerHandler(UserServerAPIHandler):
@@ -22,4 +46,41 @@ class ServerHandler(UserServerAPIHandler):
             self.set_status(202)
 
 
-HANDLERS: list[tuple[str, Any]] = [(r"/api/users/([^/]+)/servers/([^/]*)", ServerHandler)]
+class UserHandler(UserAPIHandler):
+    """Users by name. To delete one stops the servers first.
+
+    JupyterHub 5 looks at the unnamed server only, and answers 500 while one with a name runs.
+    """
+
+    @needs_scope("delete:users")  # type: ignore[untyped-decorator]
+    async def delete(self, user_name: str) -> None:
+        """Stop the user's servers, then delete the user; 400 with a sentence while one is still stopping."""
+        user = self.find_user(user_name)
+        if user is not None and user.name != self.current_user.name:
+            await self.stop_servers(user)
+        await super().delete(user_name)
+
+    async def stop_servers(self, user: Any) -> None:
+        """Stop all servers of a user. Raises web.HTTPError while one is still stopping."""
+        await asyncio.gather(*(self._stop(user, name) for name, server in user.spawners.items() if server.active))
+        if left := sorted(repr(name) for name, server in user.spawners.items() if server.active):
+            raise web.HTTPError(
+                400, f"Servers of {user.name} are still being stopped ({', '.join(left)}): delete the user again."
+            )
+
+    async def _stop(self, user: Any, name: str) -> None:
+        """Stop one server, whatever it is doing; wait at most JupyterHub's `slow_stop_timeout`."""
+        spawner = user.spawners[name]
+        if spawner.pending == "spawn" and spawner._spawn_future:
+            spawner._spawn_future.cancel()
+            await asyncio.wait([spawner._spawn_future], timeout=self.slow_stop_timeout)
+        if spawner.pending == "stop" and spawner._stop_future:
+            await asyncio.wait([spawner._stop_future], timeout=self.slow_stop_timeout)
+        elif spawner.active and not spawner.pending:
+            await self.stop_single_user(user, name)
+
+
+HANDLERS: list[tuple[str, Any]] = [
+    (r"/api/users/([^/]+)/servers/([^/]*)", ServerHandler),
+    (r"/api/users/([^/]+)", UserHandler),
+]

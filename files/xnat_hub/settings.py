@@ -6,6 +6,7 @@ The role `jupyterhub` writes the file; its `meta/argument_specs.yml` describes t
 from __future__ import annotations
 
 import functools
+import ipaddress
 import json
 import os
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ class SettingsError(ValueError):
 class Settings:
     """What the site says. Times are seconds; paths are those of the hub's container or, in roots, of the nodes.
 
+    public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses of the reverse proxies
+    before the hub's own, whose X-Forwarded-For counts.
+
     cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one server may have at most; None for no such ceiling.
     shm_size (bytes) is the size of a server's /dev/shm; None for half of its memory limit. images: what a launch may
     name, each exactly as XNAT and Swarm have it.
@@ -35,6 +39,8 @@ class Settings:
 
     deployment: str
     base_url: str
+    public_url: str
+    trusted_proxies: tuple[str, ...]
     hub_host: str
     proxy_api_url: str
     network: str
@@ -98,9 +104,14 @@ def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
     images = data["images"]
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
         raise SettingsError(f"images is {images!r}: give a list of image names")
+    try:
+        trusted = tuple(str(ipaddress.ip_address(address)) for address in data["trusted_proxies"])
+    except ValueError as error:
+        raise SettingsError(f"trusted_proxies: {error}") from error
     return Settings(
         **{
             **data,
+            "trusted_proxies": trusted,
             "groups": tuple(data["groups"]),
             "memory_ceiling": parse_memory(data["memory_ceiling"], "memory_ceiling"),
             "shm_size": parse_memory(data["shm_size"], "shm_size"),

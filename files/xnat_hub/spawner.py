@@ -13,10 +13,11 @@ from tornado import web
 from traitlets import default
 
 from xnat_hub.client import (
+    ActionRequiredError,
     BadCredentialsError,
+    InvalidNameError,
     NotFoundError,
     NotPermittedError,
-    PasswordExpiredError,
     TooManyFailuresError,
     XnatError,
     shared_client,
@@ -120,11 +121,13 @@ class XnatSpawner(SwarmSpawner):
             raise web.HTTPError(400, "Servers are started from XNAT: open a project, subject or session there.")
         try:
             launch = parse_launch(await shared_client().user_options(self.user.name, self.name), self.name)
+        except InvalidNameError as error:
+            raise web.HTTPError(400, f"{error}.") from error
         except NotFoundError as error:
             raise web.HTTPError(
                 403, "XNAT has nothing to start here: the data are no longer readable for you, or the launch is old."
             ) from error
-        except (BadCredentialsError, NotPermittedError, PasswordExpiredError, TooManyFailuresError) as error:
+        except (BadCredentialsError, NotPermittedError, ActionRequiredError, TooManyFailuresError) as error:
             raise web.HTTPError(503, f"XNAT does not accept the hub's own account: {error}.") from error
         except XnatError as error:
             raise web.HTTPError(503, f"XNAT was asked what to start: {error}") from error

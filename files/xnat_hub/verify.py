@@ -27,6 +27,7 @@ from typing import Any
 import aiohttp
 import docker
 
+from xnat_hub.redirects import judge
 from xnat_hub.service import LABEL
 
 KERNEL_PROBE = """
@@ -190,10 +191,16 @@ class Chain:
     async def _service_account(self) -> str:
         async with self.http.get(f"{self.xnat}/data/JSESSION", headers=self.service, allow_redirects=False) as response:
             status, session = response.status, response.cookies.get("JSESSIONID")
+            redirect = judge(self.xnat, "/data/JSESSION", response.headers.get("Location", ""))
         if session:  # XNAT keeps one more session for every call without a cookie (contract 1.6)
             cookie = {"Cookie": f"JSESSIONID={session.value}"}
             async with self.http.delete(f"{self.xnat}/data/JSESSION", headers=cookie):
                 pass
+        _expect(
+            not 300 <= status < 400 or redirect.kind not in ("moved", "sign-on"),
+            f"status {status} at {self.xnat}, which leads to {redirect.target}",
+            "Set site_xnat_public_url, and site_xnat_url where it is the same, to where XNAT itself takes passwords.",
+        )
         _expect(
             status == 200,
             f"status {status} for {self.wanted['service_username']}",

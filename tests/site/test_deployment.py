@@ -28,7 +28,7 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(sit
     plays.play("playbooks/remove.yml")
     deployed = {"label": "org.xnat.jupyterhub.deployment=jupyterhub"}
     for kind, listing in LEFT.items():
-        names = [one for one in getattr(site.docker, listing)(filters=deployed)]
+        names = getattr(site.docker, listing)(filters=deployed)
         assert not names, f"{kind}: {names}"
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
     assert plays.play("playbooks/remove.yml").changed() == set()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+import requests
 
 from tests.site.conftest import TIMEOUT, Site, wait_for
+
+LOOKS = 1_000_000
+MOVED = "https://setup.example.org/xapi/users/jdoe/roles"
 
 
 @pytest.mark.parametrize(
@@ -12,10 +18,13 @@ from tests.site.conftest import TIMEOUT, Site, wait_for
     [
         ("nobody", None, "XNAT does not accept this name and password"),
         ("disabled", None, "or the account is disabled or locked"),
-        ("expired", None, "XNAT wants something done first, for example a new password"),
+        ("expired", None, "log in to XNAT and choose a new password"),
+        ("auth0:1", None, "XNAT can have no user of the name"),
         ("asmith", None, "ask your XNAT administrator for the role Jupyter"),
         ("jdoe", {"status": 503}, "XNAT failed at the log-in check (status 503)"),
         ("jdoe", {"status": 302, "content_type": "text/html"}, "XNAT wants something done first"),
+        ("jdoe", {"status": 301, "location": MOVED}, "XNAT is at https://setup.example.org: set site_xnat_url"),
+        ("jdoe", {"status": 302, "location": "https://id.example.org/auth"}, "single sign-on"),
         ("jdoe", {"status": 200, "content_type": "text/html", "body": "<p>"}, "with text/html instead of JSON"),
     ],
 )
@@ -25,7 +34,7 @@ def test_the_log_in_page_says_what_keeps_somebody_out(
     if fault:
         site.faults({"path": "/roles$", **fault})
     _, page = site.browser(user)
-    assert page.status_code in {403, 502, 503}
+    assert page.status_code in {400, 403, 502, 503}
     assert words in page.text
     assert 'name="password"' in page.text
 
@@ -46,6 +55,61 @@ def test_refused_log_ins_are_limited_before_xnat_locks_the_account(site: Site) -
     assert "too often" in site.browser("rjones")[1].text
     assert site.ask("GET", f"{site.xnat}/xapi/users/rjones/roles", "rjones").status_code == 200
     assert "too often" not in site.browser("jdoe")[1].text
+    # Not for an hour, after so few: XNAT itself would not have locked the account.
+    wait_for("another try", lambda: "too often" not in site.browser("rjones")[1].text, 60)
+
+
+def test_one_address_may_not_try_many_names_whatever_it_says_of_itself(site: Site) -> None:
+    assert site.browser("jdoe")[1].status_code == 200
+    began = time.time()
+
+    def try_as(number: int) -> int:
+        forged = {"X-Forwarded-For": f"203.0.113.{number}", "X-Real-Ip": f"203.0.113.{number}"}
+        body = {"auth": {"username": f"made-up-{began}-{number}", "password": "x"}}
+        url = f"{site.hub}hub/api/users/jdoe/tokens"
+        return requests.post(url, json=body, headers=forged, timeout=TIMEOUT).status_code
+
+    assert {try_as(number) for number in range(25)} == {403}
+    log = wait_for("log", lambda: f"made-up-{began}-24" in (text := site.hub_log(began)) and text)
+    assert "Too many log-ins from your address" in log
+    assert site.browser("jdoe")[1].status_code == 200  # who was let in from there before is not kept out
+    page = wait_for("another try", lambda: "from your address" not in (text := site.browser("nobody")[1].text) and text)
+    assert "XNAT does not accept" in page
+
+
+def test_pages_carry_security_headers_and_lead_to_the_public_address(site: Site) -> None:
+    form = requests.get(f"{site.hub}hub/login", timeout=TIMEOUT)
+    style = requests.get(f"{site.hub}hub/static/css/style.min.css", timeout=TIMEOUT)
+    for answer in (form, style):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert "Strict-Transport-Security" not in answer.headers  # this site has no https
+    assert not any(cookie.secure for cookie in form.cookies)
+    start = requests.get(site.hub, timeout=TIMEOUT, allow_redirects=False)
+    assert start.headers["Location"] == "http://localhost:8000/jupyterhub/hub/"
+
+
+def test_many_cookies_of_the_sites_domain_are_no_error(site: Site) -> None:
+    cookies = {"Cookie": "; ".join(f"other{number}={'x' * 3000}" for number in range(20))}
+    assert requests.get(f"{site.hub}hub/login", headers=cookies, timeout=TIMEOUT).status_code == 200
+
+
+def test_to_delete_a_user_stops_the_servers_first(site: Site) -> None:
+    server = site.launch("JDoe", itemId="XNAT_E00005", projectId="DEMO_CT")
+    assert site.outcome(server)
+    url = f"{site.hub}hub/api/users/JDoe"
+    answer = site.ask("DELETE", url)
+    assert answer.status_code == 204 or (answer.status_code == 400 and server.name in answer.text), answer.text
+    wait_for("deletion", lambda: site.ask("DELETE", url).status_code in {204, 404}, 60)
+    assert site.ask("GET", url).status_code == 404
+    wait_for("removal", lambda: not site.left(), 30)
+
+
+def test_a_server_name_that_xnat_cannot_have_is_refused_by_name(site: Site) -> None:
+    site.ask("POST", f"{site.hub}hub/api/users/jdoe")
+    answer = site.ask("POST", f"{site.hub}hub/api/users/jdoe/servers/my%20server", json={})
+    assert (answer.status_code, "my server" in answer.text) == (400, True), answer.text
+    site.ask("DELETE", f"{site.hub}hub/api/users/jdoe/servers/my%20server", json={"remove": True})
 
 
 def test_users_cannot_start_servers_and_xnat_holds_eight_scopes(site: Site) -> None:
@@ -73,6 +137,17 @@ def test_users_cannot_start_servers_and_xnat_holds_eight_scopes(site: Site) -> N
     }
 
 
+def watch_looks(site: Site, **fault: object) -> None:
+    """Count from now on how often XNAT is asked for jdoe's roles, whatever it answers."""
+    site.faults({"path": "/users/jdoe/roles$", "delay": 0, "times": LOOKS, **fault})
+
+
+def looks(site: Site) -> int:
+    """Return how often it was asked."""
+    (fault,) = site.ask("GET", f"{site.xnat}/demo/faults", "admin").json()
+    return LOOKS - int(fault["times"])
+
+
 @pytest.mark.parametrize("fault", [{"status": 200, "content_type": "application/json", "body": "[]"}, {"status": 401}])
 def test_a_lost_role_and_a_disabled_account_are_noticed(site: Site, fault: dict[str, object]) -> None:
     server = site.launch()
@@ -83,8 +158,27 @@ def test_a_lost_role_and_a_disabled_account_are_noticed(site: Site, fault: dict[
     def inside() -> bool:
         return browser.get(f"{site.hub}hub/home", timeout=TIMEOUT, allow_redirects=False).status_code == 200
 
-    assert inside()
+    # Only who was seen to have the right can be seen to lose it.
+    watch_looks(site)
+    wait_for("a look that XNAT accepted", lambda: inside() and looks(site) > 0, 30)
     site.faults({"path": "/users/jdoe/roles$", **fault})
     wait_for("notice", lambda: not inside(), 30)
+    site.faults()
+    site.stop(server)
+
+
+def test_an_alias_that_xnat_never_accepted_logs_nobody_out(site: Site) -> None:
+    browser, page = site.browser("jdoe")
+    assert page.status_code == 200
+    watch_looks(site, status=401)
+    server = site.launch()
+    assert site.outcome(server)
+
+    def refused_twice() -> bool:
+        page = browser.get(f"{site.hub}hub/home", timeout=TIMEOUT, allow_redirects=False)
+        assert page.status_code == 200
+        return looks(site) >= 2
+
+    wait_for("two looks that XNAT refused", refused_twice, 60)
     site.faults()
     site.stop(server)

@@ -19,16 +19,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from demo_xnat.faults import Faults
 from demo_xnat.people import PEOPLE
 from demo_xnat.state import State
-from demo_xnat.web import STATE, make_app
+from demo_xnat.web import FAULTS, STATE, make_app
 from xnat_hub.client import (
+    ActionRequiredError,
     BadCredentialsError,
+    InvalidNameError,
+    Look,
+    MovedError,
     NotFoundError,
     NotInitialisedError,
     NotPermittedError,
     NotUnderstoodError,
-    PasswordExpiredError,
     TooManyFailuresError,
     UnavailableError,
     XnatClient,
@@ -40,13 +44,18 @@ from tests.unit.test_demo_xnat import SECRETS, SERVICE_PASSWORD, Clock, make_set
 
 Check = Callable[[XnatClient, State], Awaitable[None]]
 PASSWORD = SECRETS.password
+HOME = "192.0.2.1"
 
 
-def against_demo(settings: Settings, tmp_path: Path, check: Check, all_users: bool = False) -> None:
+def against_demo(
+    settings: Settings, tmp_path: Path, check: Check, all_users: bool = False, faults: Faults | None = None
+) -> None:
     """Run the check with a client of a served demo XNAT."""
 
     async def serve() -> None:
         demo = make_app(make_settings(tmp_path, all_users=all_users), SECRETS, Clock())
+        if faults:
+            demo[FAULTS] = faults
         async with TestServer(demo) as server:
             client = XnatClient(replace(settings, xnat_url=str(server.make_url("/"))))
             try:
@@ -70,7 +79,7 @@ def against_answer(settings: Settings, answer: Callable[[], web.Response], timeo
             client = XnatClient(replace(settings, xnat_url=str(server.make_url("/")), xnat_timeout=timeout))
             try:
                 with pytest.raises(XnatError) as caught:
-                    await client.may_start_jupyter("jdoe", "x")
+                    await client.may_start_jupyter("jdoe", "x", HOME)
                 return caught.value
             finally:
                 await client.close()
@@ -86,7 +95,7 @@ def test_role_or_switch_lets_people_in(
     settings: Settings, tmp_path: Path, username: str, all_users: bool, allowed: bool
 ) -> None:
     async def check(client: XnatClient, state: State) -> None:
-        assert await client.may_start_jupyter(username, PASSWORD) is allowed
+        assert await client.may_start_jupyter(username, PASSWORD, HOME) is allowed
 
     against_demo(settings, tmp_path, check, all_users)
 
@@ -97,11 +106,13 @@ def test_role_or_switch_lets_people_in(
         ("jdoe", "wrong", BadCredentialsError),
         ("nobody", PASSWORD, BadCredentialsError),
         ("disabled", PASSWORD, BadCredentialsError),
-        ("expired", PASSWORD, PasswordExpiredError),
-        ("", PASSWORD, BadCredentialsError),
-        ("..", PASSWORD, BadCredentialsError),
-        ("jdoe/../admin", PASSWORD, BadCredentialsError),
-        ("a:b", PASSWORD, BadCredentialsError),
+        ("expired", PASSWORD, ActionRequiredError),
+        ("", PASSWORD, InvalidNameError),
+        ("..", PASSWORD, InvalidNameError),
+        ("jdoe/../admin", PASSWORD, InvalidNameError),
+        ("auth0:1", PASSWORD, InvalidNameError),
+        ("j\xa0doe", PASSWORD, InvalidNameError),
+        ("j" * 256, PASSWORD, InvalidNameError),
         ("JDOE", PASSWORD, BadCredentialsError),
     ],
 )
@@ -110,7 +121,7 @@ def test_a_log_in_that_fails_says_which_way(
 ) -> None:
     async def check(client: XnatClient, state: State) -> None:
         with pytest.raises(error):
-            await client.may_start_jupyter(username, password)
+            await client.may_start_jupyter(username, password, HOME)
 
     against_demo(settings, tmp_path, check)
 
@@ -118,7 +129,7 @@ def test_a_log_in_that_fails_says_which_way(
 def test_a_log_in_leaves_no_session_behind(settings: Settings, tmp_path: Path) -> None:  # contract 1.6
     async def check(client: XnatClient, state: State) -> None:
         for _ in range(5):
-            await client.may_start_jupyter("jdoe", PASSWORD)
+            await client.may_start_jupyter("jdoe", PASSWORD, HOME)
         await client.close()
         assert state.session_count() == 0
 
@@ -139,8 +150,10 @@ def test_the_service_account_keeps_one_session(settings: Settings, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["..a/b", "a b", "a?b", "a#b", "%2e%2e", "x" * 65])
 def test_server_names_that_would_change_the_path_are_refused(settings: Settings, name: str) -> None:  # contract 6.4
-    with pytest.raises(NotPermittedError):
+    with pytest.raises(InvalidNameError) as caught:
         asyncio.run(XnatClient(settings).user_options("jdoe", name))
+    assert caught.value.status == 400
+    assert repr(name) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +168,19 @@ def test_server_names_that_would_change_the_path_are_refused(settings: Settings,
         (lambda: web.Response(text="{", content_type="application/json"), NotUnderstoodError, "cannot be read"),
         (lambda: web.json_response({"a": 1}), NotUnderstoodError, "no list"),
         (lambda: web.Response(status=302, headers={"Location": "/setup"}), NotInitialisedError, "not set up"),
-        (lambda: web.Response(status=302, headers={"Location": "/app"}), PasswordExpiredError, "a new password"),
+        (lambda: web.Response(status=302, headers={"Location": "/app"}), ActionRequiredError, "/app"),
+        (lambda: web.Response(status=302), ActionRequiredError, "log in to XNAT"),
+        (lambda: web.Response(status=302, headers={"Location": "https://setup.example.org/x"}), MovedError, "single"),
+        (
+            lambda: web.Response(status=301, headers={"Location": "https://setup.example.org/xapi/users/jdoe/roles"}),
+            MovedError,
+            "XNAT is at https://setup.example.org: set site_xnat_url",
+        ),
+        (
+            lambda: web.Response(status=302, headers={"Location": "/app/template/XDATScreen_UpdateUser.vm"}),
+            ActionRequiredError,
+            "a new password",
+        ),
         (lambda: web.Response(status=403), NotPermittedError, "does not permit"),
         (lambda: web.Response(status=500), UnavailableError, "status 500"),
         (lambda: web.Response(status=418), NotUnderstoodError, "status 418"),
@@ -178,7 +203,7 @@ def test_an_xnat_that_hangs_is_unavailable_in_time(settings: Settings) -> None:
         port = server.sockets[0].getsockname()[1]
         client = XnatClient(replace(settings, xnat_url=f"http://127.0.0.1:{port}", xnat_timeout=0.2))
         with pytest.raises(UnavailableError, match=r"within 0\.2 s"):
-            await client.may_start_jupyter("jdoe", "x")
+            await client.may_start_jupyter("jdoe", "x", HOME)
         await client.close()
         server.close()
 
@@ -189,7 +214,7 @@ def test_an_xnat_that_is_away_is_unavailable(settings: Settings) -> None:
     async def away() -> None:
         client = XnatClient(replace(settings, xnat_url="http://127.0.0.1:1"))
         with pytest.raises(UnavailableError, match="cannot be reached"):
-            await client.may_start_jupyter("jdoe", "x")
+            await client.may_start_jupyter("jdoe", "x", HOME)
         await client.close()
 
     asyncio.run(away())
@@ -222,19 +247,32 @@ def test_xnat_is_not_asked_about_a_name_that_it_refused_too_often(settings: Sett
     async def check(client: XnatClient, state: State) -> None:
         for _ in range(5):
             with pytest.raises(BadCredentialsError):
-                await client.may_start_jupyter("jdoe", "wrong")
+                await client.may_start_jupyter("jdoe", "wrong", HOME)
         for _ in range(30):
-            with pytest.raises(TooManyFailuresError, match="try again in 60 min"):
-                await client.may_start_jupyter("jdoe", "wrong")
-        assert await client.may_start_jupyter("JDoe", PASSWORD)
+            with pytest.raises(TooManyFailuresError, match=r"jdoe .*try again in 30 s"):
+                await client.may_start_jupyter("jdoe", "wrong", HOME)
+        assert await client.may_start_jupyter("JDoe", PASSWORD, HOME)
+        assert await client.may_start_jupyter("jdoe", PASSWORD, "198.51.100.7")
         state.check_password("jdoe", PASSWORD)  # raises if the account were locked
+
+    against_demo(settings, tmp_path, check)
+
+
+def test_an_address_that_tries_many_names_is_told_to_wait(settings: Settings, tmp_path: Path) -> None:
+    async def check(client: XnatClient, state: State) -> None:
+        tries = [client.may_start_jupyter(f"u{number}", "wrong", HOME) for number in range(25)]
+        answers = await asyncio.gather(*tries, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, TooManyFailuresError)]
+        assert len(refused) == 5
+        assert "from your address" in str(refused[0])
+        assert await client.may_start_jupyter("jdoe", PASSWORD, "198.51.100.7")
 
     against_demo(settings, tmp_path, check)
 
 
 def test_tries_at_once_are_limited_too(settings: Settings, tmp_path: Path) -> None:
     async def check(client: XnatClient, state: State) -> None:
-        tries = [client.may_start_jupyter("jdoe", "wrong") for _ in range(40)]
+        tries = [client.may_start_jupyter("jdoe", "wrong", HOME) for _ in range(40)]
         answers = await asyncio.gather(*tries, return_exceptions=True)
         assert sum(isinstance(answer, BadCredentialsError) for answer in answers) == 5
         assert sum(isinstance(answer, TooManyFailuresError) for answer in answers) == 35
@@ -250,7 +288,7 @@ def test_a_wrong_password_of_the_service_account_does_not_lock_it(settings: Sett
             with pytest.raises(error):
                 await client.user_options("jdoe", "s")
         state.check_password("jupyterhub", SERVICE_PASSWORD)
-        assert await client.may_start_jupyter("jdoe", PASSWORD)
+        assert await client.may_start_jupyter("jdoe", PASSWORD, HOME)
 
     against_demo(settings, tmp_path, check)
 
@@ -267,32 +305,32 @@ def still(state: State, person: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "dashboard", "allowed"),
+    ("changes", "dashboard", "seen"),
     [
-        ({}, False, True),
-        ({"roles": ()}, False, False),
-        ({"roles": ()}, True, True),
-        ({"enabled": False}, False, False),
-        ({"enabled": False}, True, False),
+        ({}, False, Look.ALLOWED),
+        ({"roles": ()}, False, Look.NO_RIGHT),
+        ({"roles": ()}, True, Look.ALLOWED),
+        ({"enabled": False}, False, Look.REFUSED),
+        ({"enabled": False}, True, Look.REFUSED),
     ],
 )
 def test_who_lost_the_right_is_known_by_the_alias_token(
-    settings: Settings, tmp_path: Path, changes: dict[str, Any], dashboard: bool, allowed: bool,
+    settings: Settings, tmp_path: Path, changes: dict[str, Any], dashboard: bool, seen: Look,
 ) -> None:  # contract 6.31  # fmt: skip
     async def check(client: XnatClient, state: State) -> None:
         still(state, "jdoe", "s1")
         state.save(replace(state.people["jdoe"], **changes))
-        assert await client.still_allowed("jdoe", {"other": False, "s1": dashboard}) is allowed
+        assert await client.look("jdoe", "s1", dashboard) is seen
+        assert await client.look("jdoe", "other", dashboard) is Look.GONE
 
     against_demo(settings, tmp_path, check)
 
 
-def test_who_may_no_longer_read_the_data_or_runs_nothing_is_not_known(settings: Settings, tmp_path: Path) -> None:
+def test_who_may_no_longer_read_the_data_is_not_known(settings: Settings, tmp_path: Path) -> None:
     async def check(client: XnatClient, state: State) -> None:
-        assert not await client.still_allowed("jdoe", {})
         still(state, "jdoe", "s1")
         state.readable["jdoe"].clear()
-        assert not await client.still_allowed("jdoe", {"s1": False})
+        assert await client.look("jdoe", "s1", False) is Look.GONE
 
     against_demo(settings, tmp_path, check)
 
@@ -302,9 +340,21 @@ def test_an_xnat_that_fails_says_nothing_about_who_may(settings: Settings, tmp_p
         still(state, "jdoe", "s1")
         (settings.secrets_dir / "xnat_password").write_text("wrong")
         with pytest.raises(BadCredentialsError):
-            await client.still_allowed("jdoe", {"s1": False})
+            await client.look("jdoe", "s1", False)
 
     against_demo(settings, tmp_path, check)
+
+
+@pytest.mark.parametrize("place", ["https://xnat.example.org/xapi/users/jdoe/roles", "https://id.example.org/login"])
+def test_an_xnat_that_moved_says_nothing_about_who_may(settings: Settings, tmp_path: Path, place: str) -> None:
+    async def check(client: XnatClient, state: State) -> None:
+        still(state, "jdoe", "s1")
+        faults.set([{"path": "/roles$", "status": 302, "location": place}])
+        with pytest.raises(MovedError):
+            await client.look("jdoe", "s1", False)
+
+    faults = Faults()
+    against_demo(settings, tmp_path, check, faults=faults)
 
 
 class Authority:
@@ -381,10 +431,10 @@ def test_private_authority_client_certificate_and_verify_apply_to_xnat(
         )
         try:
             if reached:
-                assert await client.may_start_jupyter("jdoe", PASSWORD)
+                assert await client.may_start_jupyter("jdoe", PASSWORD, HOME)
             else:
                 with pytest.raises(UnavailableError):
-                    await client.may_start_jupyter("jdoe", PASSWORD)
+                    await client.may_start_jupyter("jdoe", PASSWORD, HOME)
         finally:
             await client.close()
             await server.close()
@@ -397,11 +447,11 @@ def test_nothing_secret_is_logged(settings: Settings, tmp_path: Path, caplog: py
 
     async def check(client: XnatClient, state: State) -> None:
         still(state, "jdoe", "s1")
-        await client.may_start_jupyter("jdoe", PASSWORD)
+        await client.may_start_jupyter("jdoe", PASSWORD, HOME)
         with pytest.raises(BadCredentialsError):
-            await client.may_start_jupyter("jdoe", "a-wrong-one")
+            await client.may_start_jupyter("jdoe", "a-wrong-one", HOME)
         env = (await client.user_options("jdoe", "s1"))["task_template"]["container_spec"]["env"]
-        assert await client.still_allowed("jdoe", {"s1": False})
+        assert await client.look("jdoe", "s1", False) is Look.ALLOWED
         for secret in (PASSWORD, "a-wrong-one", SERVICE_PASSWORD, *env.values()):
             assert secret not in caplog.text
 

@@ -52,6 +52,18 @@ def test_the_hub_keeps_servers_and_gives_users_no_right_to_start(hub_config: Con
     assert hub_config.JupyterHub.token_expires_in_max_seconds == 172800
 
 
+def test_behind_tls_all_cookies_are_secure_and_pages_say_https_only(hub_config: Config) -> None:
+    assert hub_config.JupyterHub.public_url == "https://hub.example.org/jupyterhub/"
+    assert hub_config.JupyterHub.tornado_settings["cookie_options"] == {"secure": True}  # that against forgery, too
+    assert "Strict-Transport-Security" in hub_config.JupyterHub.tornado_settings["headers"]
+
+
+@pytest.mark.parametrize("addresses", [["10.0.0.0/8"], ["proxy"], ["10.0.0.1", ""]])
+def test_trusted_proxies_are_addresses(secrets_dir: Path, addresses: list[str]) -> None:
+    with pytest.raises(SettingsError, match="trusted_proxies"):
+        parse(settings_data(trusted_proxies=addresses), secrets_dir)
+
+
 def test_settings_with_a_missing_or_unknown_key_are_refused(secrets_dir: Path) -> None:
     data = settings_data(surprise=1)
     del data["uid"]

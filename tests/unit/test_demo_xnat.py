@@ -297,6 +297,21 @@ def test_twenty_failures_lock_the_account_for_an_hour_and_no_other(tmp_path: Pat
     run(make_settings(tmp_path), check, clock)
 
 
+def test_failures_count_until_a_log_in_works_however_long_that_takes(tmp_path: Path) -> None:  # contract 1.6
+    clock = Clock()
+
+    async def check(client: Client) -> None:
+        for right in (True, False):
+            for _ in range(20):
+                clock.now += 7200
+                await answer(client, "jdoe", "GET", "/data/JSESSION", "wrong")
+                if right:
+                    assert (await answer(client, "jdoe", "GET", "/data/JSESSION"))[0] == 200
+        assert (await answer(client, "jdoe", "GET", "/data/JSESSION"))[0] == 401
+
+    run(make_settings(tmp_path), check, clock)
+
+
 def test_the_auth_service_takes_a_form_and_gives_a_session(tmp_path: Path) -> None:
     async def check(client: Client) -> None:
         path, form = "/data/services/auth", {"username": "jdoe", "password": "people"}

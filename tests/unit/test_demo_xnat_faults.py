@@ -17,7 +17,7 @@ from tests.unit.test_demo_xnat import Client, Clock, answer, make_settings, run
 ROLES = "/xapi/users/jdoe/roles"
 FAULTS = "/demo/faults"
 NULLS = dict.fromkeys(
-    ("path", "method", "user", "delay", "status", "content_type", "body", "ignore", "restart", "times")
+    ("path", "method", "user", "delay", "status", "content_type", "location", "body", "ignore", "restart", "times")
 )
 
 

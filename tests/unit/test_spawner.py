@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from tornado import web
 from xnat_hub import spawner
+from xnat_hub.client import XnatClient
 from xnat_hub.mounts import allowed_mounts
 from xnat_hub.options import parse_launch
 from xnat_hub.settings import Settings
@@ -76,3 +78,24 @@ def test_a_server_that_gets_no_address_ends_in_words_or_tells_what_it_waits_for(
     assert "no address on the network jupyterhub yet" in wait(Stuck("10.0.0.0/24", 10))
     monkeypatch.setattr(spawner, "UNSCHEDULABLE_GRACE", 60.0)
     assert wait(Stuck("10.0.0.0/30", 10)) == spawner.WORDS["new"]
+
+
+@pytest.mark.parametrize(
+    ("user", "server", "named"),
+    [
+        ("jdoe", "my server", "'my server'"),
+        ("auth0:1", "s1", "'auth0:1'"),
+        ("j\xa0doe", "s1", "'j\\xa0doe'"),
+    ],
+)
+def test_a_name_that_xnat_cannot_have_is_refused_by_name_before_xnat_is_asked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, user: str, server: str, named: str
+) -> None:
+    site = replace(settings, xnat_url="http://127.0.0.1:1")  # nothing listens: an asked XNAT would be 503
+    monkeypatch.setattr(spawner, "load", lambda: site)
+    monkeypatch.setattr(spawner, "shared_client", lambda: XnatClient(site))
+    asking: Any = SimpleNamespace(user=SimpleNamespace(name=user), name=server)
+    with pytest.raises(web.HTTPError) as refused:
+        asyncio.run(XnatSpawner._ask_xnat(asking))
+    assert refused.value.status_code == 400
+    assert named in str(refused.value.log_message)

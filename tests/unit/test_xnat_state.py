@@ -280,6 +280,10 @@ def test_a_change_is_not_tried_twice(xnat: Xnat) -> None:
         ({"status": 500, "body": "There was an error : why"}, "status 500, XNAT refused it (There was an error : why)"),
         ({"status": 401}, "status 401, admin and its password are not accepted"),
         ({"status": 403}, "status 403, admin is no administrator of XNAT"),
+        (
+            {"status": 301, "location": "https://other.example.org/xapi/siteConfig"},
+            "XNAT is at https://other.example.org",
+        ),
         ({"delay": 3}, "no answer within 0.5 s"),
         ({"restart": 9, "times": 1}, "XNAT ended the connection (RemoteDisconnected)"),
     ],
@@ -321,7 +325,25 @@ def test_a_ready_xnat_tells_its_versions(xnat: Xnat) -> None:
         ),
         ({}, {"password": "wrong"}, "XNAT does not accept admin with this password"),
         ({}, {"username": "jdoe"}, "jdoe is no administrator of XNAT"),
-        ({}, {"username": "expired"}, "XNAT sends expired to "),
+        ({}, {"username": "expired"}, "the password of expired has expired"),
+        (
+            {"path": "/data/JSESSION", "status": 302, "location": "https://setup.example.org/data/JSESSION"},
+            {},
+            "XNAT is at https://setup.example.org: set site_xnat_public_url",
+        ),
+        (
+            {"path": "/data/JSESSION", "status": 308, "location": "https://xnat.example.org/data/JSESSION"},
+            {},
+            "XNAT is at https://xnat.example.org:",
+        ),
+        (
+            {"path": "/data/JSESSION", "status": 302, "location": "https://id.example.org/auth?state=hidden"},
+            {},
+            "log-in page https://id.example.org/auth, as of a single sign-on",
+        ),
+        ({"path": "/data/JSESSION", "status": 302, "location": "/setup"}, {}, "XNAT is not set up yet"),
+        ({"path": "/data/JSESSION", "status": 302, "location": "/app/other"}, {}, "/app/other: log in there once"),
+        ({"path": "/data/JSESSION", "status": 302}, {}, "XNAT sends admin to no address"),
         (
             {"path": "JupyterHubPlugin", "status": 404},
             {},
@@ -346,6 +368,17 @@ def test_why_xnat_cannot_be_configured_is_told_apart(
     failed = session(xnat, **options)
     assert words in failed["msg"]
     assert "session" not in failed
+
+
+@pytest.mark.parametrize(
+    ("hours", "timeout", "said"),
+    [(48, "", False), (49, "", True), (0, "", True), (72, "3 days", False), (48, "1 day", True)],
+)
+def test_servers_that_outlive_their_alias_token_are_told(xnat: Xnat, hours: int, timeout: str, said: bool) -> None:
+    args = {"xnat": xnat.options, "wait": 1, "max_server_lifetime": hours, "alias_token_timeout": timeout}
+    sentence = run_module("xnat_session", args)["outlived"]  # the demo's aliasTokenTimeout is 2 days
+    assert bool(sentence) is said
+    assert not said or ("aliasTokenTimeout" in sentence and (timeout or "2 days") in sentence)
 
 
 def test_too_many_sessions_are_told_apart_from_a_wrong_password(xnat: Xnat) -> None:
