@@ -15,6 +15,7 @@ options:
     description: What this engine runs with this value in the label C(org.xnat.jupyterhub.deployment) is ours.
     type: str
     default: ""
+  network: {description: Name of the network of the servers., type: str, default: ""}
   ports:
     description: TCP ports that are tried for being free.
     type: list
@@ -38,12 +39,13 @@ EXAMPLES = r"""
 RETURN = r"""
 report:
   description:
-    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(addresses), C(system),
-      C(architecture), C(cpus), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd), C(cgroup), C(kernel) (features;
-      null where it cannot be told), C(packages), C(held_ports) (those of O(ports) that somebody else
-      holds, with C(holder)).
+    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(addresses), C(networks) (those
+      that it has routes to, in CIDR notation), C(system), C(architecture), C(cpus), C(memory_mb), C(disk) (C(path),
+      C(free_mb)), C(systemd), C(cgroup), C(kernel) (features; null where it cannot be told), C(packages),
+      C(held_ports) (those of O(ports) that somebody else holds, with C(holder)).
     - C(engine) with C(answers), C(version), C(installed), C(options), C(restart_needed), C(swarm),
-      C(generic_resources), C(images), and on managers C(nodes) and C(services), the ids of our services.
+      C(generic_resources), C(images), and on managers C(nodes), C(services), the ids of our services, and C(network)
+      (C(driver), C(subnets)), that of O(network), empty where there is none.
   type: dict
   returned: always
 """
@@ -99,7 +101,7 @@ def ask(path: str, url: str) -> Any:
         engine.close()
 
 
-def engine_report(path: str, deployment: str) -> dict[str, Any]:
+def engine_report(path: str, deployment: str, network: str = "") -> dict[str, Any]:
     """Return what there is of a Docker Engine, running or not."""
     found: dict[str, Any] = {
         "answers": False,
@@ -110,6 +112,7 @@ def engine_report(path: str, deployment: str) -> dict[str, Any]:
         "images": {},
         "nodes": [],
         "services": [],
+        "network": {},
         "deployed": False,
         **options_report(),
     }
@@ -128,6 +131,7 @@ def engine_report(path: str, deployment: str) -> dict[str, Any]:
             "address": swarm.get("NodeAddr", ""),
             "error": swarm.get("Error", ""),
             "cluster": (swarm.get("Cluster") or {}).get("ID", ""),
+            "subnet_size": (swarm.get("Cluster") or {}).get("SubnetSize", 0),
             "managers": [remote["Addr"] for remote in swarm.get("RemoteManagers") or ()],
         },
         generic_resources=info.get("GenericResources") or [],
@@ -137,9 +141,21 @@ def engine_report(path: str, deployment: str) -> dict[str, Any]:
     ours = quote(json.dumps({"label": [f"{LABEL}={deployment}"]}))
     if swarm.get("ControlAvailable"):
         found["nodes"] = [short_node(node) for node in ask(path, "/nodes") or ()]
+        found["network"] = short_network(ask(path, f"/networks/{quote(network)}") if network else None)
         found["services"] = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
     found["deployed"] = bool(found["services"] or ask(path, f"/containers/json?all=true&filters={ours}"))
     return found
+
+
+def short_network(network: dict[str, Any] | None) -> dict[str, Any]:
+    """Return driver and subnets of one of Docker's networks, nothing where there is none."""
+    if not network:
+        return {}
+    configs = (network.get("IPAM") or {}).get("Config") or ()
+    return {
+        "driver": network.get("Driver", ""),
+        "subnets": [config["Subnet"] for config in configs if config.get("Subnet")],
+    }
 
 
 def short_node(node: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +169,8 @@ def short_node(node: dict[str, Any]) -> dict[str, Any]:
         "labels": node["Spec"].get("Labels") or {},
         "state": node["Status"]["State"],
         "address": node["Status"].get("Addr", ""),
+        # What Swarm tells to nodes that join; only this stays as it was where --force-new-cluster gave another address.
+        "manager_address": manager.get("Addr", "").rpartition(":")[0].strip("[]"),
         "leader": bool(manager.get("Leader")),
         "reachability": manager.get("Reachability", ""),
     }
@@ -243,6 +261,21 @@ def all_addresses() -> list[str]:
     return sorted(set(re.findall(r"(\S+)\n\s*/32 host LOCAL$", table, re.MULTILINE)))
 
 
+def routed_networks(table: str = "/proc/net/route") -> list[str]:
+    """Return the IPv4 networks to which there is a route of their own, in CIDR notation, without the default route."""
+    try:
+        lines = Path(table).read_text().splitlines()[1:]
+    except OSError:
+        return []
+    found = set()
+    for line in lines:
+        _, target, _, _, _, _, _, mask = line.split()[:8]
+        network, bits = (int.from_bytes(bytes.fromhex(word)[::-1], "big") for word in (target, mask))
+        if bits:
+            found.add(f"{socket.inet_ntoa(network.to_bytes(4, 'big'))}/{bits.bit_count()}")
+    return sorted(found)
+
+
 def memory_mb() -> int:
     """Return the memory in MB."""
     match = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())
@@ -331,6 +364,7 @@ def main() -> None:
         argument_spec={
             "socket": {"type": "path", "default": "/var/run/docker.sock"},
             "deployment": {"type": "str", "default": ""},
+            "network": {"type": "str", "default": ""},
             "ports": {
                 "type": "list",
                 "elements": "dict",
@@ -347,7 +381,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = module.params
-    engine = engine_report(wanted["socket"], wanted["deployment"])
+    engine = engine_report(wanted["socket"], wanted["deployment"], wanted["network"])
     report = {
         "time": now,
         "asked_at": wanted["asked_at"],
@@ -355,6 +389,7 @@ def main() -> None:
         "user_id": os.geteuid(),
         "address": own_address(),
         "addresses": all_addresses(),
+        "networks": routed_networks(),
         "system": system_report(),
         "architecture": os.uname().machine,
         "cpus": os.cpu_count(),

@@ -52,7 +52,7 @@ VAULT_CONTENT = {
     "vault_xnat_admin_password": " to the password that site_xnat_admin_username has in XNAT",
 }
 
-# The addresses of a site, and what each is; variables of roles that take the place of one are judged where they are set.
+# The addresses of a site, and what each is. ROLE_URLS take the place of one where a site sets them.
 SITE_URLS = {
     "site_xnat_url": "XNAT as hub and notebooks reach it",
     "site_xnat_public_url": "XNAT as a browser reaches it",
@@ -278,20 +278,23 @@ def _how_to_set(name: str) -> str:
 
 def _deployment(hostvars: Mapping[str, Mapping[str, Any]], values: _Values) -> Iterable[Finding]:
     """Yield why no services can be called so. Names of a deployment that runs stay: its servers are known by them."""
-    name = values.text("site_deployment")
     engines = [
         report["engine"]
         for variables in hostvars.values()
         if (report := (variables.get("preflight_report") or {}).get("report"))
     ]
     runs = any(engine["deployed"] for engine in engines)
-    if not runs and not re.fullmatch(rf"[a-z]([a-z0-9-]{{0,{DEPLOYMENT_LENGTH - 2}}}[a-z0-9])?", name):
-        yield _finding(
-            "deployment",
-            "site_deployment",
-            f"site_deployment is {name!r}: use at most {DEPLOYMENT_LENGTH} small letters, digits and hyphens, with a"
-            " letter at the beginning and no hyphen at the end, since names of services and hosts begin with it.",
-        )
+    for variable in ("site_deployment", "jupyterhub_name"):
+        name = values.text(variable, values.text("site_deployment"))
+        if not runs and not re.fullmatch(rf"[a-z]([a-z0-9-]{{0,{DEPLOYMENT_LENGTH - 2}}}[a-z0-9])?", name):
+            yield _finding(
+                "deployment",
+                variable,
+                f"{variable} is {name!r}: use at most {DEPLOYMENT_LENGTH} small letters, digits and hyphens, with a"
+                " letter at the beginning and no hyphen at the end, since names of services and hosts begin with it.",
+            )
+            break
+    name = values.text("site_deployment")
     prefix = f"{HUB_LABEL}."
     labels = {label for engine in engines for node in engine["nodes"] for label in node["labels"]}
     others = {label.removeprefix(prefix) for label in labels if label.startswith(prefix)} - {name}

@@ -228,12 +228,13 @@ def test_a_deployment_is_called_as_docker_and_dns_can_call_it(name: str) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a" * (DEPLOYMENT_LENGTH + 1), "a" * 57, "my.hub", "my hub", "Hub", "hub_2", "-hub", "hub-", "2hub", "hüb", "a/b",
-     "hub\n"],
+    ["", "a" * (DEPLOYMENT_LENGTH + 1), "a" * 57, "my.hub", "my hub", "Hub", "hub_2", "-hub", "hub-", "2hub", "hüb",
+     "a/b", "hub\n"],
 )  # fmt: skip
 def test_another_name_is_refused_unless_its_servers_run(name: str) -> None:
     assert found({"site_deployment": name}) == [("deployment", "site_deployment")]
     assert found({"site_deployment": name, **DEPLOYED}) == []
+    assert found({"jupyterhub_name": name}) == [("deployment", "jupyterhub_name")]
 
 
 def test_two_deployments_of_one_swarm_have_names_that_differ_where_it_counts() -> None:
@@ -322,7 +323,8 @@ def test_what_is_no_path_is_refused(text: str) -> None:
     ("changes", "expected"),
     [
         ({"site_hub_base_url": "/jhub"}, [("hub_path_api", "site_hub_api_url")]),
-        ({"jupyterhub_base_url": "/jhub"}, [("hub_path_twice", "verify_base_url"), ("hub_path_api", "site_hub_api_url")]),
+        ({"jupyterhub_base_url": "/jhub"},
+         [("hub_path_twice", "verify_base_url"), ("hub_path_api", "site_hub_api_url")]),
         ({"verify_base_url": "/jhub"}, [("hub_path_twice", "verify_base_url")]),
         ({"xnat_jupyterhub_hub_api_url": "https://x/hub/api"}, [("hub_path_api", "xnat_jupyterhub_hub_api_url")]),
         ({"jupyterhub_base_url": "/jhub/", "verify_base_url": "/jhub/",
