@@ -76,6 +76,15 @@ def test_ansible_finds_nothing_in_a_good_inventory(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout
 
 
+def test_the_example_lacks_nothing_but_what_only_a_site_knows(tmp_path: Path) -> None:
+    paths = sorted((ROOT / "inventory/example/group_vars/all").glob("*.yml"))
+    variables = "\n".join(path.read_text().replace("---\n", "", 1) for path in paths if path.stem != "connection")
+    found = {"ansible.builtin.debug": {"msg": "{{ findings | map(attribute='name') }}"}, "vars": judge()["vars"]}
+    run = play(tmp_path, [found, judge()], variables)
+    assert run.returncode == 2, run.stdout
+    assert "msg: - vault_verify_password TASK" in " ".join(run.stdout.split())
+
+
 def test_what_a_rollout_overwrites_in_xnat_is_reported_before_it_is_changed(tmp_path: Path, xnat: Xnat) -> None:
     (tmp_path / "play").mkdir()
     storage = {
