@@ -47,6 +47,24 @@ SITE_SECRETS = {
 DEMO_SECRETS = {"site_demo_password": ("", "account")}
 VERIFY_SECRETS = {"verify_password": ("vault_verify_password", "password")}
 
+# Secrets of roles, judged where a site sets them.
+ROLE_SECRETS = {
+    "docker_swarm_unlock_key": "optional",
+    "jupyterhub_cookie_secret": "hex",
+    "jupyterhub_proxy_token": "token",
+    "jupyterhub_service_token": "token",
+    "jupyterhub_xnat_password": "password",
+    "node_images_registry_password": "optional",
+    "node_storage_cifs_password": "optional",
+    "vault_swarm_unlock_key": "optional",
+    "verify_admin_password": "optional",
+    "verify_service_password": "password",
+    "verify_service_token": "token",
+    "xnat_jupyterhub_admin_password": "optional",
+    "xnat_jupyterhub_service_password": "account",
+    "xnat_jupyterhub_service_token": "token",
+}
+
 VAULT_CONTENT = {
     "vault_verify_password": " to the password that verify_username has in XNAT",
     "vault_xnat_admin_password": " to the password that site_xnat_admin_username has in XNAT",
@@ -71,6 +89,21 @@ ROLE_URLS = (
     "xnat_jupyterhub_processing_url",
     "xnat_jupyterhub_hub_url",
     "xnat_jupyterhub_hub_api_url",
+)
+# What every site says beside its addresses and secrets; some may be empty, none may be missing.
+SITE_SETTINGS = (
+    "site_bundle",
+    "site_ca_bundle",
+    "site_deployment",
+    "site_gid",
+    "site_hub_port",
+    "site_jupyter_users",
+    "site_registry",
+    "site_registry_port",
+    "site_secrets_dir",
+    "site_storage",
+    "site_uid",
+    "site_xnat_admin_username",
 )
 VERIFY_SETTINGS = {
     "verify_username": "a person of XNAT who may start Jupyter",
@@ -152,6 +185,11 @@ def inventory_findings(
     found += _site_secrets(values, secrets, broken)
     for name, what in wanted.items():
         found += _setting(values, name, what)
+    for name in SITE_SETTINGS:
+        if not values.has(name):
+            found.append(_finding("missing", name, f"{name} is not set: take it from inventory/example and change it."))
+        elif not values.works(name):
+            found.append(_unusable(values, name))
     found += _deployment(hostvars, values)
     found += _addresses(values)
     found += _paths(values)
@@ -178,6 +216,14 @@ class _Values:
             return value
         except Exception as error:  # Ansible's own errors, of a class that differs between its versions
             raise ValueError(name) from error
+
+    def works(self, name: str) -> bool:
+        """Whether the value can be evaluated."""
+        try:
+            self.get(name)
+        except ValueError:
+            return False
+        return True
 
     def text(self, name: str, default: str = "") -> str:
         """Return the evaluated value as text, the default where there is none or it cannot be evaluated."""
@@ -234,8 +280,16 @@ def _site_secrets(values: _Values, secrets: Mapping[str, tuple[str, str]], broke
             judged[told] = {"value": values.get(name), "kind": kind}
         except ValueError:
             yield _unusable(values, name)
-    if values.has("vault_swarm_unlock_key") and "vault_swarm_unlock_key" not in broken:
-        judged["vault_swarm_unlock_key"] = {"value": values.text("vault_swarm_unlock_key"), "kind": "optional"}
+    for name, kind in ROLE_SECRETS.items():
+        if not values.has(name) or name in broken:
+            continue
+        if values.works(name):
+            judged[name] = {"value": values.get(name), "kind": kind}
+        else:
+            yield _unusable(values, name)
+    if values.has("jupyterhub_registry_auths") and values.works("jupyterhub_registry_auths"):
+        for registry, entry in (values.get("jupyterhub_registry_auths") or {}).items():
+            judged[f"jupyterhub_registry_auths[{registry}]"] = {"value": entry.get("auth"), "kind": "password"}
     yield from secret_findings(judged)
 
 

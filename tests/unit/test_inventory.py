@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from xnat_hub.fleet import HUB_LABEL
 from xnat_hub.inventory import (
     DEPLOYMENT_LENGTH,
+    ROLE_SECRETS,
     SECRET_KINDS,
+    SITE_SECRETS,
+    VERIFY_SECRETS,
     hub_path,
     inventory_findings,
     secret_findings,
 )
 from xnat_hub.service import service_name
 
+from tests.unit.conftest import ROOT
+from tests.unit.test_inventories import asked_for
+
 TOKEN = "t" * 16
 GOOD: dict[str, Any] = {
+    "site_bundle": "",
+    "site_ca_bundle": "",
     "site_deployment": "jupyterhub",
+    "site_uid": 1000,
+    "site_gid": 1000,
+    "site_storage": {},
+    "site_secrets_dir": "/nowhere",
+    "site_jupyter_users": [],
+    "site_xnat_admin_username": "admin",
     "site_hub_port": 8000,
     "site_registry": "",
     "site_registry_port": 5000,
@@ -127,8 +143,15 @@ def test_a_secret_has_one_form_everywhere_or_is_refused(variable: str, make: Any
         ({"verify_password": ""}, [("secret_missing", "verify_password")]),
         ({"vault_swarm_unlock_key": "SWMKEY-1-x\n"}, [("secret_edge", "vault_swarm_unlock_key")]),
         ({"vault_swarm_unlock_key": "SWMKEY-1-x"}, []),
+        ({"node_storage_cifs_password": "x\ndomain=other"}, [("secret_control", "node_storage_cifs_password")]),
+        ({"node_storage_cifs_password": ""}, []),
+        ({"node_images_registry_password": "x\n"}, [("secret_edge", "node_images_registry_password")]),
+        ({"verify_service_token": "x"}, [("secret_short", "verify_service_token")]),
+        ({"jupyterhub_registry_auths": {"r.example.org": {"auth": "eDp5"}}}, []),
+        ({"jupyterhub_registry_auths": {"r.example.org": {"auth": "eDp5\n"}}},
+         [("secret_edge", "jupyterhub_registry_auths[r.example.org]")]),
     ],
-)
+)  # fmt: skip
 def test_each_secret_is_judged_by_what_it_is_for(changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     assert found(changes) == expected
 
@@ -186,6 +209,8 @@ def test_what_cannot_be_decrypted_is_named() -> None:
         ((), {"verify_experiment": "{{ mine }}"}, {"verify_experiment": BROKEN}, [("unusable", "verify_experiment")]),
         ((), {"verify_username": ""}, {}, [("missing", "verify_username")]),
         ((), {"verify_username": "jdoe\n"}, {}, [("edge", "verify_username")]),
+        (("site_jupyter_users",), {}, {}, [("missing", "site_jupyter_users")]),
+        ((), {"site_storage": "{{ mine }}"}, {"site_storage": BROKEN}, [("unusable", "site_storage")]),
         (("site_service_token",), {}, {}, [("missing", "vault_service_token")]),
         (("site_hub_public_url",), {}, {}, [("missing", "site_hub_public_url")]),
     ],
@@ -194,6 +219,31 @@ def test_what_a_later_layer_needs_is_named_when_it_is_missing(
     without: tuple[str, ...], changes: dict[str, Any], evaluated: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
     assert found(changes, evaluated=evaluated, without=without) == expected
+
+
+def test_every_variable_that_roles_ask_a_site_for_is_looked_at() -> None:
+    optional = {"site_hub_base_url", "site_swarm_unlock_key"}
+    asked = {name for name in asked_for() if not name.startswith("site_demo_")} - optional
+    assert {name for name in asked if ("missing", name) not in found(without=(name,))} <= {
+        "site_xnat_admin_password",  # empty where XNAT is not ours to touch
+        *(name for name in SITE_SECRETS if name in GOOD),
+    }
+    for name, (vault_name, kind) in SITE_SECRETS.items():
+        assert (("missing", vault_name) in found(without=(name,))) is (kind != "optional")
+
+
+def test_every_secret_of_a_role_is_judged() -> None:
+    """Those that come from site variables are judged as these, but a site may set each by itself."""
+    secret = re.compile(r"^\w+_(password|token|secret|unlock_key)$")
+    specs = [yaml.safe_load(path.read_text()) for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
+    options = {
+        name
+        for spec in specs
+        for entry in spec["argument_specs"].values()
+        for name, option in entry.get("options", {}).items()
+        if secret.match(name) and option["type"] == "str"
+    }
+    assert {name for name in options if not name.startswith("demo_xnat_")} <= {*ROLE_SECRETS, *VERIFY_SECRETS}
 
 
 def test_a_run_that_leaves_out_the_smoke_test_needs_nobody_for_it() -> None:
