@@ -1,6 +1,6 @@
 # make demo        JupyterHub beside a demo XNAT on this machine
 # make test        everything that CI runs
-# The other targets are steps of these two; `make help` lists them.
+# `make help` lists the other targets, most of them steps of these two.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -33,7 +33,9 @@ demo-verify: $(VENV)/deploy.stamp ## prove again that the demo works
 demo-down: $(VENV)/deploy.stamp ## stop the demo; users' files and the hub's database stay (REMOVE_DATA=true: go too)
 	@$(PLAY) playbooks/remove.yml -i inventory/demo $(BECOME) -e remove_data=$(or $(REMOVE_DATA),false)
 
-test: lint unit molecule ## lint, unit tests, and the whole site in nodes with their own Docker Engine
+test: ## lint, unit tests, and the whole site in nodes with their own Docker Engine
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
+	@$(MAKE) --no-print-directory molecule
 
 lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	$(BIN)/yamllint --strict .

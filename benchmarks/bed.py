@@ -40,8 +40,8 @@ SECRETS = {
 }
 
 
-def settings_data(name: str) -> dict[str, Any]:
-    """The settings file's JSON for the hub `name`; times are the defaults of the role `jupyterhub`, but as said."""
+def settings_data(name: str, images: list[str]) -> dict[str, Any]:
+    """The settings file's JSON for the hub `name` that starts these images; times are the role's, but as said."""
     storage = {
         "archive": {"xnat_path": "/data/archive", "node_path": "/srv/archive", "access": "read_only"},
         "workspaces": {"xnat_path": "/data/workspaces", "node_path": "/srv/workspaces", "access": "read_write"},
@@ -57,6 +57,7 @@ def settings_data(name: str) -> dict[str, Any]:
         uid=1500,  # the single-user image's, as inventory/demo makes it
         gid=1500,
         groups=[],
+        images=images,
         start_timeout=140,
         http_timeout=120,  # 20 real servers at once on 2 cores are slow in any hub: measured, not refused
         roots=mount_policy(storage),
@@ -146,9 +147,10 @@ async def until(what: str, condition: Callable[[], Awaitable[Any]], within: floa
 class Hub:
     """A hub with its proxy, and the calls that browsers and XNAT make to it."""
 
-    def __init__(self, docker: Docker, name: str) -> None:
+    def __init__(self, docker: Docker, name: str, images: list[str]) -> None:
         self.docker = docker
         self.name = name
+        self.images = images
         self.container = f"{PREFIX}-{name}-hub"
         self.proxy = f"{PREFIX}-{name}-proxy"
         self.url = f"http://{self.proxy}:8000/jupyterhub/hub"
@@ -160,7 +162,7 @@ class Hub:
 
     async def up(self, config: str, *, environment: Iterable[str] = (), docker_socket: bool = True) -> None:
         """Start both with the configuration at `config` of the image HUB, and wait until the hub answers."""
-        settings = json.dumps(settings_data(self.name)).encode()
+        settings = json.dumps(settings_data(self.name, self.images)).encode()
         files = [("/run/bench/settings.json", settings)]
         files += [(f"/run/bench/secrets/{name}", value.encode()) for name, value in SECRETS.items()]
         token = f"CONFIGPROXY_AUTH_TOKEN={SECRETS['proxy_token']}"
@@ -315,11 +317,12 @@ class Bed:
         images = await self.docker.listed("images/json", reference=repository)
         if not images:
             raise DockerError(f"there is no image {repository}: run `make demo` first")
-        return str(max(images, key=lambda image: image["Created"])["RepoTags"][0])
+        newest = max(images, key=lambda image: image["Created"])
+        return next(str(tag) for tag in newest["RepoTags"] if tag.startswith(f"{repository}:"))
 
     async def hub(self, name: str, config: str, **options: Any) -> Hub:
         """Start one more hub."""
-        self.hubs[name] = Hub(self.docker, name)
+        self.hubs[name] = Hub(self.docker, name, [FEATHER, self.singleuser])
         await self.hubs[name].up(config, **options)
         return self.hubs[name]
 

@@ -19,7 +19,9 @@ description:
 options:
   _input: {description: The bundle's directory on the controller., type: path, required: true}
   images: {description: Names of the images that it must have., type: list, elements: str, default: []}
+  settings: {description: "Variables on which its images depend, and their values.", type: dict, default: {}}
   releases: {description: For each host the codename of its system., type: dict, default: {}}
+  architectures: {description: For each host its architecture., type: dict, default: {}}
   checksums: {description: "Whether all files are read, and not only their sizes compared.", type: bool, default: true}
 """
 EXAMPLES = r"""
@@ -30,7 +32,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(images), ids by names. C(packages), for each release C(index), the SHA-256 of its index, and C(versions).
+    - C(images), ids by names. C(settings), the values of variables on which these depend. C(architecture).
+    - C(packages), for each release C(index), the SHA-256 of its index, and C(versions).
     - C(requirements), the SHA-256 of the controller's list of packages. C(files), for each C(size) and C(sha256).
   type: dict
 """

@@ -20,8 +20,9 @@ options:
   _input: {description: The bundle's directory on the controller. There need not be one., type: path, required: true}
   wanted:
     description:
-      - C(images), ids by names; C(packages), for each release a list of NAME=VERSION; C(requirements), the SHA-256 of
-        the controller's list of packages.
+      - C(images), ids by names; C(settings), variables on which these depend; C(architecture).
+      - C(packages), for each release a list of NAME=VERSION; C(requirements), the SHA-256 of the controller's list of
+        packages.
     type: dict
     required: true
 """

@@ -34,7 +34,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(errors), C(notes), C(manager), C(hub_host), C(exists), C(joining), C(address_pools), C(stale) and C(peers).
+    - C(errors), C(notes), C(manager), C(live_managers), C(hub_host), C(addresses), C(joining), C(address_pools),
+      C(stale) and C(peers).
   type: dict
 """
 

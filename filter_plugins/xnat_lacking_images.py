@@ -21,7 +21,7 @@ options:
   groups: {description: Ansible's C(groups)., type: dict, required: true}
   ids: {description: The images' ids on the builder by name., type: dict, required: true}
   plan: {description: What the filter P(xnat_image_plan#filter) returns., type: dict, required: true}
-  further: {description: Names of further single-user images., type: list, elements: str, required: true}
+  further: {description: Names of further single-user images on the nodes., type: list, elements: str, required: true}
 """
 EXAMPLES = r"""
 - name: Compare

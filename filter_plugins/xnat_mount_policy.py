@@ -25,7 +25,11 @@ options:
     type: dict
     required: true
   compute_mounts:
-    description: What compute environments may mount beside that, a list of C(source), C(target) and C(access).
+    description:
+      - What compute environments may mount beside that, a list of C(source), C(target) and C(access). A read-only
+        source includes the directories below it, a writable one does not, since users could put symbolic links there.
+      - A source may lie in a row of the table only where both are read-only, and may not hold a row. A target may not
+        lie in a directory of the container's system, such as C(/etc), C(/usr) or C(/run).
     type: list
     elements: dict
     default: []

@@ -15,17 +15,22 @@ DOCUMENTATION = r"""
 name: xnat_node_hardware
 short_description: The hardware that XNAT offers, computed from the nodes of the swarm
 description:
-  - Returns what the module M(xnat_hardware) takes. Three sizes of the smallest node, a fourth of the largest if that
-    has twice its memory; one for each generic resource, with one of it; one for each value of the node label
-    C(hardware).
-  - Every size fits on an empty node. Nodes that are drained are not looked at; if nodes have the label C(jupyter=true),
-    no others are.
+  - Returns what the module M(xnat_hardware) takes. Three sizes that fit on every node, a fourth of the node with the
+    most memory if that is twice the least; one for each generic resource, with one of it; one for each value of the
+    node label C(hardware).
+  - Every size fits on an empty node, and every node that has room for it has the CPUs and the memory of its limits.
+    Nodes that are drained are not looked at; if nodes have the label C(jupyter=true), no others are.
 options:
   _input:
     description: The nodes as C(docker node inspect) gives them; community.docker.docker_node_info returns that.
     type: list
     elements: dict
     required: true
+  cpu_ceiling:
+    description: More CPUs than this no hardware has, since the hub would refuse it. V(0) for no ceiling.
+    type: float
+    default: 0
+  memory_ceiling: {description: "The same for memory, such as V(64G). Empty for no ceiling.", type: str, default: ""}
 """
 EXAMPLES = r"""
 - name: Show the hardware

@@ -29,8 +29,7 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(updates) of nodes (promotions first, demotions last), C(removals) of nodes that the inventory no longer has, and
-      C(strangers), the names of nodes that this project has not joined and leaves alone.
+    - C(updates) of nodes (promotions first, demotions last), and C(removals) of nodes that the inventory no longer has.
   type: dict
 """
 

@@ -28,9 +28,6 @@ EXAMPLES = r"""
     files: [{src: /project/files/hub/Dockerfile, dest: Dockerfile}]
   delegate_to: localhost
 """
-RETURN = r"""
-path: {description: The archive., type: str, returned: always}
-"""
 
 import tarfile
 from pathlib import Path
@@ -70,7 +67,7 @@ def main() -> None:
             pack(module.params["path"], module.params["files"])
         except OSError as error:
             module.fail_json(msg=f"{module.params['path']} cannot be written: {error}")
-    module.exit_json(changed=True, path=module.params["path"])
+    module.exit_json(changed=True)
 
 
 if __name__ == "__main__":

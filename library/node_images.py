@@ -12,17 +12,19 @@ description:
     So no service depends on the registry, and a name stands for the same image on every node.
   - V(cleaned) removes what is older than the newest images of each name, unless it is one of O(images) or a container
     uses it.
+  - V(pulled) gets what this engine has neither as its C(source) nor by its C(name) from where C(source) says, and tells
+    what all O(images) are. V(named) gives images, found by id, their names.
 options:
-  state: {description: What is to be., type: str, choices: [pushed, present, cleaned], required: true}
+  state: {description: What is to be., type: str, choices: [pushed, present, cleaned, pulled, named], required: true}
   images:
-    description: Names with tags for V(pushed); for V(present) also what they are.
+    description: Names with tags; for V(present) and V(named) also what they are.
     type: list
     elements: dict
     default: []
     suboptions:
       name: {description: "Name and tag, as services use it.", type: str, required: true}
       id: {description: The image's id on the builder., type: str, default: ""}
-      source: {description: "Repository and digest in the registry, as name@sha256:...", type: str, default: ""}
+      source: {description: "Where to get it: repository and digest, for V(pulled) also a tag.", type: str, default: ""}
   registry: {description: "Registry and path for V(pushed), as registry.example.org/path.", type: str, default: ""}
   username: {description: Name at the registry. Empty for none., type: str, default: ""}
   password: {description: Password at the registry., type: str, default: ""}
@@ -44,11 +46,13 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 images:
-  description: For V(pushed), O(images) with C(id) and C(source).
+  description:
+    - O(images) with C(id) and C(source); for V(pulled) none of those that are not there.
   type: list
   elements: dict
-  returned: pushed
-moved: {description: "Names that were sent, fetched or removed.", type: list, elements: str, returned: always}
+  returned: pushed, pulled
+sizes: {description: For V(pulled) the bytes of O(images) by name., type: dict, returned: pulled}
+moved: {description: "Names that were sent, fetched, given or removed.", type: list, elements: str, returned: always}
 kept: {description: Names that stay., type: list, elements: str, returned: cleaned}
 bytes: {description: How many bytes of layers were fetched., type: int, returned: present}
 """
@@ -184,6 +188,20 @@ def clean(client: Any, names: list[str], check_mode: bool) -> list[str]:
     return removed
 
 
+def here(client: Any, wanted: dict[str, str]) -> str:
+    """Return the id of an image by its source, which may have been brought anew by hand, or else by its name."""
+    return (image_id(client, wanted["source"]) if wanted["source"] else "") or image_id(client, wanted["name"])
+
+
+def pull_source(client: Any, source: str) -> None:
+    """Get an image from the registry of its name, with the log-in that this host has for it."""
+    name, _, digest = source.partition("@")
+    repository, tag = (name, digest) if digest else split(name)
+    stream = client.pull(repository, tag=tag, stream=True, decode=True)
+    for _ in messages(stream, f"{source} cannot be pulled"):
+        pass
+
+
 def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what is wanted; returns the module's results."""
     auth = {"username": wanted["username"], "password": wanted["password"]} if wanted["username"] else None
@@ -201,6 +219,18 @@ def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]
         sent = [] if check_mode else names
         pushed = [repeated(push, client, name, wanted["registry"], auth) for name in sent]
         return {"changed": bool(names), "moved": names, "images": pushed}
+    if wanted["state"] == "pulled":
+        missing = [image["source"] for image in wanted["images"] if image["source"] and not here(client, image)]
+        for source in [] if check_mode else missing:
+            repeated(pull_source, client, source)
+        found = [{**image, "id": identity} for image in wanted["images"] if (identity := here(client, image))]
+        sizes = {image["name"]: client.inspect_image(image["id"])["Size"] for image in found}
+        return {"changed": bool(missing), "moved": missing, "images": found, "sizes": sizes}
+    if wanted["state"] == "named":
+        unnamed = [image for image in wanted["images"] if image_id(client, image["name"]) != image["id"]]
+        for image in [] if check_mode else unnamed:
+            client.tag(image["id"], *split(image["name"]))
+        return {"changed": bool(unnamed), "moved": [image["name"] for image in unnamed]}
     lacking = [image for image in wanted["images"] if image_id(client, image["name"]) != image["id"]]
     moved = 0 if check_mode else sum(repeated(pull, client, image, auth) for image in lacking)
     return {"changed": bool(lacking), "moved": [image["name"] for image in lacking], "bytes": moved}
@@ -209,7 +239,7 @@ def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["pushed", "present", "cleaned"], "required": True},
+            "state": {"type": "str", "choices": ["pushed", "present", "cleaned", "pulled", "named"], "required": True},
             "images": {
                 "type": "list",
                 "elements": "dict",

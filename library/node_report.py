@@ -10,7 +10,6 @@ description:
   - Looks at system, kernel, Docker Engine and what it knows of the swarm, in one call that needs only Python.
   - Touches no file system that may hang, and changes nothing.
 options:
-  socket: {description: Where the Docker Engine would answer., type: path, default: /var/run/docker.sock}
   deployment:
     description: What this engine runs with this value in the label C(org.xnat.jupyterhub.deployment) is ours.
     type: str
@@ -39,13 +38,13 @@ EXAMPLES = r"""
 RETURN = r"""
 report:
   description:
-    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(addresses), C(networks) (those
-      that it has routes to, in CIDR notation), C(system), C(architecture), C(cpus), C(memory_mb), C(disk) (C(path),
-      C(free_mb)), C(systemd), C(cgroup), C(kernel) (features; null where it cannot be told), C(packages),
-      C(held_ports) (those of O(ports) that somebody else holds, with C(holder)).
-    - C(engine) with C(answers), C(version), C(installed), C(options), C(restart_needed), C(swarm),
-      C(generic_resources), C(images), and on managers C(nodes), C(services), the ids of our services, and C(network)
-      (C(driver), C(subnets)), that of O(network), empty where there is none.
+    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(networks) (those that it has
+      routes to, in CIDR notation), C(system), C(architecture), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd),
+      C(kernel) (its release and features; null where it cannot be told), C(packages), C(held_ports) (those of O(ports)
+      that somebody else holds, with C(holder)).
+    - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
+      C(images), C(deployed) (whether anything of O(deployment) is there), and on managers C(nodes)
+      and C(network) (C(driver), C(subnets)), that of O(network), empty where there is none.
   type: dict
   returned: always
 """
@@ -66,12 +65,14 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "org.xnat.jupyterhub.deployment"
+SOCKET = "/var/run/docker.sock"
+DATA_ROOT = "/var/lib/docker"
 OPTIONS_FILE = "/etc/docker/daemon.json"
 PID_FILES = ("/run/docker.pid", "/var/run/docker.pid")
 BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "/usr/local/sbin/dockerd")
 TIMEOUT = 15
 TRIES = 10
-FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs", "fuse", "nfs", "cifs")
+FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs")
 
 
 class Engine(http.client.HTTPConnection):
@@ -101,24 +102,23 @@ def ask(path: str, url: str) -> Any:
         engine.close()
 
 
-def engine_report(path: str, deployment: str, network: str = "") -> dict[str, Any]:
-    """Return what there is of a Docker Engine, running or not."""
+def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[str, Any], str, list[str]]:
+    """Return what there is of a Docker Engine, running or not, where its data are, and the ids of our services."""
+    services: list[str] = []
     found: dict[str, Any] = {
         "answers": False,
         "installed": any(os.path.exists(binary) for binary in BINARIES),
         "version": "",
         "swarm": {},
-        "generic_resources": [],
         "images": {},
         "nodes": [],
-        "services": [],
         "network": {},
         "deployed": False,
         **options_report(),
     }
     info = ask(path, "/info")
     if not info:
-        return found
+        return found, DATA_ROOT, services
     swarm = info.get("Swarm") or {}
     images = {tag: image["Id"] for image in ask(path, "/images/json") or () for tag in image.get("RepoTags") or ()}
     found.update(
@@ -134,17 +134,15 @@ def engine_report(path: str, deployment: str, network: str = "") -> dict[str, An
             "subnet_size": (swarm.get("Cluster") or {}).get("SubnetSize", 0),
             "managers": [remote["Addr"] for remote in swarm.get("RemoteManagers") or ()],
         },
-        generic_resources=info.get("GenericResources") or [],
         images=images,
-        root=info.get("DockerRootDir", "/var/lib/docker"),
     )
     ours = quote(json.dumps({"label": [f"{LABEL}={deployment}"]}))
     if swarm.get("ControlAvailable"):
         found["nodes"] = [short_node(node) for node in ask(path, "/nodes") or ()]
         found["network"] = short_network(ask(path, f"/networks/{quote(network)}") if network else None)
-        found["services"] = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
-    found["deployed"] = bool(found["services"] or ask(path, f"/containers/json?all=true&filters={ours}"))
-    return found
+        services = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
+    found["deployed"] = bool(services or ask(path, f"/containers/json?all=true&filters={ours}"))
+    return found, info.get("DockerRootDir", DATA_ROOT), services
 
 
 def short_network(network: dict[str, Any] | None) -> dict[str, Any]:
@@ -160,7 +158,6 @@ def short_network(network: dict[str, Any] | None) -> dict[str, Any]:
 
 def short_node(node: dict[str, Any]) -> dict[str, Any]:
     """Return what matters of one of Swarm's nodes."""
-    manager = node.get("ManagerStatus") or {}
     return {
         "id": node["ID"],
         "hostname": (node.get("Description") or {}).get("Hostname", ""),
@@ -170,9 +167,7 @@ def short_node(node: dict[str, Any]) -> dict[str, Any]:
         "state": node["Status"]["State"],
         "address": node["Status"].get("Addr", ""),
         # What Swarm tells to nodes that join; only this stays as it was where --force-new-cluster gave another address.
-        "manager_address": manager.get("Addr", "").rpartition(":")[0].strip("[]"),
-        "leader": bool(manager.get("Leader")),
-        "reachability": manager.get("Reachability", ""),
+        "manager_address": (node.get("ManagerStatus") or {}).get("Addr", "").rpartition(":")[0].strip("[]"),
     }
 
 
@@ -209,7 +204,7 @@ def started_at(pid: int) -> float:
 
 
 def system_report() -> dict[str, str]:
-    """Return id, like, codename, version and name from os-release."""
+    """Return id, like, codename and name from os-release."""
     values: dict[str, str] = {}
     try:
         for line in Path("/etc/os-release").read_text().splitlines():
@@ -221,7 +216,6 @@ def system_report() -> dict[str, str]:
         "id": values.get("ID", ""),
         "like": values.get("ID_LIKE", ""),
         "codename": values.get("VERSION_CODENAME", ""),
-        "version": values.get("VERSION_ID", ""),
         "name": values.get("PRETTY_NAME", ""),
     }
 
@@ -230,9 +224,7 @@ def feature(name: str) -> bool | None:
     """Whether the kernel has a feature: loaded, built in or loadable. None where it cannot be told."""
     if os.path.exists(f"/sys/module/{name}") or (name == "ip_vs" and os.path.exists("/proc/net/ip_vs")):
         return True
-    if name in ("overlay", "fuse", "nfs", "cifs") and re.search(
-        rf"\t{name}[0-9]*$", Path("/proc/filesystems").read_text(), re.MULTILINE
-    ):
+    if name == "overlay" and re.search(r"\toverlay$", Path("/proc/filesystems").read_text(), re.MULTILINE):
         return True
     modules = Path("/lib/modules") / os.uname().release
     try:
@@ -250,15 +242,6 @@ def own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return ""
-
-
-def all_addresses() -> list[str]:
-    """Return the IPv4 addresses of all interfaces, from the kernel's table of local routes."""
-    try:
-        table = Path("/proc/net/fib_trie").read_text()
-    except OSError:
-        return []
-    return sorted(set(re.findall(r"(\S+)\n\s*/32 host LOCAL$", table, re.MULTILINE)))
 
 
 def routed_networks(table: str = "/proc/net/route") -> list[str]:
@@ -362,7 +345,6 @@ def main() -> None:
     now = time.time()
     module = AnsibleModule(
         argument_spec={
-            "socket": {"type": "path", "default": "/var/run/docker.sock"},
             "deployment": {"type": "str", "default": ""},
             "network": {"type": "str", "default": ""},
             "ports": {
@@ -381,25 +363,22 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = module.params
-    engine = engine_report(wanted["socket"], wanted["deployment"], wanted["network"])
+    engine, data_root, services = engine_report(SOCKET, wanted["deployment"], wanted["network"])
     report = {
         "time": now,
         "asked_at": wanted["asked_at"],
         "hostname": socket.gethostname(),
         "user_id": os.geteuid(),
         "address": own_address(),
-        "addresses": all_addresses(),
         "networks": routed_networks(),
         "system": system_report(),
         "architecture": os.uname().machine,
-        "cpus": os.cpu_count(),
         "memory_mb": memory_mb(),
-        "disk": disk_report(engine.get("root", "/var/lib/docker")),
+        "disk": disk_report(data_root),
         "systemd": os.path.isdir("/run/systemd/system"),
-        "cgroup": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "kernel": {"release": os.uname().release, **{name: feature(name) for name in FEATURES}},
         "packages": package_report(wanted["packages"], module.run_command),
-        "held_ports": held_ports(wanted["ports"], wanted["socket"], wanted["deployment"], engine["services"]),
+        "held_ports": held_ports(wanted["ports"], SOCKET, wanted["deployment"], services),
         "engine": engine,
     }
     module.exit_json(changed=False, report=report)

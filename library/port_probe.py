@@ -13,7 +13,7 @@ description:
 options:
   state:
     description:
-      - V(listening) starts the listener and tells which ports somebody else holds.
+      - V(listening) starts the listener.
       - V(probed) tries the ports of O(peers).
       - V(stopped) ends the listener, so that the ports are free.
     type: str
@@ -41,7 +41,6 @@ EXAMPLES = r"""
     ports: [2377/tcp, 7946/tcp, 7946/udp, 4789/udp]
 """
 RETURN = r"""
-held: {description: Ports that somebody else holds., type: list, elements: str, returned: listening}
 out_of_reach: {description: A sentence for each port that does not answer., type: list, elements: str, returned: probed}
 """
 
@@ -62,10 +61,9 @@ QUESTION = b"xnat-jupyter port probe"
 TRIES = 3
 
 
-def open_ports(ports: list[str]) -> tuple[list[socket.socket], list[str]]:
-    """Return listening sockets, and the ports that somebody else holds."""
+def open_ports(ports: list[str]) -> list[socket.socket]:
+    """Return listening sockets for those of the ports that nobody else holds."""
     opened: list[socket.socket] = []
-    held: list[str] = []
     for text in ports:
         number, _, protocol = text.partition("/")
         sock = socket.socket(type=socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
@@ -74,12 +72,11 @@ def open_ports(ports: list[str]) -> tuple[list[socket.socket], list[str]]:
             sock.bind(("", int(number)))
         except OSError:
             sock.close()
-            held.append(text)
             continue
         if protocol == "tcp":
             sock.listen(64)
         opened.append(sock)
-    return opened, held
+    return opened
 
 
 def serve(sockets: list[socket.socket], seconds: float) -> None:
@@ -103,10 +100,10 @@ def answer(sock: socket.socket) -> None:
         sock.sendto(data, sender)
 
 
-def listen(ports: list[str], seconds: float) -> list[str]:
-    """Start the listener as a process of its own; returns the ports that somebody else holds."""
+def listen(ports: list[str], seconds: float) -> None:
+    """Start the listener as a process of its own, on those of the ports that nobody else holds."""
     stop()
-    sockets, held = open_ports(ports)
+    sockets = open_ports(ports)
     child = os.fork() if sockets else None
     if child == 0:
         os.setsid()
@@ -122,7 +119,6 @@ def listen(ports: list[str], seconds: float) -> list[str]:
         PID_FILE.write_text(f"{child} {started(child)}")
     for sock in sockets:
         sock.close()
-    return held
 
 
 def started(pid: int) -> int:
@@ -200,10 +196,11 @@ def main() -> None:
     )
     wanted = module.params
     if wanted["state"] == "listening":
-        module.exit_json(changed=False, held=listen(wanted["ports"], wanted["seconds"]))
-    if wanted["state"] == "probed":
+        listen(wanted["ports"], wanted["seconds"])
+    elif wanted["state"] == "probed":
         module.exit_json(changed=False, out_of_reach=probe(wanted["peers"], wanted["timeout"], socket.gethostname()))
-    stop()
+    else:
+        stop()
     module.exit_json(changed=False)
 
 

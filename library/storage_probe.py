@@ -63,22 +63,8 @@ rows:
   contains:
     name: {description: The row., type: str}
     path: {description: Its directory on the node., type: str}
-    state: {description: How it is in a few words., type: str}
-    exists: {description: Whether the directory is there., type: bool}
-    mounted: {description: Whether it is a mount point., type: bool}
-    source: {description: What is mounted there., type: str}
-    fstype: {description: The type of the mounted file system., type: str}
-    options: {description: Options of the mount and its file system., type: str}
-    as_wanted: {description: Whether mount and line in C(/etc/fstab) are as wanted., type: bool}
-    fstab: {description: Its line in C(/etc/fstab)., type: str}
     hung: {description: Whether it did not answer in time., type: bool}
-    error: {description: 'Name of the error with which it answers, such as ESTALE.', type: str}
     owner: {description: 'uid:gid of the directory.', type: str}
-    mode: {description: Its mode in octal digits., type: str}
-    sentinel_found: {description: Whether the sentinel is there. None if none is asked for or seen., type: bool}
-    write_refused:
-      description: For what is mounted read-only the error that refused root and the user. Empty if not tried.
-      type: dict
     writable: {description: For access read_write whether the user can write. None if not seen., type: bool}
     token: {description: 'Content of C(.xnat-jupyter-storage), for access read_write.', type: str}
     to_do: {description: 'Steps that mend it: source, directory, unmount, fstab, mount.', type: list, elements: str}
@@ -135,7 +121,7 @@ def unescape(word: str) -> str:
 
 
 def mount_table(text: str) -> dict[str, dict[str, str]]:
-    """Read /proc/self/mountinfo: {path: {"source", "fstype", "options", "access"}}; of mounts on one path the last."""
+    """Read /proc/self/mountinfo: {path: {"source", "fstype", "access"}}; of mounts on one path the last."""
     table: dict[str, dict[str, str]] = {}
     for line in text.splitlines():
         ours, _, theirs = line.partition(" - ")
@@ -143,24 +129,23 @@ def mount_table(text: str) -> dict[str, dict[str, str]]:
         if len(fields) < 6 or len(rest) < 2:
             continue
         options = fields[5].split(",")
-        further = [option for option in (rest[2] if len(rest) > 2 else "").split(",") if option]
+        further = rest[2].split(",") if len(rest) > 2 else []
         table[unescape(fields[4])] = {
             "source": unescape(rest[1]),
             "fstype": rest[0],
-            "options": ",".join(dict.fromkeys(options + [option for option in further if option not in ("ro", "rw")])),
             "access": "read_only" if "ro" in options or "ro" in further else "read_write",
         }
     return table
 
 
 def fstab_lines(text: str) -> list[dict[str, str]]:
-    """Read /etc/fstab: [{"line", "src", "path", "fstype", "opts"}, ...], without comments and what is no entry."""
+    """Read /etc/fstab: [{"src", "path", "fstype", "opts"}, ...], without comments and what is no entry."""
     lines = []
     for line in text.splitlines():
         fields = line.split("#")[0].split()
         if len(fields) >= 4:
             src, path = unescape(fields[0]), unescape(fields[1])
-            lines.append({"line": line.strip(), "src": src, "path": path, "fstype": fields[2], "opts": fields[3]})
+            lines.append({"src": src, "path": path, "fstype": fields[2], "opts": fields[3]})
     return lines
 
 
@@ -411,7 +396,6 @@ def judge(
     findings: list[str] = []
     lasting: list[str] = []
     to_do: list[str] = []
-    state = "as wanted"
 
     def lacks(sentence: str, *steps: str) -> None:
         findings.append(f"{where} {sentence}")
@@ -422,7 +406,6 @@ def judge(
 
     answers = not seen.get("hung") and not error
     if seen.get("hung"):
-        state = "hangs"
         if mount:
             lacks(
                 f"does not answer within {timeout:g} s: the mount of {came_from} hangs; look at the server, then"
@@ -433,30 +416,23 @@ def judge(
         if mount and managed:
             to_do += ["unmount", "mount"]
     elif error in ("EACCES", "EPERM"):
-        state = "closed"
         lacks(f"cannot be entered by root nor by {uid}:{gid} ({error}): open the directories above it, or the export")
     elif error and mount and managed:
-        state = "broken"
         lacks(f"answers with {error}: the mount of {came_from} is broken and has to be made again", "unmount", "mount")
     elif error:
-        state = "broken"
         what = f"the mount of {came_from}" if mount else "it"
         lacks(f"answers with {error}: look at {what}, then `umount -l {path}` and mount it again")
     elif managed and not mount:
-        state = "not mounted"
         steps = ([] if seen.get("exists") else ["directory"]) + ["mount"]
         lacks(f"is not a mount point: {entry['src']} has to be mounted there", *steps)
     elif managed and not holds_source(entry, mount, same):
-        state = "another mount"
         lacks(f"has {came_from} mounted, and the table says {entry['src']}", "unmount", "mount")
     elif managed and mount and mount["access"] != entry["access"]:
-        state = f"mounted {mount['access']}"
         if entry["access"] == "read_only":
             lacks("can be written to by root: mount it read-only (access is read_only)", "unmount", "mount")
         else:
             lacks("is mounted read-only, and its access is read_write", "unmount", "mount")
     elif not managed and not seen.get("exists"):
-        state = "missing"
         if entry["create"]:
             lacks("does not exist and has to be made", "directory")
         elif entry["type"] == "directory":
@@ -464,12 +440,9 @@ def judge(
         else:
             lacks(f"does not exist: mount it, or say in {row}.source where it is to be mounted from")
     elif not seen.get("directory"):
-        state = "no directory"
         lacks("is not a directory: move it out of the way")
     else:
         _judge_use(entry, seen, uid, gid, lacks)
-        if entry["type"] == "mounted" and mount:
-            state = f"mounted {mount['access']} by somebody else"
 
     if entry["fstype"] == "none" and answers and not seen.get("source_exists"):
         if entry["create"]:
@@ -481,25 +454,12 @@ def judge(
         if "mount" in to_do:
             to_do.append("fstab")
         else:
-            state = "not in /etc/fstab"
             lacks(f"has {'no' if line is None else 'not the wanted'} line in /etc/fstab", "fstab")
     return {
         "name": name,
         "path": path,
-        "state": state,
-        "exists": bool(seen.get("exists")) or bool(seen.get("hung")) or bool(error),
-        "mounted": mount is not None,
-        "source": came_from,
-        "fstype": mount["fstype"] if mount else "",
-        "options": mount["options"] if mount else "",
-        "as_wanted": answers and bool(seen.get("exists")) and bool(seen.get("directory")) and not to_do,
-        "fstab": line["line"] if line else "",
         "hung": bool(seen.get("hung")),
-        "error": error,
         "owner": seen.get("owner", ""),
-        "mode": seen.get("mode", ""),
-        "sentinel_found": seen.get("sentinel_found"),
-        "write_refused": seen.get("write_refused", {}),
         "writable": seen.get("writable"),
         "token": seen.get("token", ""),
         "to_do": to_do,

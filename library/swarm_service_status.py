@@ -53,7 +53,6 @@ except ImportError:
     HAS_DOCKER = False
 
 LOG_TIMEOUT = 5  # seconds without a word of a log that is read
-ENDED = ("failed", "rejected", "shutdown", "complete", "orphaned", "remove")
 
 
 def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int, updated: bool = False) -> dict[str, Any]:
@@ -155,7 +154,7 @@ def main() -> None:
         )
         result["log"] = []
         if not result["converged"]:
-            result["log"] = log_of(client, name, result.get("task", ""), module.params["log_lines"])
+            result["log"] = log_of(client, name, result.pop("task", ""), module.params["log_lines"])
     except docker.errors.NotFound:
         result = {"converged": False, "hopeless": False, "state": "there is no such service", "log": []}
     except docker.errors.DockerException as error:

@@ -76,9 +76,16 @@ rows:
 created: {description: What was created., type: list, elements: str, returned: always}
 updated: {description: What was changed., type: list, elements: str, returned: always}
 deleted: {description: What was removed., type: list, elements: str, returned: always}
+images:
+  description: The image of each compute environment that is on offer for JupyterHub afterwards, by its name.
+  type: dict
+  returned: always
 """
 
-from ansible.module_utils.xnat_rows import ENVIRONMENTS, NAMES, OFFERED
+from collections.abc import Sequence
+from typing import Any
+
+from ansible.module_utils.xnat_rows import ENVIRONMENTS, NAMES, OFFERED, Row, stored_row
 from ansible.module_utils.xnat_rows import main as run
 
 ROW = {
@@ -102,8 +109,14 @@ ROW = {
 }
 
 
+def images(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the result `images`."""
+    found = [stored_row(ENVIRONMENTS, row) for row in rows]
+    return {"images": {str(row["name"]): row["image"] for row in found if (row["enabled"] or {}).get("enabled")}}
+
+
 def main() -> None:
-    run(ENVIRONMENTS, ROW)
+    run(ENVIRONMENTS, ROW, images)
 
 
 if __name__ == "__main__":

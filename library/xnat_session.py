@@ -90,12 +90,12 @@ def look(client: Client, username: str, jupyterhub: str) -> dict[str, Any]:
             " name XNAT's host in the group xnat (playbooks/xnat_plugin.yml)"
         )
     version = str(plugin.json(dict).get("version", "unknown"))
+    if sentences := unsupported(xnat, version, jupyterhub):
+        raise XnatError("; ".join(sentences))
     known = client.get("/xapi/jupyterhub/preferences").json(dict)
     missing = [name for name in NEEDED if name not in known]
     if missing:
         raise XnatError(f"the JupyterHub plugin {version} is too old, it has no preference {missing[0]}: update it")
-    if sentences := unsupported(xnat, version, jupyterhub):
-        raise XnatError("; ".join(sentences))
     return {"xnat_version": xnat, "plugin_version": version}
 
 

@@ -775,10 +775,23 @@ def make_all(client: Client, kind: Kind, changes: Sequence[Change]) -> list[Chan
     return done
 
 
+def nothing_more(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return no further results."""
+    return {}
+
+
 def keep(
-    client: Client, kind: Kind, options: Mapping[str, Any], check_mode: bool, warn: Callable[[str], None]
+    client: Client,
+    kind: Kind,
+    options: Mapping[str, Any],
+    check_mode: bool,
+    warn: Callable[[str], None],
+    more: Callable[[Sequence[Row]], dict[str, Any]] = nothing_more,
 ) -> dict[str, Any]:
-    """Make XNAT's rows what is wanted, or say what that would be. Raises RowsError and XnatError."""
+    """Make XNAT's rows what is wanted, or say what that would be. Raises RowsError and XnatError.
+
+    more: what a module returns besides, from all rows of its kind as they are afterwards.
+    """
     present = options["state"] == "present"
     if options["purge"] and not present:
         raise RowsError("purge removes all rows but those given, so it cannot go with state absent")
@@ -808,6 +821,7 @@ def keep(
         "rows": {name: ids.get(name) for name in wanted} if present else {},
         **lists(changes),
         "diff": difference(kind, changes, names),
+        **more([row for row in rows if kind.ours(row)]),
     }
 
 
@@ -852,12 +866,14 @@ class RowsModule(AnsibleModule):  # type: ignore[misc]
         super().fail_json(msg, invocation=self._given(), **result)
 
 
-def main(kind: Kind, options: Mapping[str, Any]) -> None:
+def main(
+    kind: Kind, options: Mapping[str, Any], more: Callable[[Sequence[Row]], dict[str, Any]] = nothing_more
+) -> None:
     """Be the module for a kind of rows, whose options for one row are given."""
     module = RowsModule(kind, options)
     try:
         with Client(module) as client:
-            result = keep(client, kind, module.params, module.check_mode, module.warn)
+            result = keep(client, kind, module.params, module.check_mode, module.warn, more)
     except RowsError as error:
         module.fail_json(str(error), changed=bool(error.done), **lists(error.done))
     except XnatError as error:

@@ -15,6 +15,7 @@ ATLASES = [
     {"source": "/srv/shared", "target": "/opt/shared", "access": "read_only"},
     {"source": "/srv/shared", "target": "/home/jovyan", "access": "read_write"},
 ]
+IMAGES = ["localhost/x:1", "xnat/datascience-notebook:latest", "registry.example.org/jupyter/tensorflow:2.16"]
 
 
 def settings_data(**changes: Any) -> dict[str, Any]:
@@ -47,9 +48,12 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "pids_limit": 4096,
         "cpu_ceiling": None,
         "memory_ceiling": "",
+        "shm_size": "",
+        "images": IMAGES,
         "default_server": "refuse",
         "prune_interval": 300,
         "token_expires_in_max": 172800,
         "roots": mount_policy(STORAGE, ATLASES),
+        "image_names": {},
         **changes,
     }

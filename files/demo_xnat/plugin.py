@@ -104,7 +104,7 @@ class StartRequest:
 
 
 class Hub:
-    """The plugin's hub client: one method for each row of docs/xnat-contract.md, 2.2. All raise ``HubError``.
+    """The plugin's hub client: the calls of docs/xnat-contract.md, 2.2, but the list of users. All raise ``HubError``.
 
     URL and token are read at each use (2.1).
     """
@@ -122,11 +122,6 @@ class Hub:
         """``GET /info``: is the token right?"""
         _, answer = await self._call("GET", "/info")
         return {key: answer[key] for key in ("version", "python", "authenticator", "spawner") if key in answer}
-
-    async def users(self) -> list[dict[str, Any]]:
-        """``GET /users``: all users, each with the servers that run."""
-        _, answer = await self._call("GET", "/users")
-        return [_read_user(user) for user in answer]
 
     async def user(self, username: str) -> dict[str, Any] | None:
         """``GET /users/{u}``; None if the hub does not know the name."""

@@ -1,8 +1,8 @@
 """The HTTP side of the demo XNAT: log-in as XNAT does it, the REST calls, and one page for people.
 
-Deliberate differences from XNAT, none in a call of docs/xnat-contract.md: there is no guest; a change made with the
-session cookie alone needs the header ``X-Requested-With: XMLHttpRequest``, which no foreign page can send; lists of
-users and others' profiles are for admins only; of a change that is refused nothing is done.
+It has the calls that hub, modules, proof, tests and the page make. Deliberate differences from XNAT: there is no guest;
+a change made with the session cookie alone needs the header ``X-Requested-With: XMLHttpRequest``, which no foreign page
+can send; lists of users and others' profiles are for admins only; of a change that is refused nothing is done.
 """
 
 from __future__ import annotations
@@ -300,7 +300,6 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 @routes.get("/data/JSESSION")
-@routes.post("/data/JSESSION")
 async def get_session(request: web.Request) -> web.Response:
     """The session's id as text; the cheapest probe of credentials (1.5)."""
     return web.Response(text=request[SESSION_ID])
@@ -317,7 +316,6 @@ async def end_session(request: web.Request) -> web.Response:
 
 
 @routes.post("/data/services/auth")
-@routes.put("/data/services/auth")
 async def authenticate(request: web.Request) -> web.Response:
     """Log in with form fields ``username`` and ``password``: the new session's id as text, or 401 (1.5).
 
@@ -389,17 +387,6 @@ async def get_users_with_role(request: web.Request) -> web.Response:
     return web.json_response([name for name, person in request.app[STATE].people.items() if role in person.roles])
 
 
-@routes.get("/xapi/users/{username}")
-async def get_user(request: web.Request) -> web.Response:
-    """One account: 500 for an unknown name."""
-    username = request.match_info["username"]
-    _require(_person(request).may_act_for(username))
-    person = request.app[STATE].people.get(username)
-    if person is None:
-        raise XapiError(500, f"An error occurred initializing the user {username}")
-    return web.json_response(person.to_json())
-
-
 @routes.put("/xapi/users/{username}")
 async def update_user(request: web.Request) -> web.Response:
     """Change an account: 304 if nothing changes. A password always is a change; who is disabled loses alias tokens."""
@@ -445,17 +432,6 @@ async def change_roles(request: web.Request) -> web.Response:
     failed = [name for name in names if not isinstance(name, str) or not name.strip()]
     _change_roles(request, person, [name for name in names if name not in failed])
     return web.json_response(failed, status=202 if failed else 200)
-
-
-@routes.put("/xapi/users/{username}/roles/{role}")
-@routes.delete("/xapi/users/{username}/roles/{role}")
-async def change_role(request: web.Request) -> web.Response:
-    """Add or remove one role: 200, empty."""
-    person, role = _administered(request), request.match_info["role"]
-    if not role.strip():
-        raise bad_argument("A role must not be blank")
-    _change_roles(request, person, [role])
-    return web.Response()
 
 
 def _change_roles(request: web.Request, person: Person, names: list[str]) -> None:
@@ -538,17 +514,6 @@ async def get_preference(request: web.Request) -> web.Response:
         raise not_found(f"No JupyterHub plugin preference named {name}")
     _require(name != "jupyterHubToken" or _person(request).is_plugin_manager())
     return web.json_response({name: preferences[name]})
-
-
-@routes.post("/xapi/jupyterhub/preferences/{name}")
-async def set_preference(request: web.Request) -> web.Response:
-    """Change one preference to the body as it is, a JSON text's quotes included; 500 for an unknown name (5.2)."""
-    _require_administrator(request)
-    name = request.match_info["name"]
-    if name not in request.app[CONFIGURATION].preferences():
-        raise bad_argument(f"Invalid preference name {name}")
-    request.app[CONFIGURATION].set_preferences({name: await request.text()})
-    return web.Response()
 
 
 @routes.get("/xapi/siteConfig")
@@ -727,13 +692,6 @@ async def get_hub_info(request: web.Request) -> web.Response:
     return web.json_response(await request.app[PLUGIN].hub.info())
 
 
-@routes.get("/xapi/jupyterhub/users")
-async def get_hub_users(request: web.Request) -> web.Response:
-    """All hub users with their running servers, for admins."""
-    _require_administrator(request)
-    return web.json_response(await request.app[PLUGIN].hub.users())
-
-
 @routes.get("/xapi/jupyterhub/users/{username}")
 async def get_hub_user(request: web.Request) -> web.Response:
     """One hub user with the running servers; 404 if the hub does not know the person yet."""
@@ -742,13 +700,6 @@ async def get_hub_user(request: web.Request) -> web.Response:
     if user is None:
         raise not_found(f"No user with name {person.username} exists on JupyterHub.")
     return web.json_response(user)
-
-
-@routes.post("/xapi/jupyterhub/users/{username}")
-async def create_hub_user(request: web.Request) -> web.Response:
-    """Create the hub user."""
-    await request.app[PLUGIN].hub.create_user(_subject_of_path(request).username)
-    return web.Response()
 
 
 @routes.get("/xapi/jupyterhub/users/{username}/server/user-options")
@@ -764,16 +715,6 @@ async def get_user_options(request: web.Request) -> web.Response:
     return web.json_response({key: value for key, value in row.items() if value is not None})
 
 
-@routes.get("/xapi/jupyterhub/users/{username}/server")
-@routes.get("/xapi/jupyterhub/users/{username}/server/{servername}")
-async def get_server(request: web.Request) -> web.Response:
-    """One running server; 200 with an empty body if there is none."""
-    person = _subject_of_path(request)
-    server = await request.app[PLUGIN].hub.server(person.username, request.match_info.get("servername", ""))
-    return web.Response() if server is None else web.json_response(server)
-
-
-@routes.post("/xapi/jupyterhub/users/{username}/server")
 @routes.post("/xapi/jupyterhub/users/{username}/server/{servername}")
 async def start_server(request: web.Request) -> web.Response:
     """Check the body, then start in the background; 200 with an empty body at once (2.4)."""
@@ -783,7 +724,7 @@ async def start_server(request: web.Request) -> web.Response:
         order = StartRequest.from_json(await _json(request))
     except ValueError as error:
         raise bad_argument("Could not read the JSON document.") from error
-    if "servername" in request.match_info and request.match_info["servername"] != order.servername:
+    if request.match_info["servername"] != order.servername:
         raise bad_argument("Server name in path does not match server name in request body.")
     _require(may_start(request.app[CONFIGURATION], person, order))
     if problems := order.problems(person):
@@ -792,13 +733,12 @@ async def start_server(request: web.Request) -> web.Response:
     return web.Response()
 
 
-@routes.delete("/xapi/jupyterhub/users/{username}/server")
 @routes.delete("/xapi/jupyterhub/users/{username}/server/{servername}")
 async def stop_server(request: web.Request) -> web.Response:
     """Stop in the background; 200 with an empty body at once (2.5)."""
     person = _subject_of_path(request)
     key = _required_parameter(request, "eventTrackingId")
-    _in_background(request.app, request.app[PLUGIN].stop(person, request.match_info.get("servername", ""), key))
+    _in_background(request.app, request.app[PLUGIN].stop(person, request.match_info["servername"], key))
     return web.Response()
 
 

@@ -1,4 +1,4 @@
-"""What an offline bundle holds, whether it is whole, and what of it is to be written anew.
+"""What an offline bundle holds, whether it is whole and made for a site, and what of it is to be written anew.
 
 Used on the controller by the filters `xnat_bundle`, `xnat_bundle_outdated` and `xnat_bundle_contents`; only the
 standard library is imported. A bundle is a directory::
@@ -6,7 +6,7 @@ standard library is imported. A bundle is a directory::
     images.tar                images as `docker save` writes them
     packages/<codename>.tar   a flat apt repository: packages and their index `Packages`
     wheels/*.whl              what the controller needs
-    bundle.json               written last: contents, with size and SHA-256 of every file
+    bundle.json               written last: contents, with size and SHA-256 of every file, and for which site it is
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "bundle.json"
-FORMAT = 1
+FORMAT = 2
 IMAGES = "images.tar"
 WHEELS = "wheels"
 AGAIN = "copy the bundle again, or make it anew with playbooks/bundle.yml"
@@ -57,15 +57,33 @@ def bundle(
     images: Iterable[str] = (),
     releases: Mapping[str, str] | None = None,
     *,
+    settings: Mapping[str, Any] | None = None,
+    architectures: Mapping[str, str] | None = None,
     checksums: bool = True,
 ) -> dict[str, Any]:
     """Return bundle.json of a bundle that is whole and has what a site needs.
 
-    images: their names. releases: for each host the codename of its system. checksums: whether all files are read,
-    which takes a second or so for each gigabyte. Raises BundleError at the first thing that is wrong.
+    images: their names. settings: on which the images depend, by the names of variables, such as {"site_uid": 1500}.
+    releases, architectures: for each host the codename of its system, and its architecture. checksums: whether all
+    files are read, which takes a second or so for each gigabyte. Raises BundleError at the first thing that is wrong.
     """
     root = Path(directory)
     manifest = read_manifest(root)
+    made_for = manifest["settings"]
+    differ = [name for name, value in (settings or {}).items() if str(made_for.get(name)) != str(value)]
+    if differ:
+        had = ", ".join(f"{name} {made_for.get(name)!r}" for name in differ)
+        wanted = ", ".join(f"{name} {(settings or {})[name]!r}" for name in differ)
+        raise BundleError(
+            f"The bundle in {directory} is made for a site with {had}, and this one has {wanted}: write a bundle with"
+            " these settings (playbooks/bundle.yml takes them with -e)"
+        )
+    for host, architecture in (architectures or {}).items():
+        if architecture != manifest["architecture"]:
+            raise BundleError(
+                f"The bundle in {directory} is for {manifest['architecture']} machines, and {host} is a"
+                f" {architecture} machine: write it (playbooks/bundle.yml) at a connected site of such machines"
+            )
     for host, codename in (releases or {}).items():
         if codename not in manifest["packages"]:
             has = " and ".join(sorted(manifest["packages"]))
@@ -76,8 +94,8 @@ def bundle(
     for name in images:
         if name not in manifest["images"]:
             raise BundleError(
-                f"The bundle in {directory} lacks the image {name}: deploy a connected site with this version of the"
-                " project and these settings, and write the bundle there (playbooks/bundle.yml)"
+                f"The bundle in {directory} lacks the image {name}: write it (playbooks/bundle.yml) with this version"
+                " of the project and these settings"
             )
     for name, wanted in manifest["files"].items():
         if not _is_as_written(root / name, wanted, checksums):
@@ -91,6 +109,8 @@ def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
     wanted::
 
         {"images": {"prefix/hub:3f9c...": "sha256:...", ...},    # names and ids
+         "settings": {"site_uid": 1500, ...},                     # on which the images depend
+         "architecture": "x86_64",
          "packages": {"trixie": ["docker.io=26.1.5+dfsg1-9", ...]},
          "requirements": "..."}                                   # SHA-256 of the controller's list of packages
     """
@@ -126,6 +146,8 @@ def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]
     return {
         "format": FORMAT,
         "images": dict(wanted["images"]),
+        "settings": dict(wanted["settings"]),
+        "architecture": wanted["architecture"],
         "packages": {
             codename: {"index": _index(root / packages_file(codename)), "versions": sorted(versions)}
             for codename, versions in wanted["packages"].items()

@@ -1,6 +1,7 @@
 """What a node's Docker Engine is to be told, and what is to be done to the engine that is there.
 
-Used on the controller by the filters of `xnat_engine_options`; only the standard library is imported.
+Used on the controller by the filters `xnat_engine_options` and `xnat_engine_plan`; only the standard library is
+imported.
 """
 
 from __future__ import annotations

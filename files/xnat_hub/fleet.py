@@ -81,7 +81,6 @@ def fleet(
          "manager": "m1",                # the live manager to work through, or the one that begins a swarm; "" for none
          "live_managers": ["m1", "m2"],  # all that are managers now
          "hub_host": "m1",               # the host that has the hub's database, or is going to
-         "exists": True,                 # whether there is a swarm
          "addresses": {"m1": "..."},     # of the hosts that answer
          "joining": ["w3"],              # hosts that are no members yet, managers first
          "address_pools": ["10.77.0.0/16"],  # for a swarm that is begun
@@ -135,7 +134,6 @@ def fleet(
         "manager": manager,
         "live_managers": through,
         "hub_host": hub_host or manager,
-        "exists": bool(nodes),
         "addresses": {name: hosts[name]["address"] for name in answering},
         "joining": sorted(joining, key=lambda name: hosts[name]["role"] != "manager"),
         "address_pools": pools,
@@ -185,8 +183,7 @@ def swarm_changes(
 
         {"updates": [{"id", "host", "role": "manager" or None for no change, "availability": the same,
                       "labels": {to set}, "labels_to_remove": [keys], "why": "promote, label gpu"}, ...],
-         "removals": [{"id", "host", "state": "down", "manager": False}, ...],
-         "strangers": ["host names of nodes that this project has not joined"]}
+         "removals": [{"id", "host", "state": "down", "manager": False}, ...]}
 
     Promotions come first and demotions last, so that there are never fewer managers than before or after. Labels that
     the inventory did not set are left alone, nodes that this project has not joined as well.
@@ -198,7 +195,7 @@ def swarm_changes(
         if node["id"] not in found:
             marks = {key: value for key, value in node["labels"].items() if key.startswith(f"{HUB_LABEL}.")}
             kept.setdefault(node["labels"].get(HOST_LABEL, ""), {}).update(marks)
-    updates, removals, strangers = [], [], []
+    updates, removals = [], []
     for node in nodes:
         name = found.get(node["id"])
         if name is None and HOST_LABEL in node["labels"]:
@@ -210,14 +207,12 @@ def swarm_changes(
                     "manager": node["role"] == "manager",
                 }
             )
-        elif name is None:
-            strangers.append(node["hostname"])
-        else:
+        elif name is not None:
             update = _update(name, hosts[name], node, kept.get(name, {}))
             if update["why"]:
                 updates.append(update)
     updates.sort(key=lambda update: {"manager": 0, None: 1, "worker": 2}[update["role"]])
-    return {"updates": updates, "removals": removals, "strangers": strangers}
+    return {"updates": updates, "removals": removals}
 
 
 def _update(name: str, host: Host, node: Node, kept: Mapping[str, str]) -> dict[str, Any]:
@@ -289,11 +284,6 @@ def _group_errors(groups: Mapping[str, Sequence[str]]) -> list[str]:
         f"{name} is in the groups managers and workers: leave it in one of them."
         for name in managers
         if name in workers
-    ]
-    errors += [
-        f"{name} is in the group edges, but neither in managers nor in workers: an edge is a node of the swarm."
-        for name in groups.get("edges", ())
-        if name not in managers and name not in workers
     ]
     return errors
 

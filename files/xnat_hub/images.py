@@ -1,7 +1,7 @@
 """What each image is made of, and the name that follows: the tag is a hash of the content, so equal input is no change.
 
-Used on the controller by the filters `xnat_image_plan` and `xnat_lacking_images`; only the standard library is
-imported.
+Used on the controller by the filters `xnat_image_plan`, `xnat_further_images` and `xnat_lacking_images`; only the
+standard library is imported.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ CONTROLLER_ONLY = (
     "versions.py",
 )
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
+DIGITS = 12  # of a hash in a tag
+OWN = "localhost/"  # engines ask no registry on the internet for such a name
+# A name as Docker takes it: registry, path, and a tag or a digest.
+REFERENCE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]+(?=/))?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})|@sha256:(?P<digest>[0-9a-f]{64}))?"
+)
 
 
 class ImageError(ValueError):
@@ -111,6 +118,34 @@ def hub_code(files: Path) -> list[Path]:
     return [path for path in (files / "xnat_hub").glob("*.py") if path.name not in CONTROLLER_ONLY]
 
 
+def further_images(references: Sequence[str], prefix: str) -> list[dict[str, str]]:
+    """Return under which names nodes have the further images: [{"name", "source"}, ...], the source as the site says.
+
+    An engine that is to run `quay.io/x/y:1` asks that registry each time, and runs what it has then. So what the
+    rollout has checked gets a name of our own, which no registry knows and which follows from the source. A name that
+    begins with localhost/ is one already. Raises ImageError.
+    """
+    found: dict[str, str] = {}
+    for reference in dict.fromkeys(references):
+        match = REFERENCE.fullmatch(reference)
+        if not match:
+            raise ImageError(
+                f"hub_images_further_singleuser has {reference!r}: write an image as registry.example.org/path:tag or"
+                " registry.example.org/path@sha256:DIGEST"
+            )
+        tag = match["tag"] or (match["digest"] or "latest")[:DIGITS]
+        path = re.sub(r"[^a-z0-9._/-]", "-", match["name"].lower())
+        own = reference.startswith(OWN) and not match["digest"]
+        name = f"{match['name']}:{tag}" if own else f"{prefix}/further/{path}:{tag}"
+        if name in found:
+            raise ImageError(
+                f"hub_images_further_singleuser has {found[name]} and {reference}, which would have one name on the"
+                f" nodes, {name}: leave one of them out"
+            )
+        found[name] = reference
+    return [{"name": name, "source": source} for name, source in found.items()]
+
+
 def lacking_images(
     hostvars: Mapping[str, Mapping[str, Any]],
     groups: Mapping[str, Sequence[str]],
@@ -121,7 +156,8 @@ def lacking_images(
     """Return which images the hosts that answered lack: {"w1": ["prefix/singleuser:..."], ...}.
 
     Managers may come to run hub and proxy, all nodes servers, the group demo_xnat the demo. ids: the images' ids on
-    the builder by name; what it does not have is asked of nobody. What a host has is what its report said.
+    the builder by name; what it does not have is asked of nobody. further: names on the nodes. What a host has is what
+    its report said.
     """
     everywhere = [plan["singleuser"]["image"], *further]
     lacking: dict[str, list[str]] = {}
@@ -139,11 +175,11 @@ def lacking_images(
 
 
 def content_tag(inputs: dict[str, Any], files: Sequence[tuple[Path, str]]) -> str:
-    """Return 12 hexadecimal digits for some values and files (path, name within the image)."""
+    """Return hexadecimal digits for some values and files (path, name within the image)."""
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     for path, name in files:
         digest.update(f"\0{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:DIGITS]
 
 
 def check_lock(lock: Path, lists: Sequence[Path], jupyterhub_version: str) -> None:

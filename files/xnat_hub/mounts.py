@@ -25,6 +25,13 @@ from typing import Any
 ACCESS = ("read_only", "read_write")
 REQUIRED_ROWS = ("archive", "workspaces")
 DATA_TARGETS = ("/data", "/workspace")
+USERS = "users"
+"""The directory of the row workspaces that has one directory for each user (docs/xnat-contract.md, 3)."""
+
+SYSTEM_DIRS = frozenset(
+    {"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "root", "run", "sbin", "sys", "usr", "var"}
+)
+"""The directories at the top of a container that its system and Docker use (Filesystem Hierarchy Standard 3.0)."""
 
 SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "mounted": (),
@@ -96,7 +103,8 @@ def clean_path(value: object, what: str) -> str:
     """Return an absolute path without `.`, doubled or trailing slashes.
 
     `what` names the value in the sentence of the MountError that anything else raises: no string, relative, the
-    root directory, a `..`, or a control character.
+    root directory, a `..`, a control character, or a `{{`, which Swarm would expand on the node, after the policy
+    (swarmkit's template/expand.go: environment, host name, and each mount's source and target).
     """
     if not isinstance(value, str) or not value.strip():
         raise MountError(f"{what} is missing: give an absolute path")
@@ -104,6 +112,8 @@ def clean_path(value: object, what: str) -> str:
         raise MountError(f"{what} {value!r} holds a control character")
     if not value.startswith("/"):
         raise MountError(f"{what} {value!r} is not an absolute path")
+    if "{{" in value:
+        raise MountError(f"{what} {value!r} holds '{{{{', which Swarm would fill in")
     if ".." in value.split("/"):
         raise MountError(f"{what} {value!r} holds '..', which is never followed")
     path = "/" + posixpath.normpath(value).lstrip("/")
@@ -155,6 +165,12 @@ def storage_rows(table: object) -> dict[str, dict[str, Any]]:
             other = seen.setdefault(row[kind], name)
             if other != name:
                 raise MountError(f"site_storage.{other} and site_storage.{name} have one {kind} {row[kind]}")
+    users = f"{rows['workspaces']['node_path']}/{USERS}"
+    for name, row in rows.items():
+        if is_below(row["node_path"], users):
+            raise MountError(
+                f"site_storage.{name}.node_path {row['node_path']} lies in {users}, which users can change: move it"
+            )
     return rows
 
 
@@ -360,9 +376,10 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
     """Return the roots that the hub enforces at spawn, as plain data for its settings file.
 
     table: the storage table. compute_mounts: what compute environments may mount beside XNAT's data, a list of
-    {"source": "/srv/atlases", "target": "/opt/atlases", "access": "read_only"}; sources and targets are prefixes.
-    Returns [{"name", "path", "read_only", "targets", "per_user"}, ...]. Raises MountError.
+    {"source": "/srv/atlases", "target": "/opt/atlases", "access": "read_only"}. target is a prefix, and so is source
+    where it is read-only. Returns [{"name", "path", "read_only", "targets", "per_user"}, ...]. Raises MountError.
     """
+    rows = storage_rows(table)
     roots = [
         {
             "name": name,
@@ -371,7 +388,7 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
             "targets": list(DATA_TARGETS),
             "per_user": name == "workspaces",
         }
-        for name, row in storage_rows(table).items()
+        for name, row in rows.items()
     ]
     if not isinstance(compute_mounts, Sequence) or isinstance(compute_mounts, str):
         raise MountError("the allowed compute-environment mounts must be a list of source, target and access")
@@ -379,16 +396,30 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
         where = f"allowed compute-environment mount {number}"
         if not isinstance(entry, Mapping) or entry.get("access") not in ACCESS:
             raise MountError(f"{where} must have source, target and access read_only or read_write")
-        roots.append(
-            {
-                "name": where,
-                "path": clean_path(entry.get("source"), f"the source of {where}"),
-                "read_only": entry["access"] == "read_only",
-                "targets": [clean_path(entry.get("target"), f"the target of {where}")],
-                "per_user": False,
-            }
-        )
+        read_only = entry["access"] == "read_only"
+        source = clean_path(entry.get("source"), f"the source of {where}")
+        target = clean_path(entry.get("target"), f"the target of {where}")
+        _check_ground(source, read_only, rows, where)
+        if target.split("/")[1] in SYSTEM_DIRS:
+            raise MountError(f"the target of {where} is {target}, which belongs to the container's system")
+        roots.append({"name": where, "path": source, "read_only": read_only, "targets": [target], "per_user": False})
     return roots
+
+
+def _check_ground(source: str, read_only: bool, rows: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Refuse a compute mount that would open more of a storage row than the row's own rule, naming the row."""
+    for name, row in rows.items():
+        path, row_name = row["node_path"], f"site_storage.{name}"
+        if is_below(path, source):
+            raise MountError(
+                f"the source of {where}, {source}, holds all of {row_name} ({path}): name a directory apart"
+            )
+        if not is_below(source, path):
+            continue
+        if row["access"] != "read_only":
+            raise MountError(f"the source of {where}, {source}, lies in {row_name} ({path}), which users can write to")
+        if not read_only:
+            raise MountError(f"{where} must be read_only: its source {source} lies in {row_name} ({path})")
 
 
 def path_translation(table: object) -> dict[str, str]:
@@ -426,22 +457,22 @@ def allowed_mounts(requested: object, roots: Sequence[Root], username: str) -> l
 
     requested: [{"source", "target", "type", "read_only"}, ...], None for none. username: whose server it is. Returns
     the mounts in their order, several of one source included. Raises MountError with the sentence for the first that
-    is refused: a missing, relative or `..` path, a type other than bind (contract 3.6), a source outside the roots, a
-    root itself or another user's workspace, a writable mount of or above read-only data, a target outside what its
-    root allows, two mounts on one target.
+    is refused: a missing, relative, `..` or `{{` path, a type other than bind (contract 3.6), a source outside the
+    roots, a root itself, anything of the workspaces but the user's own directory, a directory deeper in a writable root
+    (a user could have put a symbolic link in its place), a writable mount of or above read-only data or another root, a
+    target outside what its root allows, two mounts on one target.
     """
     if requested is None:
         return []
     if not isinstance(requested, Sequence) or isinstance(requested, str):
         raise MountError("XNAT's mounts are not a list")
-    mounts: list[Mount] = []
+    mounts: dict[str, Mount] = {}
     for entry in requested:
         mount = _allowed_mount(entry, roots, username)
-        for other in mounts:
-            if other.target == mount.target:
-                raise MountError(f"two mounts have one target {mount.target}: {other.source} and {mount.source}")
-        mounts.append(mount)
-    return mounts
+        other = mounts.setdefault(mount.target, mount)
+        if other is not mount:
+            raise MountError(f"two mounts have one target {mount.target}: {other.source} and {mount.source}")
+    return list(mounts.values())
 
 
 def _allowed_mount(entry: object, roots: Sequence[Root], username: str) -> Mount:
@@ -464,16 +495,27 @@ def _allowed_mount(entry: object, roots: Sequence[Root], username: str) -> Mount
         allowed_targets = ", ".join(allowed for root in nearest for allowed in root.targets)
         raise MountError(f"the target {target} (of {source}) lies outside {allowed_targets}")
     root = min(fitting, key=lambda candidate: candidate.read_only)
-    if source == root.path and root.targets == DATA_TARGETS:
+    whole = source == root.path
+    if whole and root.targets == DATA_TARGETS:
         raise MountError(f"{source} (for {target}) is the whole of {root.name}: only directories below it are mounted")
-    if root.per_user and not is_below(source, f"{root.path}/users/{username}"):
-        raise MountError(f"{source} (for {target}) is not in the directory of {username} in {root.name}")
-    deeper = [other for other in roots if len(other.path) > depth and is_below(other.path, source)]
-    for other in [root, *deeper]:
-        if other.read_only and not read_only:
-            raise MountError(f"{source} (for {target}) must be mounted read-only: {other.name} is read-only here")
-        if other.per_user and other is not root:
-            raise MountError(f"{source} (for {target}) holds the directories of all users in {other.name}")
+    if root.per_user and ("/" in username or source != f"{root.path}/{USERS}/{username}"):
+        raise MountError(f"{source} (for {target}) is not {USERS}/{username} of {root.name}: only that is mounted")
+    writable = [other for other in nearest if not other.read_only and not other.per_user]
+    if writable and not whole:
+        # Whoever writes to a directory can put a symbolic link in it, which a mount of something deeper would follow.
+        if writable[0].targets != DATA_TARGETS:
+            raise MountError(f"{source} (for {target}) is not {root.path} itself: {writable[0].name} is writable")
+        if posixpath.dirname(source) != root.path:
+            raise MountError(f"{source} (for {target}) is not directly below {root.path}: {root.name} is writable")
+    if root.read_only and not read_only:
+        raise MountError(f"{source} (for {target}) must be mounted read-only: {root.name} is read-only here")
+    for inner in roots:
+        if len(inner.path) <= depth or not is_below(inner.path, source):
+            continue
+        if inner.per_user:
+            raise MountError(f"{source} (for {target}) holds the directories of all users in {inner.name}")
+        if not read_only:
+            raise MountError(f"{source} (for {target}) must be mounted read-only: {inner.name} lies in it")
     if target in DATA_TARGETS:
         raise MountError(f"the target {target} (of {source}) would hide every other mount: a directory below is meant")
     return Mount(source=source, target=target, read_only=read_only)

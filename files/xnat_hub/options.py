@@ -14,11 +14,18 @@ CONSTRAINT = re.compile(r"\s*([A-Za-z0-9._/-]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
 MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 MEMORY_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
-# Variables that XNAT may not set, since they would steer the server past the hub (docs/xnat-contract.md, 4.1 and 6.20).
+MAX_TEXT = 128 * 1024
+"""Bytes of one argument or variable with its end, the kernel's MAX_ARG_STRLEN: with more, exec fails by E2BIG."""
+
+# Variables that XNAT may not set, since they would steer the server past the hub (docs/xnat-contract.md, 4.1 and 6.20)
+# or end the shell that starts it: OPTIND and BASHOPTS.
 REFUSED_PREFIXES = ("JUPYTERHUB_", "JPY_", "NB_", "LD_", "DOCKER_STACKS_", "PYTHON", "CHOWN_", "BASH_", "NODE_OPTIONS")
 REFUSED_NAMES = frozenset(
-    {"PATH", "HOME", "IFS", "ENV", "SHELLOPTS", "RESTARTABLE", "GRANT_SUDO", "MEM_LIMIT", "CPU_LIMIT"}
-)
+    {
+        "PATH", "HOME", "IFS", "ENV", "SHELLOPTS", "BASHOPTS", "OPTIND", "RESTARTABLE", "GRANT_SUDO", "MEM_LIMIT",
+        "CPU_LIMIT",
+    }
+)  # fmt: skip
 ALLOWED_NAMES = frozenset({"JUPYTERHUB_ROOT_DIR"})
 
 
@@ -47,12 +54,12 @@ class Launch:
     generic_resources: dict[str, int | str]
     constraints: tuple[str, ...]
     project: str
-    item: str
 
 
 def parse_launch(answer: object, server_name: str) -> Launch:
     """Read the JSON of endpoint C for `server_name`. Raises OptionsError naming the field that does not fit."""
     top = _mapping(answer, "the answer")
+    _refuse_surrogates(top)
     if top.get("servername") not in (server_name, None):  # null where a REST caller left it out
         raise OptionsError(f"XNAT's user-options are for server {top.get('servername')!r}, not {server_name!r}")
     template = _mapping(top.get("task_template"), "task_template")
@@ -84,7 +91,6 @@ def parse_launch(answer: object, server_name: str) -> Launch:
         generic_resources=_generic_resources(resources.get("generic_resources")),
         constraints=_constraints(placement.get("constraints")),
         project=_text(top.get("projectId")),
-        item=_text(top.get("itemId")),
     )
 
 
@@ -121,6 +127,26 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _refuse_surrogates(answer: object) -> None:
+    """Refuse halves of UTF-16 pairs, which JSON can hold and no file name, variable or message to Docker can."""
+    rest: list[tuple[str, object]] = [("", answer)]
+    while rest:
+        field, value = rest.pop()
+        if isinstance(value, Mapping):
+            rest += [(field, key) for key in value]
+            rest += [(f"{field}.{key}".lstrip("."), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            rest += [(f"{field}[{number}]", inner) for number, inner in enumerate(value)]
+        elif isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                where = ascii(field.removeprefix("task_template.") or "the answer")
+                raise OptionsError(
+                    f"{where} holds {value[error.start]!a}, half of a character, which no text may hold"
+                ) from error
+
+
 def _environment(value: object) -> tuple[dict[str, str], tuple[str, ...]]:
     env: dict[str, str] = {}
     dropped: list[str] = []
@@ -133,6 +159,7 @@ def _environment(value: object) -> tuple[dict[str, str], tuple[str, ...]]:
         elif content is not None:
             if not isinstance(content, str) or "\0" in content:
                 raise OptionsError(f"container_spec.env.{name} is no text")
+            _check_size(f"{name}={content}", f"container_spec.env.{name}", "a variable with its name")
             env[name] = content
     return env, tuple(sorted(dropped))
 
@@ -143,11 +170,18 @@ def _command(value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, str) or "\0" in value:
         raise OptionsError("container_spec.command is no text")
+    _check_size(value, "container_spec.command", "a command")
     try:
         words = tuple(shlex.split(value))
     except ValueError as error:
         raise OptionsError(f"container_spec.command cannot be split into words: {error}") from error
     return words or None
+
+
+def _check_size(text: str, field: str, what: str) -> None:
+    size = len(text.encode()) + 1
+    if size > MAX_TEXT:
+        raise OptionsError(f"{field} is {size} bytes long: {what} can have {MAX_TEXT} at most")
 
 
 def _cpus(value: object, field: str) -> float | None:

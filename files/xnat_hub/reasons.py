@@ -5,18 +5,20 @@ Pure functions over the JSON of Docker's API; the texts of Swarm that they look 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xnat_hub.options import CONSTRAINT
-from xnat_hub.swarm import Task
+from xnat_hub.swarm import ALIVE, Addresses, Task
 
 Node = Mapping[str, Any]
 
 MISSING_PATH = re.compile(r"bind source path does not exist: (\S.*)")
 MISSING_IMAGE = re.compile(r"No such image: (\S+)")
 MISSING_COMMAND = re.compile(r'exec: "([^"]*)": executable file not found')
+NOT_EXECUTABLE = 126
 NO_COMMAND = 127
 KILLED = 137
 GIB = 2**30
@@ -35,6 +37,11 @@ def failure(status: Mapping[str, Any], node: str) -> str:
     code = exit_code(status)
     if code == NO_COMMAND:
         return "the image has no such command (exit code 127)"
+    if code == NOT_EXECUTABLE:
+        return (
+            "its command cannot be executed (exit code 126): it is no program, the user may not run it, or its"
+            " arguments and variables are too long"
+        )
     if code == KILLED:
         return f"it was killed{on_node} (exit code 137), most often because its memory limit was reached"
     if code is not None:
@@ -70,6 +77,44 @@ def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str
     wanted = (template.get("Resources") or {}).get("Reservations") or {}
     lacking = _lacking(wanted, fitting)
     return f"{lacking or 'no node is free for it'} ({error})"
+
+
+def without_address(task: Task, addresses: Addresses) -> tuple[str, bool]:
+    """Say whether a task waits for an address on the servers' network, and whether it does so in vain.
+
+    Swarm gives a task an address before a node, so one without it stays `new`. A node with its first task on the
+    network needs an address of its own, without which the task stays `preparing`. Swarm tells neither (swarmkit's
+    manager/allocator/network.go only logs it), so the addresses are counted. Returns an empty sentence for a task that
+    waits for something else.
+    """
+    network = addresses.network
+    name = network["Name"]
+    subnets = [ipaddress.ip_network(entry["Subnet"]) for entry in (network.get("IPAM") or {}).get("Config") or ()]
+    if not subnets:
+        return f"the network {name} has no addresses: Swarm could not set it up", True
+    used = {
+        address
+        for service in addresses.services
+        for vip in (service.get("Endpoint") or {}).get("VirtualIPs") or ()
+        if vip["NetworkID"] == network["Id"] and (address := vip.get("Addr"))
+    }
+    nodes = set()
+    for other in addresses.tasks:
+        state, wanted = other["Status"]["State"], other["DesiredState"] in {"running", "ready"}
+        if state not in ALIVE and not wanted:
+            continue
+        for attachment in other.get("NetworksAttachments") or ():
+            if attachment["Network"]["ID"] == network["Id"]:
+                used |= set(attachment.get("Addresses") or ())
+                nodes |= {other.get("NodeID")} if state in {"ready", "starting", "running"} else set()
+    # The first and last address of a subnet are nobody's, and its gateway has one.
+    total = sum(subnet.num_addresses - 3 for subnet in subnets)
+    if len(used) + len(nodes) >= total and (task.state == "new" or task.node_id not in nodes):
+        return (
+            f"the network {name} has no address left, all {total} of {' and '.join(map(str, subnets))} are in use: stop"
+            " other servers, or have the administrator set jupyterhub_network_subnet to a larger subnet"
+        ), True
+    return (f"Swarm has given the server no address on the network {name} yet" if task.state == "new" else ""), False
 
 
 def how_it_ended(task: Task | None, nodes: Sequence[Node]) -> int | str | None:

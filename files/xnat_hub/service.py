@@ -7,6 +7,7 @@ module mounts more than the site allows.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,27 @@ CA_FILE = "/etc/xnat-hub/ca.crt"
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 DEFAULT_COMMAND = ("jupyterhub-singleuser",)
 PORT = 8888  # hard-wired in XNAT's dashboard commands (docs/xnat-contract.md, 4.2)
-SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|^XNAT_USER$", re.IGNORECASE)
+SHM = "/dev/shm"  # noqa: S108  (of the container)
+MAX_SECRET = 500 * 1024  # bytes, and one less: swarmkit's api/validation/secrets.go
+MAX_TEMPLATE = 2**20  # bytes of JSON: Swarm keeps a service in one transaction of 1.5 MiB (swarmkit's store/memory.go)
+SHORTEST_SECRET = 6  # characters: what is shorter is a number or a word, and replacing it makes a log unreadable
+# Known to hold nothing secret, so that `docker service inspect` and the hub's log may show them: what JupyterHub and
+# XNAT themselves set (docs/xnat-contract.md, 4.1), and what container runtimes read to give a container its devices,
+# which they do not find in a secret. Shells as /bin/sh refuse to set the last three.
+OPEN_NAMES = frozenset(
+    {
+        "JUPYTERHUB_ACTIVITY_URL", "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTERHUB_API_URL", "JUPYTERHUB_BASE_URL",
+        "JUPYTERHUB_CLIENT_ID", "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED", "JUPYTERHUB_DEFAULT_URL", "JUPYTERHUB_HOST",
+        "JUPYTERHUB_OAUTH_ACCESS_SCOPES", "JUPYTERHUB_OAUTH_CALLBACK_URL", "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES",
+        "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_PUBLIC_HUB_URL", "JUPYTERHUB_PUBLIC_URL", "JUPYTERHUB_ROOT_DIR",
+        "JUPYTERHUB_SERVER_NAME", "JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_SERVICE_URL", "JUPYTERHUB_USER",
+        "JUPYTER_IMAGE_SPEC", "XNAT_DATA", "XNAT_HOST", "XNAT_ITEM_ID", "XNAT_XSI_TYPE", "XDG_CONFIG_HOME",
+        *CA_VARIABLES,
+        "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_DISABLE_REQUIRE", "AMD_VISIBLE_DEVICES",
+        "HABANA_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES",
+        "UID", "EUID", "PPID",
+    }
+)  # fmt: skip
 # Reads the server's secret variables and becomes the server: what `docker service inspect` shows has none of them.
 # Older engines (20.10) ignore NoNewPrivileges in a service; setpriv, where the image has it, does the same.
 ENTRYPOINT_SCRIPT = f"""set -a; . {ENV_FILE}; set +a
@@ -48,17 +69,28 @@ def labels(deployment: str, username: str = "", server_name: str = "", project: 
 
 
 def split_env(env: Mapping[str, str]) -> tuple[list[str], str]:
-    """Return the open variables as Docker's `NAME=value` list, and the secret ones as a text for `sh` to read."""
-    open_env = [f"{name}={value}" for name, value in sorted(env.items()) if not SECRET_NAME.search(name)]
+    """Return the open variables as Docker's `NAME=value` list, and all others as a text for `sh` to read.
+
+    Swarm expands templates in the first, not in the second. Raises OptionsError if that is more than a secret holds.
+    """
+    open_env = [f"{name}={literal(value)}" for name, value in sorted(env.items()) if name in OPEN_NAMES]
     secret_env = "".join(
-        f"{name}={shlex.quote(value)}\n" for name, value in sorted(env.items()) if SECRET_NAME.search(name)
+        f"{name}={shlex.quote(value)}\n" for name, value in sorted(env.items()) if name not in OPEN_NAMES
     )
+    size = len(secret_env.encode())
+    if size >= MAX_SECRET:
+        raise OptionsError(f"container_spec.env is {size} bytes: all variables together can have {MAX_SECRET - 1}")
     return open_env, secret_env
+
+
+def literal(value: str) -> str:
+    """Return what Swarm, which expands templates in variables (swarmkit's template/expand.go), turns into `value`."""
+    return value.replace("{{", '{{"{{"}}')
 
 
 def secret_values(env: Mapping[str, str]) -> list[str]:
     """Return the values that must not be seen, the longest first, for whoever has to blot them out of a text."""
-    found = {value for name, value in env.items() if SECRET_NAME.search(name) and value}
+    found = {value for name, value in env.items() if name not in OPEN_NAMES and len(value) >= SHORTEST_SECRET}
     return sorted(found, key=len, reverse=True)
 
 
@@ -77,6 +109,16 @@ def docker_mount(mount: Mount) -> dict[str, Any]:
     }
 
 
+def shared_memory(size: int | None) -> dict[str, Any]:
+    """Return the mount that makes `/dev/shm` so many bytes large, for None half of the node's memory.
+
+    Docker's own has 64 MiB, which the worker processes of PyTorch overrun at once. What is in it counts as memory of
+    the container.
+    """
+    options = {"Mode": 0o1777} | ({"SizeBytes": size} if size else {})
+    return {"Type": "tmpfs", "Target": SHM, "TmpfsOptions": options}
+
+
 def secret_reference(secret_id: str, name: str, uid: int, gid: int) -> dict[str, Any]:
     """Return how a container gets the Docker secret with its secret variables: readable for its user only."""
     file = {"Name": ENV_FILE.rpartition("/")[2], "UID": str(uid), "GID": str(gid), "Mode": 0o400}
@@ -89,20 +131,31 @@ def task_template(
     """Return the `TaskTemplate` of Docker's service-create call (Engine API 1.41), without the server's secret.
 
     username: whose server it is. env: the open variables. Raises MountError when XNAT asks for a mount that the policy
-    refuses, OptionsError when it asks for more CPUs or memory than the site gives to one server.
+    refuses, OptionsError when it asks for an image that the site does not list, for more CPUs or memory than the site
+    gives to one server, or for more than fits into a service.
     """
+    if launch.image not in settings.images:
+        raise OptionsError(
+            f"container_spec.image is {launch.image!r}, which is none of this site's images: name one of them in XNAT's"
+            " compute environment, or have the administrator list it in hub_images_further_singleuser"
+        )
     mounts = allowed_mounts(launch.mounts, settings.roots, username)
     cpu_limit = _within(launch.cpu_limit, launch.cpu_reservation, settings.cpu_ceiling, "cpu", "CPUs")
     mem_limit = _within(launch.mem_limit, launch.mem_reservation, settings.memory_ceiling, "mem", "bytes")
     container: dict[str, Any] = {
-        "Image": launch.image,
+        "Image": settings.image_names.get(launch.image, launch.image),
         "Command": list(ENTRYPOINT),
         "Args": list(launch.command or DEFAULT_COMMAND),
         "Env": list(env),
         "Labels": dict(service_labels),
         "User": f"{settings.uid}:{settings.gid}",
         "Groups": [str(group) for group in settings.groups],
-        "Mounts": [docker_mount(mount) for mount in mounts],
+        "Mounts": [
+            *(docker_mount(mount) for mount in mounts),
+            shared_memory(settings.shm_size or (mem_limit // 2 if mem_limit else None)),
+        ],
+        # Engines since 20.10 let any process take ports below 1024.
+        "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
         "Init": True,
         "CapabilityDrop": ["ALL"],
         "Privileges": {"NoNewPrivileges": True},
@@ -128,7 +181,7 @@ def task_template(
             for kind, amount in launch.generic_resources.items()
         ],
     }
-    return {
+    template = {
         "ContainerSpec": container,
         "Resources": {
             "Limits": {name: value for name, value in limits.items() if value},
@@ -139,6 +192,13 @@ def task_template(
         "RestartPolicy": {"Condition": "none"},
         "Networks": [{"Target": settings.network}],
     }
+    size = len(json.dumps(template))
+    if size > MAX_TEMPLATE:
+        raise OptionsError(
+            f"the launch makes a service of {size} bytes with {len(mounts)} container_spec.mounts and"
+            f" {len(launch.constraints)} placement.constraints: Swarm takes {MAX_TEMPLATE} bytes"
+        )
+    return template
 
 
 def _within(

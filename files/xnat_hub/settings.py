@@ -29,6 +29,8 @@ class Settings:
     """What the site says. Times are seconds; paths are those of the hub's container or, in roots, of the nodes.
 
     cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one server may have at most; None for no such ceiling.
+    shm_size (bytes) is the size of a server's /dev/shm; None for half of its memory limit. images: what a launch may
+    name, each exactly as XNAT and Swarm have it.
     """
 
     deployment: str
@@ -58,10 +60,13 @@ class Settings:
     pids_limit: int
     cpu_ceiling: float | None
     memory_ceiling: int | None
+    shm_size: int | None
+    images: tuple[str, ...]
     default_server: str
     prune_interval: int
     token_expires_in_max: int
     roots: tuple[Root, ...]
+    image_names: dict[str, str]  # what nodes call an image that XNAT names otherwise
     secrets_dir: Path
 
     def secret(self, name: str) -> str:
@@ -83,9 +88,9 @@ class Settings:
 
 
 def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
-    """Read the settings file's JSON, whose `memory_ceiling` is a text such as `64G`, empty for none.
+    """Read the settings file's JSON, whose `memory_ceiling` and `shm_size` are texts such as `64G`, empty for none.
 
-    Raises SettingsError for missing or unknown keys, MountError for roots, OptionsError for the ceiling.
+    Raises SettingsError for missing or unknown keys, MountError for roots, OptionsError for those two sizes.
     """
     known = set(Settings.__dataclass_fields__) - {"secrets_dir"}
     if set(data) != known:
@@ -97,11 +102,16 @@ def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
         raise SettingsError(f"xnat_verify is {data['xnat_verify']!r}: set it to true or false")
     if data["default_server"] not in DEFAULT_SERVER:
         raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
+    images = data["images"]
+    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
+        raise SettingsError(f"images is {images!r}: give a list of image names")
     return Settings(
         **{
             **data,
             "groups": tuple(data["groups"]),
             "memory_ceiling": parse_memory(data["memory_ceiling"], "memory_ceiling"),
+            "shm_size": parse_memory(data["shm_size"], "shm_size"),
+            "images": tuple(images),
             "roots": roots_from_policy(data["roots"]),
             "secrets_dir": secrets_dir,
         }

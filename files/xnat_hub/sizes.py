@@ -1,7 +1,8 @@
-"""The hardware that XNAT offers, computed from what the nodes of the swarm have. Imports nothing but Python's own.
+"""The hardware that XNAT offers, computed from what the nodes of the swarm have. Runs on the controller.
 
 The plugin's own defaults reserve up to 4 CPUs and 16 GB (docs/xnat-contract.md, 5.4): on smaller nodes such servers
-wait for ever. Here every size fits on an empty node.
+wait for ever. Here every size fits on an empty node, and no node that has room for what a server reserves has less than
+its limits: Swarm places by reservations alone, and an engine refuses a container with a limit of more CPUs than it has.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Of the smallest node: name, share of its memory, share of its CPUs. CPUs may be given out more than once.
+from xnat_hub.options import parse_memory
+
+# Name, share of the least memory and share of the fewest CPUs that a node has. CPUs may be given out more than once.
 SIZES = (("Small", 1 / 4, 1 / 4), ("Medium", 1 / 2, 1 / 2), ("Large", 3 / 4, 1.0))
 LARGEST = "XLarge"
-LARGER = 2  # so many times the smallest node's memory must a node have to be worth a size of its own
+LARGER = 2  # so many times the least memory must a node have to be worth a size of its own
 CPUS_RESERVED = 1 / 4
 MEMORY_RESERVED = 1 / 2
 NODE_LABEL = "jupyter"
@@ -61,35 +64,44 @@ def read_node(node: Mapping[str, Any]) -> Node:
 
 
 def notebook_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Node]:
-    """Return the nodes on which notebooks run: those with the label jupyter=true if there are any, else all that are
-    not drained. Raises SizesError if there is none.
+    """Return the nodes on which notebooks run: of those with the label jupyter=true, or of all where none has it, the
+    ones that are not drained. Raises SizesError if there is none.
     """
-    found = [read_node(node) for node in nodes if node["Spec"].get("Availability") != "drain"]
-    labelled = [node for node in found if node.is_chosen]
+    chosen = [node for node in nodes if read_node(node).is_chosen]
+    found = [read_node(node) for node in chosen or nodes if node["Spec"].get("Availability") != "drain"]
     if not found:
-        raise SizesError("no node of the swarm takes notebooks: set docker_swarm_availability to active on one")
-    return labelled or found
+        raise SizesError(
+            f"no node of the swarm{f' with the label {NODE_LABEL}=true' if chosen else ''} takes notebooks: set"
+            " docker_swarm_availability to active on one"
+        )
+    return found
 
 
-def hardware(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def hardware(
+    nodes: Sequence[Mapping[str, Any]], cpu_ceiling: float = 0, memory_ceiling: str = ""
+) -> list[dict[str, Any]]:
     """Return the hardware to offer, as the option `hardware` of the module xnat_hardware takes it.
 
-    nodes: as `docker node inspect` gives them. Three sizes of the smallest node, a fourth of the largest if that is
-    much larger; one for each generic resource, such as GPU for gpu, with one of them; one for each value of the node
-    label `hardware`, only on those nodes. Raises SizesError.
+    nodes: as `docker node inspect` gives them. Three sizes that fit on every node, a fourth of the node with the most
+    memory if that is much more; one for each generic resource, such as GPU for gpu, with one of them; one for each
+    value of the node label `hardware`, only on those nodes. cpu_ceiling (CPUs), memory_ceiling (such as 64G): more than
+    this the hub gives to no server; 0 and empty for no ceiling. Raises SizesError, OptionsError for the ceiling.
     """
     usable = notebook_nodes(nodes)
-    smallest, largest = min(usable, key=_memory), max(usable, key=_memory)
-    rows = [_row(name, smallest, memory, cpus) for name, memory, cpus in SIZES]
-    if largest.memory >= LARGER * smallest.memory:
-        rows.append(_row(LARGEST, largest, 3 / 4, 1.0))
+    cpus, memory = _least(usable)
+    rows = [_row(name, cpus * of_cpus, memory * of_memory) for name, of_memory, of_cpus in SIZES]
+    largest = max(usable, key=lambda node: (node.memory, node.cpus))
+    if largest.memory >= LARGER * memory:
+        rows.append(_largest_row(largest, usable))
     for kind in sorted({kind for node in usable for kind in node.resources}):
-        share, node = min(((1 / node.resources[kind], node) for node in usable if kind in node.resources), key=_room)
-        rows.append({**_row(kind.upper(), node, share * 3 / 4, share), "generic_resources": {kind: "1"}})
+        cpus = min(node.cpus / node.resources[kind] for node in usable if kind in node.resources)
+        memory = min(node.memory / node.resources[kind] for node in usable if kind in node.resources)
+        rows.append({**_row(kind.upper(), cpus, memory * 3 / 4), "generic_resources": {kind: "1"}})
     for value in sorted({node.labels[HARDWARE_LABEL] for node in usable if HARDWARE_LABEL in node.labels}):
-        node = min((node for node in usable if node.labels.get(HARDWARE_LABEL) == value), key=_memory)
+        cpus, memory = _least([node for node in usable if node.labels.get(HARDWARE_LABEL) == value])
         constraint = {"key": f"node.labels.{HARDWARE_LABEL}", "operator": "IN", "value": value}
-        rows.append({**_row(value, node, 3 / 4, 1.0), "constraints": [constraint]})
+        rows.append({**_row(value, cpus, memory * 3 / 4), "constraints": [constraint]})
+    _bound(rows, cpu_ceiling or math.inf, (parse_memory(memory_ceiling, "memory_ceiling") or math.inf) / MEGABYTE)
     names = [row["name"].lower() for row in rows]
     for row in rows:
         if names.count(row["name"].lower()) > 1:
@@ -108,29 +120,57 @@ def constraints(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{"key": f"node.labels.{NODE_LABEL}", "operator": "IN", "value": "true"}] if chosen else []
 
 
-def _memory(node: Node) -> tuple[int, float, str]:
-    return node.memory, node.cpus, node.name
+def _least(nodes: Sequence[Node]) -> tuple[float, float]:
+    """Return the fewest CPUs and the least memory that one of these nodes has, not necessarily the same one."""
+    return min(node.cpus for node in nodes), min(node.memory for node in nodes)
 
 
-def _room(choice: tuple[float, Node]) -> tuple[float, str]:
-    share, node = choice
-    return share * node.memory, node.name
-
-
-def _row(name: str, node: Node, memory: float, cpus: float) -> dict[str, Any]:
-    limit = max(1, math.floor(node.cpus * cpus))
+def _row(name: str, cpus: float, memory: float, memory_reserved: float = MEMORY_RESERVED) -> dict[str, Any]:
+    """Return hardware whose limits are so many CPUs, rounded down, and so many MB of memory; reserved is a share."""
+    limit = max(1, math.floor(cpus))
     return {
         "name": name,
         "cpu_limit": float(limit),
         "cpu_reservation": math.floor(limit * CPUS_RESERVED * 100) / 100,
-        "memory_limit": memory_text(node.memory * memory),
-        "memory_reservation": memory_text(node.memory * memory * MEMORY_RESERVED),
+        "memory_limit": memory_text(memory),
+        "memory_reservation": memory_text(memory * memory_reserved),
     }
 
 
+def _largest_row(largest: Node, nodes: Sequence[Node]) -> dict[str, Any]:
+    """Return hardware of the node with the most memory, for all nodes that have what its limits are.
+
+    Where another node has room for what is reserved but less than the limit, all of the memory is reserved. The limit
+    of CPUs is at most what each node has on which the row then fits; a node with fewer CPUs than the row reserves does
+    not count.
+    """
+    memory = largest.memory * 3 / 4
+    limit = rounded_down(memory)
+    between = [node for node in nodes if rounded_down(memory * MEMORY_RESERVED) <= node.memory < limit]
+    cpus = largest.cpus
+    for node in sorted(nodes, key=lambda node: node.cpus, reverse=True):
+        if node.memory >= limit and node.cpus >= cpus * CPUS_RESERVED:
+            cpus = min(cpus, node.cpus)
+    return _row(LARGEST, cpus, memory, 1 if between else MEMORY_RESERVED)
+
+
+def _bound(rows: Sequence[dict[str, Any]], cpus: float, megabytes: float) -> None:
+    """Lower the limits of rows to so much, and what they reserve to their limits."""
+    for row in rows:
+        row["cpu_limit"] = min(row["cpu_limit"], float(cpus))
+        row["cpu_reservation"] = min(row["cpu_reservation"], row["cpu_limit"])
+        for field in ("memory_limit", "memory_reservation"):
+            if (parse_memory(row[field], field) or 0) > megabytes * MEGABYTE:
+                row[field] = memory_text(megabytes)
+
+
+def rounded_down(megabytes: float) -> int:
+    """Return an amount of memory in MB in whole GB, below 8 GB in steps of 128 MB."""
+    step = 1024 if megabytes >= 8 * 1024 else 128
+    return max(1, int(megabytes // step)) * step
+
+
 def memory_text(megabytes: float) -> str:
-    """Return an amount of memory as XNAT's page allows it (1.4.2), rounded down to whole GB, below 8 GB to 128 MB."""
-    if megabytes >= 8 * 1024:
-        return f"{int(megabytes // 1024)}G"
-    steps = max(1, int(megabytes // 128))
-    return f"{steps // 8}G" if steps % 8 == 0 else f"{steps * 128}M"
+    """Return an amount of memory, rounded down, as XNAT's page allows it (docs/xnat-contract.md, 1.4)."""
+    amount = rounded_down(megabytes)
+    return f"{amount // 1024}G" if amount % 1024 == 0 else f"{amount}M"

@@ -23,7 +23,7 @@ from xnat_hub.client import (
 )
 from xnat_hub.mounts import MountError, is_below
 from xnat_hub.options import Launch, OptionsError, parse_launch
-from xnat_hub.reasons import failure, how_it_ended, node_name, unschedulable
+from xnat_hub.reasons import failure, how_it_ended, node_name, unschedulable, without_address
 from xnat_hub.service import (
     CA_FILE,
     CA_VARIABLES,
@@ -40,7 +40,7 @@ DOCKER_TIMEOUT = 20  # seconds for one call to Docker
 ANSWER_TIMEOUT = 5.0  # seconds for one try whether Jupyter answers
 ANSWER_INTERVAL = 0.1  # seconds between two of them
 TASK_INTERVAL = 1.0  # seconds between two looks at the task while Jupyter starts in it
-UNSCHEDULABLE_GRACE = 3.0  # seconds that Swarm may say "no suitable node" before it is believed
+UNSCHEDULABLE_GRACE = 3.0  # seconds that a task may be without node or address before that is believed
 CLEANUP = 10  # seconds before the hub's own time limit at which a start gives up by itself, to say why
 WORDS = {
     "new": "Swarm has taken the server on",
@@ -69,7 +69,7 @@ class XnatSpawner(SwarmSpawner):
     def swarm(self) -> Swarm:
         """Docker, shared by all servers of the hub."""
         if XnatSpawner._swarm is None:
-            XnatSpawner._swarm = Swarm(self._connect, load().deployment)
+            XnatSpawner._swarm = Swarm(self._connect, load().deployment, load().network)
         return XnatSpawner._swarm
 
     def _connect(self) -> Any:
@@ -139,9 +139,9 @@ class XnatSpawner(SwarmSpawner):
         self.environment = self._environment(launch)
         if launch.dropped_env:
             self.log.warning("Variables not passed on to %s: %s", self._log_name, ", ".join(launch.dropped_env))
-        open_env, secret_env = split_env(self.get_env())
         service_labels = labels(settings.deployment, self.user.name, self.name, launch.project)
         try:
+            open_env, secret_env = split_env(self.get_env())
             template = task_template(launch, settings, self.user.name, open_env, service_labels)
         except MountError as error:
             self.log.error("Mounts of %s refused: %s", self._log_name, error)
@@ -166,6 +166,7 @@ class XnatSpawner(SwarmSpawner):
         clock = asyncio.get_running_loop().time
         created = clock()
         unschedulable_since: float | None = None
+        waiting_since, waiting_in = created, ""
         while True:
             task = await self.swarm.task(self.object_name)
             if task is None and clock() - created < UNSCHEDULABLE_GRACE:
@@ -183,6 +184,14 @@ class XnatSpawner(SwarmSpawner):
                     raise web.HTTPError(503, f"No node can run this server: {reason}.")
             else:
                 unschedulable_since = None
+            if task.state != waiting_in:
+                waiting_since, waiting_in = clock(), task.state
+            # Swarm says nothing of a task without an address; it stays as it is.
+            if task.state in {"new", "preparing"} and clock() - waiting_since > UNSCHEDULABLE_GRACE:
+                reason, final = without_address(task, await self.swarm.addresses())
+                if final:
+                    raise web.HTTPError(503, f"The server cannot start: {reason}.")
+                self._state_text = reason or self._state_text
 
     async def _until_jupyter_answers(self) -> None:
         """Wait until the hub may send people there; a server that ends before that is told at once."""

@@ -25,6 +25,7 @@ THREADS = 16
 LOOK = 0.1  # seconds that a look at a task takes; whoever looks in that time shares its request
 LISTING_AGE = 10.0  # seconds that one listing of the deployment's tasks serves the hub's regular polls
 NODES_AGE = 5.0  # the same for the list of nodes
+ADDRESSES_AGE = 5.0  # the same for what has addresses on the network
 LOG_LINES = 15
 LOG_TIMEOUT = 5.0  # seconds without a word of a log that is read
 ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
@@ -50,7 +51,6 @@ class ConflictError(SwarmError):
 class Task:
     """Swarm's newest try to run a server. status: Docker's `Status` object; desired: what Swarm wants it to be."""
 
-    id: str
     node_id: str
     desired: str
     status: Mapping[str, Any] = field(repr=False)
@@ -71,11 +71,24 @@ class Task:
         return self.alive and self.desired == "running"
 
 
-class Swarm:
-    """The services of one deployment. connect: makes Docker's client; called in a thread, since it may block."""
+@dataclass(frozen=True)
+class Addresses:
+    """What has addresses on the servers' network: Docker's objects of the network, and of all tasks and services."""
 
-    def __init__(self, connect: Callable[[], Any], deployment: str) -> None:
+    network: Mapping[str, Any]
+    tasks: list[dict[str, Any]] = field(repr=False)
+    services: list[dict[str, Any]] = field(repr=False)
+
+
+class Swarm:
+    """The services of one deployment, on one network.
+
+    connect: makes Docker's client; called in a thread, since it may block.
+    """
+
+    def __init__(self, connect: Callable[[], Any], deployment: str, network: str) -> None:
         self._connect = connect
+        self._network = network
         self._client: Any = None
         self._deployment = deployment
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="docker")
@@ -83,6 +96,7 @@ class Swarm:
         self._round: asyncio.Future[dict[str, Task]] | None = None
         self._listing = Shared(self._list_all, LISTING_AGE)
         self._nodes = Shared(self._list_nodes, NODES_AGE)
+        self._addresses = Shared(self._list_addresses, ADDRESSES_AGE)
 
     async def create(
         self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, owner: tuple[int, int]
@@ -167,6 +181,10 @@ class Swarm:
         """Return Docker's list of nodes, at most NODES_AGE seconds old. Raises SwarmError."""
         return await self._nodes.get()
 
+    async def addresses(self) -> Addresses:
+        """Return what has addresses on the network, at most ADDRESSES_AGE seconds old. Raises SwarmError."""
+        return await self._addresses.get()
+
     async def log_end(self, name: str) -> str:
         """Return the last lines that a server wrote. Raises SwarmError."""
         text = await self._in_thread(lambda client: read_log(client, name, tail=LOG_LINES))
@@ -180,6 +198,10 @@ class Swarm:
 
     async def _list_nodes(self) -> list[dict[str, Any]]:
         return list(await self._call("nodes"))
+
+    async def _list_addresses(self) -> Addresses:
+        network = await self._call("inspect_network", self._network)
+        return Addresses(network, list(await self._call("tasks")), list(await self._call("services")))
 
     async def _list_all(self) -> dict[str, Task]:
         return await self._tasks({"label": [f"{LABEL}.deployment={self._deployment}"]})
@@ -196,7 +218,7 @@ class Swarm:
             if name not in newest or newest[name]["CreatedAt"] < found["CreatedAt"]:
                 newest[name] = found
         return {
-            name: Task(found["ID"], found.get("NodeID", ""), found["DesiredState"], found["Status"])
+            name: Task(found.get("NodeID", ""), found["DesiredState"], found["Status"])
             for name, found in newest.items()
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 OLDEST_XNAT = (1, 8, 10)
-OLDEST_PLUGIN = (1, 1)
+OLDEST_PLUGIN = (1, 2)
 OLDEST_JUPYTERHUB = (5, 5, 1)
 FIRST_JUPYTERHUB_TOO_NEW = (6,)
 
@@ -20,18 +20,19 @@ def unsupported(xnat: str, plugin: str, jupyterhub: str) -> list[str]:
     """Return a sentence for each pair of versions that does not work; a version that is unknown is not judged.
 
     The plugin keeps its compute environments in XNAT itself since 1.1.0, which needs XNAT 1.8.10 (the plugin's
-    changelog, JHP-66; docs/xnat-contract.md, 5.4), and JupyterHub 6 refuses the names of its servers (2.3).
+    changelog, JHP-66; docs/xnat-contract.md, 5.4). It gives servers names, and has the preference maxNamedServers,
+    since 1.2.0 (JHP-82; 2.3). JupyterHub 6 refuses these names (2.3).
     """
     sentences = []
     if numbers(xnat) and numbers(xnat) < OLDEST_XNAT:
         sentences.append(
-            f"XNAT {xnat} has no compute environments, which the JupyterHub plugin needs from 1.1 on: update XNAT to"
-            " 1.8.10 or later"
+            f"XNAT {xnat} has no compute environments, which the JupyterHub plugin needs: update XNAT to"
+            f" {_text(OLDEST_XNAT)} or later"
         )
     if numbers(plugin) and numbers(plugin) < OLDEST_PLUGIN:
         sentences.append(
-            f"the JupyterHub plugin {plugin} keeps compute environments of its own, which XNAT {xnat} does not have"
-            " in its place: update the plugin to 1.1 or later"
+            f"the JupyterHub plugin {plugin} starts servers without a name, which XNAT can neither stop nor cull and"
+            f" the hub refuses: update the plugin to {_text(OLDEST_PLUGIN)} or later"
         )
     if numbers(jupyterhub) >= FIRST_JUPYTERHUB_TOO_NEW:
         sentences.append(
@@ -40,7 +41,11 @@ def unsupported(xnat: str, plugin: str, jupyterhub: str) -> list[str]:
         )
     if numbers(jupyterhub) and numbers(jupyterhub) < OLDEST_JUPYTERHUB:
         sentences.append(
-            f"JupyterHub {jupyterhub} has not been run with the JupyterHub plugin {plugin}: use 5.5.1 or a later 5"
-            " (hub_images_jupyterhub_version)"
+            f"JupyterHub {jupyterhub} has not been run with the JupyterHub plugin {plugin}: use"
+            f" {_text(OLDEST_JUPYTERHUB)} or a later 5 (hub_images_jupyterhub_version)"
         )
     return sentences
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)

@@ -190,7 +190,7 @@ class Site:
         """Offer a compute environment in XNAT and return its id."""
         environment = {
             "name": f"Test {next(self._numbers)}",
-            "image": self.image("base"),
+            "image": self.image("singleuser"),
             "command": FEATHER,
             "environmentVariables": [],
             "mounts": [],

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from docker.types import IPAMConfig, IPAMPool
+from xnat_hub.reasons import without_address
+from xnat_hub.swarm import Swarm, Task
 
-from tests.site.conftest import LABEL, Server, Site, wait_for
+from tests.site.conftest import FEATHER, LABEL, Server, Site, wait_for
 
+IPAM = IPAMConfig(pool_configs=[IPAMPool(subnet="10.199.0.0/29")])
 AT_ONCE = 10  # seconds within which XNAT sees a failed start as such (2.4)
 
 
@@ -22,11 +27,18 @@ def mount(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
     return {"mounts": [{"volumeName": "", "localPath": source, "containerPath": target, "readOnly": read_only}]}
 
 
+def variables(**values: str) -> dict[str, Any]:
+    return {"environmentVariables": [{"key": name, "value": value} for name, value in values.items()]}
+
+
 NO_IMAGE = "localhost/xnat-jupyter/none:1"
 SEVERAL = [{"key": "node.role", "operator": "IN", "values": ["worker", "manager"]}]
 HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "image": ({"image": NO_IMAGE}, {}, f"image {NO_IMAGE} not on node node1"),
+    "image": ({"image": NO_IMAGE}, {}, f"container_spec.image is '{NO_IMAGE}'"),
     "command": ({"command": "no-such-command --x"}, {}, "the image has no such command (exit code 127)"),
+    "no program": ({"command": "/etc/passwd"}, {}, "cannot be executed (exit code 126)"),
+    "large variable": (variables(BIG="x" * 2**17), {}, f"container_spec.env.BIG is {2**17 + 5} bytes"),
+    "many variables": (variables(**{f"A{n}": "x" * 10**5 for n in range(6)}), {}, "container_spec.env is 600"),
     "exit": ({"command": "sh -c 'exit 3'"}, {}, "it ended on node node1 with exit code 3"),
     "memory": ({"command": "tail /dev/zero"}, {"memoryLimit": "32M"}, "its memory limit was reached"),
     "label": ({}, {"constraints": constraint("node.labels.gpu", "true")}, "no node has label gpu=true"),
@@ -35,6 +47,13 @@ HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "generic": ({}, {"genericResources": [{"name": "gpu", "value": "1"}]}, "no node has a gpu"),
     "outside": (mount("/etc", "/data/etc"), {}, "/etc (for /data/etc) lies outside the directories"),
     "socket": (mount("/var/run/docker.sock", "/data/d"), {}, "lies outside the directories"),
+    "template": (mount("/srv/atlases/{{.Node.Hostname}}", "/opt/a"), {}, "'{{', which Swarm would fill in"),
+    "template on top": (mount("/srv/atlases/a", '/opt/{{"."}}{{"."}}/a'), {}, "'{{', which Swarm would fill in"),
+    "deeper workspace": (
+        mount("/srv/xnat-demo/workspaces/users/jdoe/sub", "/data/sub", False),
+        {},
+        "is not users/jdoe of workspaces",
+    ),
     "missing": (mount("/srv/atlases/none", "/opt/none"), {}, "/srv/atlases/none does not exist on node node1"),
     "writable": (mount("/srv/atlases/a", "/opt/a", False), {}, "must be mounted read-only"),
     "odd memory": ({}, {"memoryLimit": "8 bananas"}, "resources.mem_limit is '8 bananas'"),
@@ -172,6 +191,73 @@ def test_the_container_is_closed(site: Site) -> None:
     assert "XNAT_PASS" not in inspected
     assert "JUPYTERHUB_API_TOKEN" not in inspected
     site.stop(server)
+
+
+def test_variables_and_arguments_arrive_as_xnat_sent_them_and_are_not_shown(site: Site) -> None:
+    # Swarm expands templates in a service's variables, on the node (swarmkit's template/expand.go).
+    values = {
+        "DATABASE_URL": 'postgres://u:{{.Node.Hostname}}@h/{{"{{"}}',
+        "BROKEN": "{{nonsense",
+        "QUOTED": 'it\'s $HOME `id` \\ "x"',
+        "NVIDIA_DRIVER_CAPABILITIES": "{{.Service.Name}}{{{",  # one that stays in the service
+    }
+    command = f"{FEATHER} --bind 0.0.0.0 --directory '/tmp/{{{{.Node.Hostname}}}}'"
+    server = ready(site, environment=site.environment(command=command, **variables(**values)))
+    script = (
+        "for p in /proc/[0-9]*; do grep -qa http.server $p/cmdline && cat $p/environ $p/cmdline; done | tr '\\0' '\\n'"
+    )
+    lines = site.run(server, script)[1].splitlines()
+    for name, value in values.items():
+        assert f"{name}={value}" in lines
+    assert "/tmp/{{.Node.Hostname}}" in lines
+    inspected = str(site.service(server))
+    assert "DATABASE_URL" not in inspected
+    assert "nonsense" not in inspected
+    site.stop(server)
+
+
+def test_shared_memory_is_half_of_the_memory_and_low_ports_are_closed(site: Site) -> None:
+    server = ready(site, hardware=site.hardware(memoryLimit="256M"))
+    script = "df -k /dev/shm; python3 -c 'import socket; socket.socket().bind((\"\", 1023))'"
+    code, text = site.run(server, script)
+    assert f" {128 * 1024} " in text
+    assert code != 0
+    assert "PermissionError" in text
+    site.stop(server)
+
+
+def test_a_network_without_addresses_is_known_by_counting_them(site: Site) -> None:
+    # A /29 has five for tasks and nodes. Swarm says nothing of those that get none: they stay new, or preparing where
+    # it is the node that has none.
+    network = site.docker.create_network("test-small", driver="overlay", ipam=IPAM)
+    container = {"Image": site.image("base"), "Command": ["sleep", "1000"]}
+    names = [f"test-{number}" for number in range(7)]
+    tasks = [f"{name}." for name in names]
+    try:
+        for name in names:
+            site.docker.create_service(
+                {"ContainerSpec": container, "Networks": [{"Target": network["Id"]}]},
+                name=name,
+                endpoint_spec={"Mode": "dnsrr"},
+            )
+
+        def words() -> list[tuple[str, str]]:
+            found = []
+            addresses = asyncio.run(Swarm(lambda: site.docker, "jupyterhub", "test-small").addresses())
+            for task in site.docker.tasks(filters={"name": tasks}):
+                judged = Task(task["ID"], task.get("NodeID", ""), task["DesiredState"], task["Status"])
+                reason, final = without_address(judged, addresses)
+                found += [(judged.state, reason)] if final else []
+            return found
+
+        told = wait_for("two tasks without an address", lambda: len(said := words()) >= 2 and said, 30)
+        assert "new" in dict(told)
+        assert all("the network test-small has no address left" in reason for _, reason in told)
+    finally:
+        for name in names:
+            site.docker.remove_service(name)
+        wait_for("the end of the tasks", lambda: not site.docker.tasks(filters={"name": tasks}))
+        site.docker.remove_network(network["Id"])
 
 
 def test_the_sites_credentials_are_shown_to_its_registry(site: Site) -> None:

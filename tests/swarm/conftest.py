@@ -112,10 +112,6 @@ class Cluster(Site):
         output: bytes = engine.exec_start(made["Id"])
         return int(engine.exec_inspect(made["Id"])["ExitCode"]), output.decode()
 
-    def environment(self, **changes: Any) -> int:
-        """Offer a compute environment; its image is the single-user image, which is all that workers have."""
-        return super().environment(**{"image": self.image("singleuser"), **changes})
-
     def on_node(self, *names: str) -> int:  # type: ignore[override]
         """Offer hardware that only this node has."""
         constraint = {"key": "node.hostname", "operator": "IN", "values": list(names)}

@@ -208,6 +208,29 @@ def test_images_go_by_a_sites_own_registry_with_its_authority_and_a_password(sit
         swarm.write()
 
 
+ELSEWHERE = "elsewhere.example.org/team/notebook:1"
+
+
+def test_an_image_from_elsewhere_is_tried_and_workers_run_what_was_tried(site: Cluster, swarm: Swarm) -> None:
+    own, name = site.image("singleuser"), f"localhost/xnat-jupyter/further/{ELSEWHERE}"
+    swarm.on("node1", f"docker tag {site.image('registry')} {ELSEWHERE}")
+    swarm.write(everywhere={"hub_images_further_singleuser": [ELSEWHERE]})
+    try:
+        run = swarm.play("playbooks/images.yml", code=2)
+        assert f"The image {ELSEWHERE} has no JupyterHub" in run.flat
+        assert name not in swarm.on("node1", "docker images --format '{{.Repository}}:{{.Tag}}'")
+        swarm.on("node1", f"docker tag {own} {ELSEWHERE}")  # an image with three tags
+        swarm.play("playbooks/images.yml", "playbooks/hub.yml")
+        assert swarm.engine("node4").inspect_image(name)["Id"] == swarm.engine("node1").inspect_image(own)["Id"]
+        server = launch(site, environment=site.environment(image=ELSEWHERE), hardware=site.on_node("node4"))
+        assert site.service(server)["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"] == name
+        site.stop(server)
+        assert swarm.play("playbooks/images.yml", "playbooks/hub.yml").changed() == set()
+    finally:
+        swarm.on("node1", f"docker rmi {ELSEWHERE}")
+        swarm.write()
+
+
 def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster, swarm: Swarm) -> None:
     gpus = ["gpu=GPU-a", "gpu=GPU-b"]
     swarm.write(variables={"node2": {"docker_engine_generic_resources": gpus}})

@@ -66,6 +66,13 @@ def test_a_secret_is_taken_as_it_is_or_refused(settings: Settings, secrets_dir: 
         settings.secret("xnat_password")
 
 
+@pytest.mark.parametrize("images", [None, "localhost/x:1", [""], [1], {"a": "b"}])
+def test_images_must_be_a_list_of_names(secrets_dir: Path, images: object) -> None:
+    with pytest.raises(SettingsError, match="images is "):
+        parse(settings_data(images=images), secrets_dir)
+    assert parse(settings_data(images=[], shm_size="2G"), secrets_dir).shm_size == 2**31
+
+
 def test_secrets_that_are_missing_or_empty_are_refused(settings: Settings, secrets_dir: Path) -> None:
     assert settings.secret("xnat_password") == "service"
     (secrets_dir / "xnat_password").write_text("")

@@ -304,7 +304,7 @@ def test_the_auth_service_takes_a_form_and_gives_a_session(tmp_path: Path) -> No
         cookie = {"Cookie": f"JSESSIONID={session}"}
         assert status == 200
         assert (await answer(client, "", "GET", "/xapi/users/jdoe/roles", headers=cookie))[0] == 200
-        assert (await answer(client, "", "PUT", path, data=form | {"password": "wrong"}))[0] == 401
+        assert (await answer(client, "", "POST", path, data=form | {"password": "wrong"}))[0] == 401
         assert (await answer(client, "", "POST", path, data=form | {"provider": "ldap"}))[0] == 400
 
     run(make_settings(tmp_path), check)

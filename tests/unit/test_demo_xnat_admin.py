@@ -165,8 +165,6 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("POST", USERS, NEW, 201),
     ("GET", f"{USERS}/profile/asmith", None, 200),
     ("GET", f"{USERS}/profile/nobody", None, 404),
-    ("GET", f"{USERS}/asmith", None, 200),
-    ("GET", f"{USERS}/nobody", None, 500),
     ("PUT", f"{USERS}/asmith", {"firstName": "Anna"}, 200),
     ("PUT", f"{USERS}/asmith", {}, 304),
     ("PUT", f"{USERS}/nobody", {"firstName": "Anna"}, 404),
@@ -178,10 +176,6 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("DELETE", f"{USERS}/asmith/roles", ["Jupyter"], 200),
     ("PUT", f"{USERS}/asmith/roles", {"Jupyter": 1}, 500),
     ("PUT", f"{USERS}/nobody/roles", ["Jupyter"], 404),
-    ("PUT", f"{USERS}/asmith/roles/Jupyter", None, 200),
-    ("DELETE", f"{USERS}/asmith/roles/Jupyter", None, 200),
-    ("DELETE", f"{USERS}/nobody/roles/Jupyter", None, 404),
-    ("PUT", f"{USERS}/asmith/roles/%20", None, 500),
     ("GET", f"{USERS}/roles/Jupyter", None, 200),
     ("POST", SITE, {"processingUrl": "http://x"}, 200),
     ("POST", SITE, ["processingUrl"], 500),
@@ -189,8 +183,6 @@ CALLS: list[tuple[str, str, Any, int]] = [
     ("GET", f"{SITE}/nix", None, 404),
     ("POST", PREFERENCES, {"startTimeout": 5}, 200),
     ("POST", PREFERENCES, {"startTimeout": None}, 500),
-    ("POST", f"{PREFERENCES}/startTimeout", 5, 200),
-    ("POST", f"{PREFERENCES}/nix", 5, 500),
 ]
 
 
@@ -344,10 +336,9 @@ def test_roles_are_added_and_removed_at_once_and_only_blank_ones_fail(tmp_path: 
         assert (await answer(client, "admin", "PUT", roles, json=["", " ", "third"]))[::2] == (202, '["", " "]')
         assert (await answer(client, "admin", "DELETE", roles, json=["Jupyter", "absent"]))[::2] == (200, "[]")
         assert await got(client, roles, "asmith") == ["nix", "third"]
-        assert await change(client, "DELETE", f"{roles}/nix") == 200
-        assert await change(client, "PUT", f"{roles}/Administrator") == 200
+        assert await change(client, "PUT", roles, ["Administrator"]) == 200
         assert await got(client, USERS, "asmith") == list(PEOPLE)
-        assert await change(client, "DELETE", f"{roles}/Administrator") == 200
+        assert await change(client, "DELETE", roles, ["Administrator"]) == 200
         assert (await answer(client, "asmith", "GET", USERS))[0] == 403
 
     run(make_settings(tmp_path), check)
@@ -370,19 +361,6 @@ def test_preferences_are_trimmed_texts_that_are_given_out_by_their_kind(tmp_path
         assert await change(client, "POST", PREFERENCES, {"startTimeout": 7, "stopTimeout": None}) == 500
         assert (await got(client, PREFERENCES))["startTimeout"] == 300  # nothing was done
         assert (await answer(client, "admin", "POST", PREFERENCES, data=b"x"))[0] == 415
-
-    run(make_settings(tmp_path), check)
-
-
-def test_a_single_preference_is_taken_raw_with_json_s_quotes(tmp_path: Path) -> None:
-    async def check(client: Client) -> None:
-        path = f"{PREFERENCES}/jupyterHubToken"
-        assert await change(client, "POST", path, "abc") == 200
-        assert await got(client, path) == {"jupyterHubToken": '"abc"'}
-        assert (await answer(client, "admin", "POST", path, data="abc", headers={"Content-Type": "text/plain"}))[
-            0
-        ] == 200
-        assert await got(client, path) == {"jupyterHubToken": "abc"}
 
     run(make_settings(tmp_path), check)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from xnat_hub.images import CONTROLLER_ONLY, ImageError, hub_code, image_plan, lacking_images
+from xnat_hub.images import CONTROLLER_ONLY, ImageError, further_images, hub_code, image_plan, lacking_images
 
 from tests.unit.conftest import ROOT
 
@@ -83,6 +83,17 @@ def test_a_setting_renames_what_depends_on_it(change: dict[str, Any], changed: s
     assert {name for name in after if after[name] != before[name]} == changed
 
 
+def test_a_bundle_says_of_every_setting_that_renames_images_what_it_is() -> None:
+    role = ROOT / "roles/hub_images"
+    call = (role / "tasks/plan.yml").read_text().partition("xnat_image_plan(")[2].partition("}}")[0]
+    told = yaml.safe_load((role / "vars/main.yml").read_text())["__hub_images_settings"]
+    settings = {name for text in told.values() for name in re.findall(r"hub_images_\w+", text)}
+    assert settings == set(re.findall(r"hub_images_\w+", call)) - {"hub_images_jupyterhub_version"}  # of the lock files
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
+    for name, text in told.items():
+        assert name in text or name in defaults[re.findall(r"hub_images_\w+", text)[0]]
+
+
 def test_a_context_has_its_dockerfile_and_every_file_once() -> None:
     for name, spec in plan(ROOT / "files").items():
         destinations = [pair["dest"] for pair in spec["files"]]
@@ -101,6 +112,42 @@ def test_the_hub_has_the_modules_that_its_modules_import() -> None:
     }
     assert imported
     assert imported <= set(code)
+
+
+DIGEST = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("quay.io/jupyter/scipy-notebook:2026-01-05", "p/further/quay.io/jupyter/scipy-notebook:2026-01-05"),
+        (f"quay.io/jupyter/scipy@sha256:{DIGEST}", "p/further/quay.io/jupyter/scipy:0123456789ab"),
+        ("Registry.example.org:5000/team/x", "p/further/registry.example.org-5000/team/x:latest"),
+        ("my_org/x.y:1_0", "p/further/my_org/x.y:1_0"),
+        ("scipy:1", "p/further/scipy:1"),
+        ("localhost:5000/x:1", "p/further/localhost-5000/x:1"),
+        ("localhost/team/x:1", "localhost/team/x:1"),
+        ("localhost/team/x", "localhost/team/x:latest"),
+    ],
+)
+def test_an_image_from_elsewhere_has_a_name_on_the_nodes_that_no_registry_knows(source: str, name: str) -> None:
+    assert further_images([source, source], "p") == [{"name": name, "source": source}]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", "x y", "https://quay.io/x", "quay.io/x:", "quay.io/x@sha256:12", f"x:1@sha256:{DIGEST}", "a//b", "-x"],
+)
+def test_what_is_no_image_is_refused_by_name(source: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        further_images(["quay.io/x:1", source], "p")
+    assert repr(source) in str(caught.value)
+    assert "hub_images_further_singleuser" in str(caught.value)
+
+
+def test_two_images_that_would_have_one_name_are_refused() -> None:
+    with pytest.raises(ImageError, match="r:5000/x:1 and r-5000/x:1"):
+        further_images(["r:5000/x:1", "r-5000/x:1"], "p")
 
 
 IDS = {"runtime": "r1", "hub": "h1", "user": "u1", "demo": "d1", "extra": "e1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -112,6 +113,85 @@ def test_bad_compute_mounts_are_refused(bad: object) -> None:
         mount_policy(STORAGE, bad)
 
 
+ROWS = table(
+    scratch={"xnat_path": "/scratch", "node_path": "/srv/scratch", "access": "read_write"},
+    old={"xnat_path": "/old", "node_path": "/srv/old", "access": "read_only"},
+)
+GROUND = [
+    ("/srv/xnat/archive/P1", "read_write", "site_storage.archive"),
+    ("/srv/xnat/archive", "read_only", "site_storage.archive"),
+    ("/srv/xnat/workspaces/users/jdoe", "read_write", "site_storage.workspaces"),
+    ("/srv/xnat/workspaces/tools", "read_only", "site_storage.workspaces"),
+    ("/srv/xnat", "read_only", "site_storage.archive"),
+    ("/srv", "read_only", "site_storage.archive"),
+    ("/srv/scratch/a", "read_only", "site_storage.scratch"),
+    ("/srv/old/a", "read_write", "site_storage.old"),
+]
+
+
+@pytest.mark.parametrize(("source", "access", "row"), GROUND)
+def test_a_compute_mount_opens_no_more_of_a_row_than_the_row_itself(source: str, access: str, row: str) -> None:
+    wanted = [{"source": "/srv/atlases", "target": "/opt/atlases", "access": "read_write"}]
+    wanted += [{"source": source, "target": "/opt/x", "access": access}]
+    with pytest.raises(MountError, match=rf"allowed compute-environment mount 2.*{re.escape(row)} "):
+        mount_policy(ROWS, wanted)
+
+
+def test_a_compute_mount_may_show_a_part_of_read_only_data() -> None:
+    (root,) = mount_policy(ROWS, [{"source": "/srv/old/a", "target": "/opt/x", "access": "read_only"}])[4:]
+    assert (root["path"], root["read_only"], root["targets"]) == ("/srv/old/a", True, ["/opt/x"])
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/etc", "/usr/local/lib", "/run/secrets", "/var/run", "/dev/shm", "/lib64/x", "/bin", "/proc", "//sys/", "/root"],
+)
+def test_a_compute_mount_on_the_system_of_the_container_is_refused(target: str) -> None:
+    wanted = [{"source": "/srv/atlases", "target": target, "access": "read_only"}]
+    with pytest.raises(MountError, match=r"the target of allowed compute-environment mount 1 .* container's system"):
+        mount_policy(STORAGE, wanted)
+
+
+@pytest.mark.parametrize("key", ["xnat_path", "node_path"])
+def test_no_path_of_the_site_holds_what_swarm_would_fill_in(key: str) -> None:
+    with pytest.raises(MountError, match=rf"site_storage\.archive\.{key} .* which Swarm would fill in"):
+        mount_policy(table(archive={**STORAGE["archive"], key: "/srv/{{.Node.ID}}"}))
+    for half in ("source", "target"):
+        entry = {"source": "/srv/a", "target": "/opt/a", "access": "read_only"} | {half: "/opt/{{.Node.ID}}"}
+        with pytest.raises(MountError, match=rf"the {half} of .* which Swarm would fill in"):
+            mount_policy(STORAGE, [entry])
+
+
+def test_no_row_lies_where_users_could_put_a_link_in_its_place() -> None:
+    inside = {"xnat_path": "/x", "node_path": "/srv/xnat/workspaces/users/jdoe/x", "access": "read_only"}
+    with pytest.raises(MountError, match=r"site_storage\.x\.node_path .* which users can change"):
+        storage_rows(table(x=inside))
+    assert storage_rows(table(x={**inside, "node_path": "/srv/xnat/workspaces/shared"}))
+
+
+def test_a_writable_mount_holds_no_other_root() -> None:
+    nested = table(
+        all={"xnat_path": "/all", "node_path": "/srv/all", "access": "read_write"},
+        deep={"xnat_path": "/deep", "node_path": "/srv/all/a/b", "access": "read_write"},
+    )
+    roots = roots_from_policy(mount_policy(nested))
+    with pytest.raises(MountError, match="deep lies in it"):
+        allowed_mounts([mount("/srv/all/a", "/data/x", False)], roots, "jdoe")
+    assert allowed_mounts([mount("/srv/all/a/b/c", "/data/x", False)], roots, "jdoe")
+
+
+def test_a_name_with_a_slash_reaches_no_deeper_than_a_users_directory() -> None:
+    with pytest.raises(MountError, match="only that is mounted"):
+        allowed_mounts([mount("/srv/xnat/workspaces/users/jdoe/sub", "/workspace/x", False)], ROOTS, "jdoe/sub")
+
+
+def test_many_mounts_are_judged_in_a_time_that_grows_with_their_number() -> None:
+    wanted = [mount(f"/srv/xnat/archive/P1/{number}", f"/data/{number}") for number in range(50_000)]
+    begin = time.process_time()
+    assert len(allowed_mounts(wanted, ROOTS, "jdoe")) == len(wanted)
+    assert time.process_time() - begin < 15  # each compared with each takes minutes
+
+
 def test_path_translation_is_empty_where_paths_agree() -> None:
     same = {**STORAGE["archive"], "node_path": "/data/xnat/archive/"}
     assert path_translation(table(archive=same)) == {
@@ -150,9 +230,16 @@ def test_several_targets_of_one_source_are_all_kept() -> None:  # contract 6.5
         (mount("/srv/xnat/archive", "/data/all"), "the whole of archive"),
         (mount("/srv/xnat/workspaces/", "/workspace/jdoe", False), "the whole of workspaces"),
         (mount("/srv/xnat/archive/P1", "/data/projects/P1", False), "must be mounted read-only"),
-        (mount("/srv/xnat/workspaces/users/asmith", "/workspace/jdoe", False), "not in the directory of jdoe"),
-        (mount("/srv/xnat/workspaces/users/JDoe", "/workspace/jdoe", False), "not in the directory of jdoe"),
-        (mount("/srv/xnat/workspaces/users", "/workspace/all", True), "not in the directory of jdoe"),
+        (mount("/srv/xnat/workspaces/users/asmith", "/workspace/jdoe", False), "is not users/jdoe of workspaces"),
+        (mount("/srv/xnat/workspaces/users/JDoe", "/workspace/jdoe", False), "is not users/jdoe of workspaces"),
+        (mount("/srv/xnat/workspaces/users", "/workspace/all", True), "is not users/jdoe of workspaces"),
+        (mount("/srv/xnat/workspaces/users/jdoe/sub", "/workspace/jdoe"), "is not users/jdoe of workspaces"),
+        (mount("/srv/shared/sub", "/home/jovyan/x", False), "is not /srv/shared itself: allowed compute-environment m"),
+        (mount("/srv/shared/sub", "/opt/shared/x"), "is not /srv/shared itself: allowed compute-environment mount 3"),
+        (mount('/srv/xnat/archive/P1/{{"."}}{{"."}}/x', "/data/x"), "'{{', which Swarm would fill in"),
+        (mount("/srv/xnat/archive/P1", '/data/{{"."}}{{"."}}/x'), "'{{', which Swarm would fill in"),
+        (mount("/srv/atlases/{{.Node.Hostname}}", "/opt/x"), "'{{', which Swarm would fill in"),
+        (mount("/srv/atlases/a", "/dev/shm"), "lies outside /opt"),
         (mount("/srv/atlases", "/opt/atlases", False), "must be mounted read-only"),
         (mount("/srv/xnat/archive/P1", "/usr/lib"), "lies outside /data, /workspace"),
         (mount("/srv/xnat/archive/P1", "/data"), "would hide every other mount"),
@@ -181,9 +268,11 @@ def test_a_writable_mount_above_a_read_only_root_is_refused() -> None:
         all={"xnat_path": "/all", "node_path": "/srv/all", "access": "read_write"},
     )
     roots = roots_from_policy(mount_policy(nested))
-    with pytest.raises(MountError, match="archive is read-only here"):
+    with pytest.raises(MountError, match="archive lies in it"):
         allowed_mounts([mount("/srv/all/xnat", "/data/x", False)], roots, "jdoe")
     assert allowed_mounts([mount("/srv/all/other", "/data/x", False)], roots, "jdoe")
+    with pytest.raises(MountError, match="is not directly below /srv/all: all is writable"):
+        allowed_mounts([mount("/srv/all/other/link", "/data/x")], roots, "jdoe")
     assert allowed_mounts([mount("/srv/all/xnat", "/data/x", True)], roots, "jdoe")
 
 
@@ -230,6 +319,7 @@ PIECES = st.sampled_from(
         "data",
         "opt",
         "etc",
+        '{{"."}}',
         "\0",
         "ä",
     ]
@@ -253,7 +343,8 @@ def test_whatever_xnat_sends_what_is_mounted_is_inside_the_policy(wanted: list[o
     except MountError:
         return
     assert len(made) == len(wanted)
-    assert not any("workspaces" in entry.source and "/users/jdoe" not in entry.source for entry in made)
+    assert not any("workspaces" in entry.source and not entry.source.endswith("/users/jdoe") for entry in made)
+    assert not any("{{" in entry.source + entry.target for entry in made)
     assert len({entry.target for entry in made}) == len(made)
     for entry in made:
         assert ".." not in entry.source.split("/")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import docker
 import node_images
 import pytest
-from node_images import ATTEMPTS, ImageError, messages, old_images, remote_name, repeated, split
+from node_images import ATTEMPTS, ImageError, messages, old_images, remote_name, repeated, run, split
 
 
 @pytest.mark.parametrize(
@@ -94,3 +95,82 @@ def test_all_but_the_newest_of_each_repository_are_old(keep: int, expected: list
     ]  # fmt: skip
     assert old_images(SimpleNamespace(images=lambda: there), "p/", keep, []) == expected
     assert old_images(SimpleNamespace(images=lambda: there), "p/", keep, expected) == []
+
+
+class Engine:
+    """The few calls of an engine that has images by id, and of a registry."""
+
+    def __init__(self, images: dict[str, list[str]], registry: dict[str, str] | None = None) -> None:
+        self.images_by_id, self.registry = images, registry or {}
+        self.pulled: list[str] = []
+
+    def inspect_image(self, name: str) -> dict[str, Any]:
+        for identity, names in self.images_by_id.items():
+            if name == identity or name in names:
+                return {"Id": identity, "Size": 7, "RepoTags": names}
+        raise docker.errors.ImageNotFound(name)
+
+    def pull(self, repository: str, tag: str, stream: bool, decode: bool) -> list[dict[str, Any]]:
+        name = f"{repository}{'@' if tag.startswith('sha256:') else ':'}{tag}"
+        self.pulled.append(name)
+        if name not in self.registry:
+            return [{"error": "manifest unknown"}]
+        self.images_by_id.setdefault(self.registry[name], []).append(name)
+        return [{"status": "done"}]
+
+    def tag(self, image: str, repository: str, tag: str) -> None:
+        identity = self.inspect_image(image)["Id"]
+        name = f"{repository}:{tag}"
+        for names in self.images_by_id.values():
+            if name in names:
+                names.remove(name)
+        self.images_by_id[identity].append(name)
+
+
+def wanted(state: str, *images: dict[str, str]) -> dict[str, Any]:
+    return {"state": state, "username": "", "images": [{"id": "", "source": "", **image} for image in images]}
+
+
+OWN, FURTHER = "localhost/p/user:1", "localhost/p/further/quay.io/x:1"
+SOURCE = "quay.io/x:1"
+
+
+@pytest.mark.parametrize(
+    ("there", "pulled", "identity"),
+    [
+        ({}, [SOURCE], "i9"),
+        ({"i2": [SOURCE]}, [], "i2"),
+        ({"i1": [FURTHER]}, [], "i1"),  # as a bundle brings it
+        ({"i1": [FURTHER], "i2": [SOURCE]}, [], "i2"),  # brought anew by hand
+        ({"i1": [SOURCE, FURTHER]}, [], "i1"),
+    ],
+)
+def test_an_image_from_elsewhere_is_pulled_once(there: dict[str, list[str]], pulled: list[str], identity: str) -> None:
+    engine = Engine({"i0": ["other:1", OWN, "another:2"], **there}, {SOURCE: "i9"})
+    call = wanted("pulled", {"name": OWN}, {"name": FURTHER, "source": SOURCE}, {"name": "localhost/p/missing:1"})
+    predicted = run(engine, call, check_mode=True)
+    assert (engine.pulled, predicted["changed"]) == ([], bool(pulled))
+    done = run(engine, call, check_mode=False)
+    assert (engine.pulled, done["moved"], done["changed"]) == (pulled, pulled, bool(pulled))
+    assert [(image["name"], image["id"]) for image in done["images"]] == [(OWN, "i0"), (FURTHER, identity)]
+    assert not run(engine, call, check_mode=False)["changed"]
+
+
+def test_an_image_by_digest_is_pulled_by_it_and_one_that_nobody_has_is_an_error() -> None:
+    digest = f"quay.io/x@sha256:{'1' * 64}"
+    engine = Engine({}, {digest: "i1"})
+    done = run(engine, wanted("pulled", {"name": "p/x:1", "source": digest}), check_mode=False)
+    assert done["images"] == [{"name": "p/x:1", "source": digest, "id": "i1"}]
+    assert done["sizes"] == {"p/x:1": 7}
+    with pytest.raises(ImageError, match=r"^quay\.io/y:1 cannot be pulled: manifest unknown$"):
+        run(engine, wanted("pulled", {"name": "p/y:1", "source": "quay.io/y:1"}), check_mode=False)
+
+
+def test_a_name_is_given_to_the_image_that_was_tried() -> None:
+    engine = Engine({"i1": [FURTHER], "i2": [SOURCE]})
+    call = wanted("named", {"name": FURTHER, "id": "i2"})
+    assert run(engine, call, check_mode=True) == {"changed": True, "moved": [FURTHER]}
+    assert engine.images_by_id["i1"] == [FURTHER]
+    run(engine, call, check_mode=False)
+    assert engine.images_by_id == {"i1": [], "i2": [SOURCE, FURTHER]}
+    assert run(engine, call, check_mode=False) == {"changed": False, "moved": []}

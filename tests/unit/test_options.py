@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
+import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xnat_hub.options import Launch, OptionsError, parse_launch, parse_memory
+from xnat_hub.options import MAX_TEXT, Launch, OptionsError, parse_launch, parse_memory
 
 from tests.unit.conftest import SAMPLES
 
@@ -111,6 +114,48 @@ def test_memory_that_is_not_understood_is_refused_by_name(value: object) -> None
 def test_what_does_not_fit_is_refused_naming_the_field(path: str, value: object, field: str) -> None:
     with pytest.raises(OptionsError, match=field):
         parsed(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("container_spec.env", {"A": "x\ud800"}, "container_spec.env.A"),
+        ("container_spec.env", {"A\udfff": "x"}, "container_spec.env"),
+        ("container_spec.command", "echo \ud83d", "container_spec.command"),
+        ("container_spec.image", "x\ud800", "container_spec.image"),
+        ("container_spec.mounts", [{"source": "/srv/\ud800"}], "container_spec.mounts[0].source"),
+        ("placement.constraints", ["node.labels.a==\ud800"], "placement.constraints[0]"),
+        ("resources.generic_resources", {"gpu": "\ud800"}, "resources.generic_resources.gpu"),
+    ],
+)
+def test_half_a_character_is_refused_by_field_in_a_text_that_can_be_sent(path: str, value: object, field: str) -> None:
+    with pytest.raises(OptionsError, match=re.escape(field)) as refused:
+        parsed(changed(path, value))
+    assert str(refused.value).encode()
+    assert parsed(changed("container_spec.env", {"A": "\U0001f600 ä"})).env == {"A": "\U0001f600 ä"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fits", "field"),
+    [
+        ("container_spec.env", lambda size: {"A": "x" * (size - 3)}, "container_spec.env.A"),
+        ("container_spec.env", lambda size: {"A": "ä" * ((size - 3) // 2) + "x"}, "container_spec.env.A"),
+        ("container_spec.command", lambda size: "x" * (size - 1), "container_spec.command"),
+    ],
+)
+def test_more_than_a_process_can_be_started_with_is_refused_with_field_and_size(
+    path: str, fits: Callable[[int], object], field: str
+) -> None:
+    parsed(changed(path, fits(MAX_TEXT)))
+    with pytest.raises(OptionsError, match=rf"{re.escape(field)} is {MAX_TEXT + 2} bytes.* {MAX_TEXT} "):
+        parsed(changed(path, fits(MAX_TEXT + 2)))
+
+
+def test_the_kernel_starts_what_is_allowed_and_no_more() -> None:
+    value = "x" * (MAX_TEXT - len("A=") - 1)
+    assert subprocess.run(["/bin/true"], env={"A": value}, check=True)
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(["/bin/true"], env={"A": value + "x"}, check=True)
 
 
 def test_contradictory_constraints_are_reported_as_such() -> None:  # contract 1.4.2

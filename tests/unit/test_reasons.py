@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from xnat_hub.reasons import exit_code, failure, how_it_ended, is_down, node_name, unschedulable
-from xnat_hub.swarm import Task
+from xnat_hub.reasons import exit_code, failure, how_it_ended, is_down, node_name, unschedulable, without_address
+from xnat_hub.swarm import Addresses, Task
 
 CONSTRAINTS = "no suitable node (scheduling constraints not satisfied on 2 nodes)"
 RESOURCES = "no suitable node (insufficient resources on 2 nodes)"
@@ -50,6 +50,11 @@ def ended(error: str, state: str = "rejected", code: int | None = 0) -> dict[str
             "the image has no command 'nope'",
         ),
         (ended("task: non-zero exit (127)", "failed", 127), "the image has no such command (exit code 127)"),
+        (
+            ended("task: non-zero exit (126)", "failed", 126),
+            "its command cannot be executed (exit code 126): it is no program, the user may not run it, or its"
+            " arguments and variables are too long",
+        ),
         (ended("task: non-zero exit (3)", "failed", 3), "it ended on node w2 with exit code 3"),
         (
             ended("task: non-zero exit (137)", "failed", 137),
@@ -140,7 +145,60 @@ def test_a_server_that_ended_is_told_from_one_that_lives(
     desired: str, status: dict[str, Any], node_id: str, words: int | str | None
 ) -> None:
     nodes = [node("w1", state="down"), node("w2")]
-    assert how_it_ended(Task("t", node_id, desired, status), nodes) == words
+    assert how_it_ended(Task(node_id, desired, status), nodes) == words
+
+
+def attached(
+    number: int, state: str, node_id: str = "n1", network: str = "N", desired: str = "running"
+) -> dict[str, Any]:
+    return {
+        "NodeID": node_id,
+        "DesiredState": desired,
+        "Status": {"State": state},
+        "NetworksAttachments": [{"Network": {"ID": network}, "Addresses": [f"10.0.0.{number}/29"]}],
+    }
+
+
+def network(*subnets: str) -> dict[str, Any]:
+    return {"Name": "jupyterhub", "Id": "N", "IPAM": {"Config": [{"Subnet": subnet} for subnet in subnets]}}
+
+
+def test_a_task_without_address_on_a_full_network_is_explained() -> None:
+    waiting: dict[str, Any] = {"NodeID": "", "DesiredState": "running", "Status": {"State": "new"}}
+    new = Task("", "running", waiting["Status"])
+    # A /29 has eight addresses: its own, the broadcast, the gateway's, one for each node, and the rest for tasks.
+    full = [*(attached(number, "running") for number in (2, 3, 4, 5)), waiting]
+    reason, final = without_address(new, Addresses(network("10.0.0.0/29"), full, []))
+    assert final
+    assert "the network jupyterhub has no address left" in reason
+    assert "10.0.0.0/29" in reason
+    for roomy in (
+        full[1:],
+        [*full[1:], attached(2, "running", network="other")],
+        [*full[1:], attached(2, "shutdown", desired="shutdown")],
+        [*full[1:], {**attached(2, "running"), "NetworksAttachments": None}],
+    ):
+        reason, final = without_address(new, Addresses(network("10.0.0.0/29"), roomy, []))
+        assert not final
+        assert "no address on the network jupyterhub yet" in reason
+    vip = {"Endpoint": {"VirtualIPs": [{"NetworkID": "N", "Addr": "10.0.0.2/29"}]}}
+    assert without_address(new, Addresses(network("10.0.0.0/29"), full[1:], [vip, {}]))[1]
+    assert without_address(new, Addresses(network("10.0.0.0/29", "10.0.1.0/29"), full, []))[1] is False
+
+
+def test_a_task_on_a_node_that_finds_no_address_for_itself_is_explained() -> None:
+    tasks = [attached(number, "preparing") for number in (2, 3, 4, 5, 6)]
+    addresses = Addresses(network("10.0.0.0/29"), tasks, [])
+    preparing = Task("n1", "running", {"State": "preparing"})
+    assert without_address(preparing, addresses)[1]
+    tasks[0]["Status"]["State"] = "running"  # so the node has an address, and this task waits for its image
+    assert without_address(preparing, addresses) == ("", False)
+
+
+def test_a_network_that_swarm_could_not_set_up_is_explained() -> None:
+    reason, final = without_address(Task("", "running", {"State": "new"}), Addresses(network(), [], []))
+    assert final
+    assert "the network jupyterhub has no addresses" in reason
 
 
 def test_a_server_without_a_task_was_removed() -> None:

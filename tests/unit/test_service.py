@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from xnat_hub.mounts import MountError, is_below
 from xnat_hub.options import OptionsError, parse_launch
-from xnat_hub.service import ENTRYPOINT, labels, service_name, split_env, task_template
+from xnat_hub.service import (
+    ENTRYPOINT,
+    MAX_SECRET,
+    OPEN_NAMES,
+    labels,
+    literal,
+    secret_values,
+    service_name,
+    split_env,
+    task_template,
+)
 from xnat_hub.settings import Settings
 
 from tests.hub_settings import ATLASES
@@ -54,6 +65,14 @@ def test_people_who_differ_in_letter_case_have_different_services() -> None:  # 
     assert len(names) == 6
 
 
+def test_a_node_runs_what_was_checked_under_the_name_that_it_has_there(settings: Settings) -> None:
+    body = BY_NAME["session_gpu_constraints"]
+    image = body["task_template"]["container_spec"]["image"]
+    for names, expected in [({}, image), ({image: "localhost/x:1"}, "localhost/x:1"), ({"other:1": "x"}, image)]:
+        found = template(body, replace(settings, image_names=names))
+        assert found["ContainerSpec"]["Image"] == expected
+
+
 def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     spec = template(BY_NAME["session_gpu_constraints"], settings)
     container = spec["ContainerSpec"]
@@ -62,7 +81,10 @@ def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     assert container["CapabilityDrop"] == ["ALL"]
     assert container["Command"] == list(ENTRYPOINT)
     assert container["Args"] == ["jupyterhub-singleuser"]
-    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in container["Mounts"]] == [
+    assert container["Sysctls"] == {"net.ipv4.ip_unprivileged_port_start": "1024"}
+    *mounts, shm = container["Mounts"]
+    assert shm == {"Type": "tmpfs", "Target": "/dev/shm", "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": 16 * 2**30}}
+    assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in mounts] == [
         ("/srv/atlases", "/opt/atlases", True),
         ("/srv/xnat/workspaces/users/o'neil.x_y-1", "/workspace/o'neil.x_y-1", False),
         ("/srv/xnat/archive/OASIS/arc001/OAS1_0001_MR1", "/data/projects/OASIS/experiments/OAS1_0001_MR1", True),
@@ -86,17 +108,89 @@ def test_the_alias_secret_is_not_in_the_service(settings: Settings) -> None:
     assert env["XNAT_HOST"] in text
 
 
+@pytest.mark.parametrize(
+    "name", ["DATABASE_URL", "GH_PAT", "MY_PWD", "JWT", "DSN", "XNAT_PASS", "XNAT_USER", "JUPYTERHUB_API_TOKEN", "x"]
+)
+def test_a_variable_that_is_not_known_to_be_open_is_in_the_secret_only(name: str) -> None:
+    open_env, secret_env = split_env({name: "hunter22", "NVIDIA_VISIBLE_DEVICES": "all"})
+    assert open_env == ["NVIDIA_VISIBLE_DEVICES=all"]  # read by the container runtime, which sees no secret
+    assert secret_env == f"{name}=hunter22\n"
+
+
+def test_a_log_loses_secrets_and_keeps_numbers_and_names() -> None:
+    env = {"JUPYTERHUB_ALLOW_TOKEN_IN_URL": "1", "COMPUTE_ENV": "1", "XNAT_PASS": "pQ3xyz", "MODE": "test"}
+    env |= {"JUPYTERHUB_API_TOKEN": "0123456789", "JUPYTERHUB_USER": "python", "XNAT_DATA": "/data"}
+    assert secret_values(env) == ["0123456789", "pQ3xyz"]
+
+
+def test_variables_that_do_not_fit_into_a_secret_are_refused_with_their_size() -> None:
+    value = "x" * 100_000
+    assert split_env({f"A{number}": value for number in range(5)})
+    quoted = {f"A{number}": "'" * 30_000 for number in range(5)}  # each quote becomes five bytes
+    for env in ({f"A{number}": value for number in range(6)}, quoted):
+        with pytest.raises(OptionsError, match=rf"container_spec\.env is [0-9]{{6}} bytes.* {MAX_SECRET - 1}$"):
+            split_env(env)
+
+
+def expanded(text: str) -> str:
+    """What Go's template engine makes of a text whose only actions are quoted strings, as of swarmkit's Expand."""
+    plain = re.sub(r'\{\{"([^"]*)"\}\}', lambda found: found[1].replace("{", "\0"), text)
+    assert "{{" not in plain, f"Swarm would fill in {text}"
+    return plain.replace("\0", "{")
+
+
+@given(
+    st.lists(st.sampled_from(["{", "{{", "}", "}}", '"', "-", " ", ".Node.Hostname", "x"]), max_size=10).map("".join)
+)
+def test_an_open_variable_is_the_same_after_swarm_has_expanded_it(value: str) -> None:
+    (entry,) = split_env({"JUPYTERHUB_USER": value})[0]
+    assert expanded(entry) == f"JUPYTERHUB_USER={value}"
+    assert entry == f"JUPYTERHUB_USER={literal(value)}"
+
+
 VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
-@hypothesis_settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.sampled_from(["XNAT_PASS", "XNAT_USER", "A_TOKEN", "MY_KEY"]), VALUES, max_size=4))
-def test_sh_reads_back_every_secret_value_as_it_was(env: dict[str, str]) -> None:
+SHELLS = [path for path in ("/bin/dash", "/bin/bash", "/bin/ash") if Path(path).exists()]
+assert SHELLS
+
+
+def read_back(shell: str, env: dict[str, str]) -> dict[str, str]:
+    """What a process sees that a shell starts with these variables, as the entrypoint does."""
     open_env, secret_env = split_env(env)
-    assert open_env == []
     script = f"set -a\n{secret_env}\nset +a\nexec env -0"
-    seen = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, check=True).stdout
-    assert dict(line.split("=", 1) for line in seen.decode().split("\0") if line and not line.startswith("PWD=")) == env
+    started = dict(line.split("=", 1) for line in open_env)
+    seen = subprocess.run(
+        ["/bin/sh", "-c", script], executable=shell, env=started, capture_output=True, check=True
+    ).stdout
+    return dict(line.split("=", 1) for line in seen.decode().split("\0") if line)
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(SHELLS),
+    st.dictionaries(st.sampled_from(["XNAT_PASS", "XNAT_USER", "A_TOKEN", "DSN", "lower"]), VALUES, max_size=4),
+)
+def test_sh_reads_back_every_secret_value_as_it_was(shell: str, env: dict[str, str]) -> None:
+    seen = read_back(shell, env)
+    assert {name: seen[name] for name in seen if name not in {"PWD", "SHLVL", "_"}} == env
+
+
+# Shells set these themselves, refuse to have them set, or take them for numbers.
+SHELLS_OWN = [
+    "UID", "EUID", "PPID", "GROUPS", "PWD", "OLDPWD", "LINENO", "RANDOM", "SECONDS", "SHLVL", "DIRSTACK", "HISTCMD",
+    "PS4", "TMOUT", "OPTARG", "OPTERR", "BASHPID", "POSIXLY_CORRECT", "LC_ALL", "TZ", "MAIL", "CDPATH", "_",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_no_name_that_xnat_may_set_ends_the_shell_that_starts_the_server(shell: str) -> None:
+    every = {f"A{number}": "x" for number in range(3)} | dict.fromkeys([*SHELLS_OWN, "OPTIND", "BASHOPTS"], "no-number")
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    body["task_template"]["container_spec"]["env"] = every
+    launch = parse_launch(body, body["servername"])
+    assert set(launch.dropped_env) == {"OPTIND", "BASHOPTS"}
+    assert read_back(shell, launch.env).items() >= {"A0": "x", "A1": "x", "A2": "x"}.items()
 
 
 def test_labels_leave_out_what_is_empty() -> None:
@@ -112,9 +206,24 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-SOURCES = ["/srv/xnat/archive/P1", "/srv/xnat/archive", "/srv/xnat/archive/../x", "/etc", "/", "x", "/srv/atlases/mni"]
-WORKSPACES = ["/srv/xnat/workspaces/users/jdoe", "/srv/xnat/workspaces/users/asmith", "/srv/xnat/workspaces/users"]
+SOURCES = [
+    '/srv/xnat/archive/{{"."}}{{"."}}/x',
+    "/srv/xnat/archive/P1",
+    "/srv/xnat/archive",
+    "/srv/xnat/archive/../x",
+    "/etc",
+    "/",
+    "x",
+    "/srv/atlases/mni",
+]
+WORKSPACES = [
+    "/srv/xnat/workspaces/users/jdoe",
+    "/srv/xnat/workspaces/users/jdoe/sub",
+    "/srv/xnat/workspaces/users/asmith",
+    "/srv/xnat/workspaces/users",
+]
 TARGETS = ["/data/a", "/data/a/", "/data/b", "/workspace/jdoe", "/opt/mni", "/usr", "/", "/data/../etc", "/run/secrets"]
+TARGETS += ["/dev/shm", "/data/{{.Node.ID}}"]
 MOUNT = st.fixed_dictionaries(
     {
         "source": st.sampled_from(SOURCES + WORKSPACES) | JSON,
@@ -169,15 +278,20 @@ def test_whatever_xnat_sends_the_service_is_inside_the_policy_or_is_not_made(set
     except (OptionsError, MountError):
         return
     container = spec["ContainerSpec"]
-    for made in container["Mounts"]:
+    *mounts, shm = container["Mounts"]
+    assert (shm["Type"], shm["Target"]) == ("tmpfs", "/dev/shm")
+    assert container["Image"] in ceiled.images
+    for made in mounts:
+        assert "{{" not in made["Source"] + made["Target"]
         root = next(root for root in ROOTS if is_below(made["Source"], root))
         assert made["Source"] not in {"/srv/xnat/archive", "/srv/xnat/workspaces"}
         assert any(is_below(made["Target"], target) for target in ROOTS[root])
-        assert made["ReadOnly"] or is_below(made["Source"], "/srv/xnat/workspaces/users/jdoe")
+        assert made["ReadOnly"] or made["Source"] == "/srv/xnat/workspaces/users/jdoe"
         assert made["BindOptions"] == {"Propagation": "rprivate", "NonRecursive": True}
         assert made["Type"] == "bind"
     names = {line.partition("=")[0] for line in [*open_env, *secret_env.splitlines()]}
     assert not names & {"LD_PRELOAD", "PATH", "JUPYTERHUB_API_TOKEN", "NB_UID"}
+    assert {line.partition("=")[0] for line in container["Env"]} <= OPEN_NAMES
     assert container["User"] == "1500:1501"
     assert container["CapabilityDrop"] == ["ALL"]
     assert container["Privileges"] == {"NoNewPrivileges": True}
@@ -202,6 +316,40 @@ def test_more_than_the_sites_ceiling_is_refused(settings: Settings, resources: d
     body["task_template"]["resources"] = resources
     with pytest.raises(OptionsError, match=re.escape(words)):
         template(body, replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30))
+
+
+@pytest.mark.parametrize("image", ["localhost/x:2", "localhost/x", "LOCALHOST/x:1", "docker.io/library/python:3"])
+def test_an_image_that_the_site_does_not_list_is_refused_by_name(settings: Settings, image: str) -> None:
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    body["task_template"]["container_spec"]["image"] = image
+    with pytest.raises(OptionsError, match=re.escape(f"container_spec.image is {image!r}")):
+        template(body, settings)
+    pinned = "registry.example.org/lab:1@sha256:" + "0" * 64
+    body["task_template"]["container_spec"]["image"] = pinned
+    assert template(body, replace(settings, images=(pinned,)))["ContainerSpec"]["Image"] == pinned
+
+
+@pytest.mark.parametrize(
+    ("limit", "shm_size", "expected"), [("8G", None, 2**32), (None, None, None), ("8G", 2**30, 2**30), (None, 5, 5)]
+)
+def test_shared_memory_is_half_of_the_memory_or_what_the_site_says(
+    settings: Settings, limit: str | None, shm_size: int | None, expected: int | None
+) -> None:
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    body["task_template"]["resources"] = {"mem_limit": limit}
+    shm = template(body, replace(settings, shm_size=shm_size))["ContainerSpec"]["Mounts"][-1]
+    assert shm["TmpfsOptions"].get("SizeBytes") == expected
+
+
+def test_a_launch_too_large_for_a_service_is_refused_with_its_size(settings: Settings) -> None:
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    mounts = body["task_template"]["container_spec"]["mounts"]
+    mounts += [
+        {"source": f"/srv/xnat/archive/P1/{number}", "target": f"/data/{number}", "type": "bind", "read_only": True}
+        for number in range(12_000)
+    ]
+    with pytest.raises(OptionsError, match=r"a service of [0-9]{7} bytes with 12004 container_spec\.mounts"):
+        template(body, settings)
 
 
 def test_the_sites_ceiling_holds_where_xnat_names_no_limit(settings: Settings) -> None:

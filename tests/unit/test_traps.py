@@ -75,6 +75,16 @@ TRAPS: dict[str, list[str]] = {
     ],
     "6.34 admins": ["test_an_admin_of_xnat_is_no_admin_of_the_hub"],
     "6.35 entrypoint": ["test_a_launch_becomes_a_closed_service", "test_the_container_is_closed"],
+    "6.38 templates": [
+        "test_what_the_policy_does_not_allow_is_refused_in_words",
+        "test_an_open_variable_is_the_same_after_swarm_has_expanded_it",
+        "test_variables_and_arguments_arrive_as_xnat_sent_them_and_are_not_shown",
+    ],
+    "6.39 any image": ["test_an_image_that_the_site_does_not_list_is_refused_by_name"],
+    "6.40 sizes and half characters": [
+        "test_more_than_a_process_can_be_started_with_is_refused_with_field_and_size",
+        "test_half_a_character_is_refused_by_field_in_a_text_that_can_be_sent",
+    ],
     "6.37 sessions": ["test_the_service_account_keeps_one_session", "test_calls_of_one_moment_open_one_session"],
 }
 BODIES = {sample["name"]: sample["response"]["body"] for sample in SAMPLES}

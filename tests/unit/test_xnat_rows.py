@@ -296,6 +296,20 @@ def test_environments_of_other_types_are_left_alone(xnat: Xnat) -> None:
     assert [found["id"] for found in xnat.must("GET", path)] == [2]
 
 
+def test_the_images_of_all_environments_on_offer_are_told(xnat: Xnat) -> None:
+    path = rows.ENVIRONMENTS.path
+    row = xnat.must("GET", path)[0]
+    name, image = row["computeEnvironment"]["name"], row["computeEnvironment"]["image"]
+    off = changed_at(changed_at(row, "computeEnvironment.name", "Off"), "scopes.Site.enabled", False)
+    foreign = changed_at(changed_at(row, "computeEnvironment.name", "Foreign"), "configTypes", ["CONTAINER_SERVICE"])
+    for other in (off, foreign):
+        xnat.must("POST", path, other)
+    wanted = {**ENVIRONMENT, "enabled": True}
+    assert keep(xnat, "xnat_compute_environment", wanted, check=True)["images"] == {name: image}
+    expected = {name: image, ENVIRONMENT["name"]: ENVIRONMENT["image"]}
+    assert keep(xnat, "xnat_compute_environment", wanted)["images"] == expected
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_lying_xnat_is_found_out(xnat: Xnat, module: str) -> None:
     kind, row, name = MODULES[module][1:]

@@ -1,0 +1,254 @@
+#!/usr/bin/python
+"""Start single-user images as the hub would, and say why one cannot serve."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: singleuser_probe
+short_description: Whether images can serve as notebook servers of this site
+description:
+  - Starts the command C(jupyterhub-singleuser) of each image in a container without a network, as the hub's services
+    run it - as XNAT's user and not as the image's, without capabilities or new privileges, and with a directory of
+    that user as workspace. A stand-in for the hub's API answers inside the container.
+  - Fails with one sentence for each image whose server does not answer or has another JupyterHub. Leaves nothing.
+options:
+  images:
+    description: The images.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: Its name on the nodes., type: str, default: ""}
+      source: {description: "Its name in the inventory, by which messages call it.", type: str, required: true}
+      id: {description: The image's id., type: str, required: true}
+  uid: {description: User id that servers run as., type: int, required: true}
+  gid: {description: Group id that servers run as., type: int, required: true}
+  groups: {description: Further group ids of servers., type: list, elements: int, default: []}
+  jupyterhub_version: {description: The hub's version of JupyterHub., type: str, required: true}
+  timeout: {description: Seconds in which a server must answer., type: int, default: 120}
+requirements: [docker Python package]
+attributes:
+  check_mode: {support: full, description: Only looks.}
+"""
+EXAMPLES = r"""
+- name: Try the image
+  singleuser_probe:
+    images: [{source: "quay.io/jupyter/scipy-notebook:2026-01-05", id: "sha256:2ae0a07e75e7..."}]
+    uid: 1500
+    gid: 1500
+    groups: [100]
+    jupyterhub_version: 5.5.4
+"""
+RETURN = r"""
+findings:
+  description: For each image that cannot serve C(image), C(kind) (start, missing, version or user) and C(text).
+  type: list
+  elements: dict
+  returned: always
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    import docker
+
+    HAS_DOCKER = True
+except ImportError:
+    HAS_DOCKER = False
+
+PREFIX = "/jupyterhub/user/probe/"
+WORKSPACE = "/workspace/probe"
+PORT = 8888
+GRACE = 60  # seconds beside the server's own
+# What jupyterhub-singleuser takes from its hub (JupyterHub's Spawner.get_env), and what XNAT adds (contract, 4.1).
+ENVIRONMENT = {
+    "JUPYTERHUB_API_TOKEN": "probe",
+    "JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api",
+    "JUPYTERHUB_ACTIVITY_URL": "http://127.0.0.1:8081/hub/api/users/probe/activity",
+    "JUPYTERHUB_BASE_URL": "/jupyterhub/",
+    "JUPYTERHUB_CLIENT_ID": "jupyterhub-user-probe",
+    "JUPYTERHUB_HOST": "",
+    "JUPYTERHUB_OAUTH_ACCESS_SCOPES": '["access:servers!user=probe"]',
+    "JUPYTERHUB_OAUTH_CALLBACK_URL": f"{PREFIX}oauth_callback",
+    "JUPYTERHUB_OAUTH_SCOPES": '["access:servers!user=probe"]',
+    "JUPYTERHUB_SERVER_NAME": "",
+    "JUPYTERHUB_SERVICE_PREFIX": PREFIX,
+    "JUPYTERHUB_SERVICE_URL": f"http://0.0.0.0:{PORT}{PREFIX}",
+    "JUPYTERHUB_USER": "probe",
+    "JUPYTERHUB_ROOT_DIR": WORKSPACE,
+    "XDG_CONFIG_HOME": WORKSPACE,
+}
+# Runs by the image's own Python, whichever 3 that is: the hub's stand-in, the server, and what becomes of it as JSON.
+SCRIPT = f'''
+import json, os, subprocess, sys, threading, time, urllib.error, urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+version, limit = sys.argv[1], float(sys.argv[2])
+
+class Hub(BaseHTTPRequestHandler):
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = json.dumps({{"version": version}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-JupyterHub-Version", version)
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = answer
+    def log_message(self, *arguments):
+        pass
+
+home = os.path.expanduser("~")
+try:
+    owner = "%d:%d" % (os.stat(home).st_uid, os.stat(home).st_gid)
+except OSError:
+    owner = ""
+seen = {{"home": home, "owner": owner, "writable": os.access(home, os.W_OK | os.X_OK), "served": False, "code": None}}
+try:
+    import jupyterhub
+    seen["version"] = jupyterhub.__version__
+except Exception:
+    seen["version"] = ""
+hub = HTTPServer(("127.0.0.1", 8081), Hub)
+threading.Thread(target=hub.serve_forever, daemon=True).start()
+log = open("{WORKSPACE}/log", "w+b")
+command = ["/bin/sh", "-c", 'exec "$@"', "server", "jupyterhub-singleuser"]
+server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+end = time.monotonic() + limit
+while not seen["served"] and time.monotonic() < end:
+    try:
+        answer = urllib.request.urlopen("http://127.0.0.1:{PORT}{PREFIX}api", timeout=5)
+    except urllib.error.HTTPError as error:
+        answer = error
+    except (OSError, ValueError):
+        seen["code"] = server.poll()
+        if seen["code"] is not None:
+            break
+        time.sleep(0.1)
+        continue
+    seen["served"] = True
+    seen["version"] = answer.headers.get("X-JupyterHub-Version") or seen["version"]
+server.kill()
+log.seek(0)
+lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+seen["said"] = lines[-1][:500] if lines else ""
+print(json.dumps(seen))
+'''
+
+
+def container(image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of Docker's create call, without those of its host."""
+    return {
+        "image": image,
+        "entrypoint": ["python3", "-c", SCRIPT],
+        "command": [wanted["jupyterhub_version"], str(wanted["timeout"])],
+        "user": f"{wanted['uid']}:{wanted['gid']}",
+        "environment": ENVIRONMENT,
+    }
+
+
+def host(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of its host: the least that a server of the hub's has (files/xnat_hub/service.py)."""
+    return {
+        "network_mode": "none",
+        "init": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "group_add": [str(group) for group in wanted["groups"]],
+        "tmpfs": {WORKSPACE: f"uid={wanted['uid']},gid={wanted['gid']},mode=0700"},
+    }
+
+
+def finding(name: str, seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return why an image cannot serve, None if it can. seen: what the script says, or `error` if it did not run."""
+    version = wanted["jupyterhub_version"]
+    needs = f"the hub needs JupyterHub {version} (hub_images_jupyterhub_version): name an image that has it"
+    if "error" in seen:
+        kind, text = "start", f"The image {name} cannot be tried: {seen['error']}. It has to have python3 and /bin/sh"
+    elif not seen["version"]:
+        kind, text = "missing", f"The image {name} has no JupyterHub that python3 finds, and {needs}"
+    elif seen["version"] != version:
+        kind, text = "version", f"The image {name} has JupyterHub {seen['version']}, and {needs}"
+    elif not seen["served"]:
+        ends = "does not answer" if seen["code"] is None else f"ends with exit code {seen['code']}"
+        groups = f"with the groups {wanted['groups']}" if wanted["groups"] else "without further groups"
+        whose = f"belongs to {seen['owner']}" if seen["owner"] else "does not exist"
+        writable = "writable" if seen["writable"] else "not writable"
+        kind, text = (
+            "user",
+            f"The image {name} cannot run as XNAT's user {wanted['uid']}:{wanted['gid']} (site_uid, site_gid):"
+            f" jupyterhub-singleuser {ends}, its last words are {seen['said']!r}. Its home {seen['home']} {whose} and"
+            f" is {writable} {groups}: add a group that may write there to"
+            " jupyterhub_notebook_groups, or name an image that is made for this user",
+        )
+    else:
+        return None
+    return {"image": name, "kind": kind, "text": text}
+
+
+def probe(client: Any, image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the script has seen in a container of the image, or {"error": the engine's or Python's words}."""
+    made = client.create_container(**container(image, wanted), host_config=client.create_host_config(**host(wanted)))
+    try:
+        try:
+            client.start(made["Id"])
+        except docker.errors.APIError as error:
+            return {"error": str(error.explanation or error)}
+        client.wait(made["Id"], timeout=wanted["timeout"] + GRACE)
+        said = client.logs(made["Id"], stdout=True, stderr=False).decode(errors="replace")
+        try:
+            found: dict[str, Any] = json.loads(said.strip().rpartition("\n")[2])
+        except ValueError:
+            heard = client.logs(made["Id"], stdout=True, stderr=True).decode(errors="replace").strip()
+            return {"error": heard.rpartition("\n")[2] or "python3 says nothing"}
+        return found
+    finally:
+        client.remove_container(made["Id"], force=True, v=True)
+
+
+def run(client: Any, wanted: Mapping[str, Any]) -> Sequence[dict[str, str]]:
+    """Return what was found, of all images."""
+    found = [finding(image["source"], probe(client, image["id"], wanted), wanted) for image in wanted["images"]]
+    return [one for one in found if one]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "images": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "default": ""},
+                    "source": {"type": "str", "required": True},
+                    "id": {"type": "str", "required": True},
+                },
+            },
+            "uid": {"type": "int", "required": True},
+            "gid": {"type": "int", "required": True},
+            "groups": {"type": "list", "elements": "int", "default": []},
+            "jupyterhub_version": {"type": "str", "required": True},
+            "timeout": {"type": "int", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    if not HAS_DOCKER:
+        module.fail_json(msg=missing_required_lib("docker"))
+    client = docker.APIClient(version="auto", timeout=module.params["timeout"] + GRACE)
+    try:
+        findings = run(client, module.params)
+    except (docker.errors.DockerException, OSError) as error:
+        module.fail_json(msg=f"Docker request failed: {error}")
+    if findings:
+        module.fail_json(msg="\n".join(f"{one['text']}." for one in findings), findings=findings)
+    module.exit_json(changed=False, findings=[])
+
+
+if __name__ == "__main__":
+    main()

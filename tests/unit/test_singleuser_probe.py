@@ -1,0 +1,114 @@
+"""Whether an image from elsewhere can serve: the script in its container, and what is said of what that has seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupyterhub
+import pytest
+from singleuser_probe import PORT, SCRIPT, WORKSPACE, container, finding, host
+from xnat_hub.options import parse_launch
+from xnat_hub.service import task_template
+from xnat_hub.settings import Settings
+
+from tests.unit.conftest import SAMPLES
+
+WANTED: dict[str, Any] = {"uid": 1500, "gid": 1501, "groups": [20], "jupyterhub_version": "5.5.4", "timeout": 60}
+SEEN: dict[str, Any] = {
+    "home": "/home/jovyan", "owner": "1000:100", "writable": False, "served": True, "code": None, "version": "5.5.4",
+    "said": "last words",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "facts"),
+    [
+        ({"error": "exec: python3: not found"}, "start", ["exec: python3: not found", "/bin/sh"]),
+        ({"version": ""}, "missing", ["hub_images_jupyterhub_version"]),
+        ({"version": "5.5.3"}, "version", ["5.5.3", "5.5.4", "hub_images_jupyterhub_version"]),
+        ({"version": "5.5.3", "served": False, "code": 1}, "version", ["5.5.3"]),
+        ({"served": False, "code": 1}, "user",
+         ["1500:1501", "site_uid", "exit code 1", "last words", "/home/jovyan belongs to 1000:100", "not writable",
+          "[20]", "jupyterhub_notebook_groups"]),
+        ({"served": False}, "user", ["does not answer"]),
+        ({"served": False, "code": 1, "owner": ""}, "user", ["/home/jovyan does not exist"]),
+    ],
+)  # fmt: skip
+def test_an_image_that_cannot_serve_has_a_finding(changes: dict[str, Any], kind: str, facts: list[str]) -> None:
+    found = finding("quay.io/x:1", {**SEEN, **changes}, WANTED)
+    assert found
+    assert (found["kind"], found["image"]) == (kind, "quay.io/x:1")
+    assert all(fact in found["text"] for fact in ["quay.io/x:1", *facts])
+
+
+def test_an_image_that_serves_has_none() -> None:
+    assert finding("quay.io/x:1", SEEN, WANTED) is None
+
+
+def test_an_image_is_tried_as_the_hub_would_run_it(settings: Settings) -> None:
+    body = SAMPLES[0]["response"]["body"]
+    service = task_template(parse_launch(body, body["servername"]), settings, "jdoe", [], {})["ContainerSpec"]
+    wanted = {**WANTED, "uid": settings.uid, "gid": settings.gid, "groups": list(settings.groups)}
+    made, place = container("sha256:1", wanted), host(wanted)
+    assert made["user"] == service["User"]
+    assert place["group_add"] == service["Groups"]
+    assert place["cap_drop"] == service["CapabilityDrop"]
+    assert ("no-new-privileges" in place["security_opt"]) == service["Privileges"]["NoNewPrivileges"]
+    assert place["init"] == service["Init"]
+    assert place["tmpfs"] == {WORKSPACE: f"uid={settings.uid},gid={settings.gid},mode=0700"}
+    assert made["environment"]["JUPYTERHUB_ROOT_DIR"] == WORKSPACE
+
+
+SERVES = """#!{python}
+import http.server, urllib.request
+class Server(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(404)
+        self.send_header("X-JupyterHub-Version", "5.5.3")
+        self.end_headers()
+assert b"version" in urllib.request.urlopen("http://127.0.0.1:{hub}/hub/api/").read()
+http.server.HTTPServer(("127.0.0.1", {port}), Server).serve_forever()
+"""
+ENDS = """#!/bin/sh
+echo first
+echo "cannot write below $HOME"
+exit 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        (SERVES, {"served": True, "code": None, "version": "5.5.3"}),
+        (ENDS, {"served": False, "code": 3, "version": jupyterhub.__version__, "said": "cannot write below {home}"}),
+        (None, {"served": False, "code": 127, "version": jupyterhub.__version__}),
+    ],
+)
+def test_the_script_tells_what_becomes_of_the_server(
+    program: str | None, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("127.0.0.1", 0))
+        hub, port = first.getsockname()[1], second.getsockname()[1]
+    if program:
+        path = tmp_path / "jupyterhub-singleuser"
+        path.write_text(program.format(python=sys.executable, hub=hub, port=port) if program is SERVES else program)
+        path.chmod(0o755)
+    script = SCRIPT.replace(WORKSPACE, str(tmp_path)).replace("8081", str(hub)).replace(f":{PORT}/", f":{port}/")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "5.5.4", "30"],
+        env={**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    seen = json.loads(done.stdout.strip().rpartition("\n")[2])
+    assert seen["owner"] == f"{tmp_path.stat().st_uid}:{tmp_path.stat().st_gid}"
+    assert seen["writable"]
+    for key, value in expected.items():
+        assert seen[key] == (value.format(home=tmp_path) if isinstance(value, str) else value)
