@@ -22,7 +22,7 @@ options:
   limits:
     description:
       - C(deployment), C(disk_gb), C(memory_mb), C(clock_skew) in seconds, C(now) in seconds since 1970,
-        C(address_pools).
+        C(address_pools), C(subnet_size), C(network), C(network_subnet), and C(servers), how many are to run at once.
     type: dict
     required: true
 """
@@ -34,7 +34,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(errors), C(notes), C(manager), C(live_managers), C(hub_host), C(addresses), C(joining), C(stale) and C(peers).
+    - C(errors), C(notes), C(manager), C(live_managers), C(hub_host), C(addresses), C(joining), C(address_pools),
+      C(stale) and C(peers).
   type: dict
 """
 

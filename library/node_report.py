@@ -14,6 +14,7 @@ options:
     description: What this engine runs with this value in the label C(org.xnat.jupyterhub.deployment) is ours.
     type: str
     default: ""
+  network: {description: Name of the network of the servers., type: str, default: ""}
   ports:
     description: TCP ports that are tried for being free.
     type: list
@@ -37,11 +38,13 @@ EXAMPLES = r"""
 RETURN = r"""
 report:
   description:
-    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(system), C(architecture),
-      C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd), C(kernel) (its release and features; null where it cannot
-      be told), C(packages), C(held_ports) (those of O(ports) that somebody else holds, with C(holder)).
+    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(networks) (those that it has
+      routes to, in CIDR notation), C(system), C(architecture), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd),
+      C(kernel) (its release and features; null where it cannot be told), C(packages), C(held_ports) (those of O(ports)
+      that somebody else holds, with C(holder)).
     - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
-      C(images), C(deployed) (whether anything of O(deployment) is there), and on managers C(nodes).
+      C(images), C(deployed) (whether anything of O(deployment) is there), and on managers C(nodes)
+      and C(network) (C(driver), C(subnets)), that of O(network), empty where there is none.
   type: dict
   returned: always
 """
@@ -99,7 +102,7 @@ def ask(path: str, url: str) -> Any:
         engine.close()
 
 
-def engine_report(path: str, deployment: str) -> tuple[dict[str, Any], str, list[str]]:
+def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[str, Any], str, list[str]]:
     """Return what there is of a Docker Engine, running or not, where its data are, and the ids of our services."""
     services: list[str] = []
     found: dict[str, Any] = {
@@ -109,6 +112,7 @@ def engine_report(path: str, deployment: str) -> tuple[dict[str, Any], str, list
         "swarm": {},
         "images": {},
         "nodes": [],
+        "network": {},
         "deployed": False,
         **options_report(),
     }
@@ -127,6 +131,7 @@ def engine_report(path: str, deployment: str) -> tuple[dict[str, Any], str, list
             "address": swarm.get("NodeAddr", ""),
             "error": swarm.get("Error", ""),
             "cluster": (swarm.get("Cluster") or {}).get("ID", ""),
+            "subnet_size": (swarm.get("Cluster") or {}).get("SubnetSize", 0),
             "managers": [remote["Addr"] for remote in swarm.get("RemoteManagers") or ()],
         },
         images=images,
@@ -134,9 +139,21 @@ def engine_report(path: str, deployment: str) -> tuple[dict[str, Any], str, list
     ours = quote(json.dumps({"label": [f"{LABEL}={deployment}"]}))
     if swarm.get("ControlAvailable"):
         found["nodes"] = [short_node(node) for node in ask(path, "/nodes") or ()]
+        found["network"] = short_network(ask(path, f"/networks/{quote(network)}") if network else None)
         services = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
     found["deployed"] = bool(services or ask(path, f"/containers/json?all=true&filters={ours}"))
     return found, info.get("DockerRootDir", DATA_ROOT), services
+
+
+def short_network(network: dict[str, Any] | None) -> dict[str, Any]:
+    """Return driver and subnets of one of Docker's networks, nothing where there is none."""
+    if not network:
+        return {}
+    configs = (network.get("IPAM") or {}).get("Config") or ()
+    return {
+        "driver": network.get("Driver", ""),
+        "subnets": [config["Subnet"] for config in configs if config.get("Subnet")],
+    }
 
 
 def short_node(node: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +166,8 @@ def short_node(node: dict[str, Any]) -> dict[str, Any]:
         "labels": node["Spec"].get("Labels") or {},
         "state": node["Status"]["State"],
         "address": node["Status"].get("Addr", ""),
+        # What Swarm tells to nodes that join; only this stays as it was where --force-new-cluster gave another address.
+        "manager_address": (node.get("ManagerStatus") or {}).get("Addr", "").rpartition(":")[0].strip("[]"),
     }
 
 
@@ -223,6 +242,21 @@ def own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return ""
+
+
+def routed_networks(table: str = "/proc/net/route") -> list[str]:
+    """Return the IPv4 networks to which there is a route of their own, in CIDR notation, without the default route."""
+    try:
+        lines = Path(table).read_text().splitlines()[1:]
+    except OSError:
+        return []
+    found = set()
+    for line in lines:
+        _, target, _, _, _, _, _, mask = line.split()[:8]
+        network, bits = (int.from_bytes(bytes.fromhex(word)[::-1], "big") for word in (target, mask))
+        if bits:
+            found.add(f"{socket.inet_ntoa(network.to_bytes(4, 'big'))}/{bits.bit_count()}")
+    return sorted(found)
 
 
 def memory_mb() -> int:
@@ -312,6 +346,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "deployment": {"type": "str", "default": ""},
+            "network": {"type": "str", "default": ""},
             "ports": {
                 "type": "list",
                 "elements": "dict",
@@ -328,13 +363,14 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = module.params
-    engine, data_root, services = engine_report(SOCKET, wanted["deployment"])
+    engine, data_root, services = engine_report(SOCKET, wanted["deployment"], wanted["network"])
     report = {
         "time": now,
         "asked_at": wanted["asked_at"],
         "hostname": socket.gethostname(),
         "user_id": os.geteuid(),
         "address": own_address(),
+        "networks": routed_networks(),
         "system": system_report(),
         "architecture": os.uname().machine,
         "memory_mb": memory_mb(),

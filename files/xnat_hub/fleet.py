@@ -31,6 +31,12 @@ NEEDED_FEATURES = ("overlay", "vxlan", "bridge", "veth")
 MANAGER_PORTS = ("2377/tcp",)
 NODE_PORTS = ("7946/tcp", "7946/udp", "4789/udp")
 MEMBER_STATES = ("active", "pending", "error")
+# Where a site names no pool for a new swarm, the first of these to which no host has a route.
+ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.192.0/18")
+# Addresses of a network that no server gets: its own, the broadcast's, the gateway's, those of hub, proxy, demo
+# XNAT and of the tasks that replace them. Each node takes one more.
+RESERVED_ADDRESSES = 16
+DOCKERS_SUBNET_SIZE = 24
 
 Host = Mapping[str, Any]
 Node = Mapping[str, Any]
@@ -65,7 +71,10 @@ def fleet(
     """Judge the whole inventory by what its hosts report, before anything is changed.
 
     limits: {"deployment", "disk_gb", "memory_mb", "clock_skew" (seconds), "now" (seconds since 1970, by the
-    controller's clock, after the last report), "address_pools" (CIDR texts that the swarm is told to use)}. Returns::
+    controller's clock, after the last report), "address_pools" (CIDR texts that the swarm is told to use, none for one
+    that is chosen here), "subnet_size" (prefix length of the networks cut from them), "network" (name of
+    the servers' network), "network_subnet" (its CIDR text, "" for one of the pool), "servers" (how many are to run at
+    once)}. Returns::
 
         {"errors": ["sentence", ...],    # anything here forbids a change
          "notes": ["sentence", ...],     # worth knowing, worked with
@@ -74,6 +83,7 @@ def fleet(
          "hub_host": "m1",               # the host that has the hub's database, or is going to
          "addresses": {"m1": "..."},     # of the hosts that answer
          "joining": ["w3"],              # hosts that are no members yet, managers first
+         "address_pools": ["10.77.0.0/16"],  # for a swarm that is begun
          "stale": [],                    # those of them that must leave an old membership before
          "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]}}  # whom each has to reach first
     """
@@ -87,6 +97,10 @@ def fleet(
     hub_host = found.get(hub_node["id"], hub_node["labels"].get(HOST_LABEL, hub_node["hostname"])) if hub_node else ""
     lives = [name for name in through if hosts[name]["role"] == "manager"]
     manager = hub_host if hub_host in lives else next(iter(lives), "")
+    pools = list(limits["address_pools"]) or _free_pool(hosts)
+    network_errors, network_notes = _network(hosts, nodes, through, pools, limits)
+    errors += network_errors
+    notes += network_notes
     swarm_errors, swarm_notes = _swarm_errors(hosts, nodes, through, lives)
     errors += swarm_errors
     notes += swarm_notes
@@ -110,6 +124,9 @@ def fleet(
         )
     members = {node["id"] for node in nodes}
     joining = [name for name in answering if hosts[name]["role"] and hosts[name]["node_id"] not in members]
+    address_errors, address_notes = _told_addresses(hosts, nodes, found, joining)
+    errors += address_errors
+    notes += address_notes
     stale = [name for name in joining if _membership(hosts[name]).get("state") in MEMBER_STATES]
     return {
         "errors": errors,
@@ -119,6 +136,7 @@ def fleet(
         "hub_host": hub_host or manager,
         "addresses": {name: hosts[name]["address"] for name in answering},
         "joining": sorted(joining, key=lambda name: hosts[name]["role"] != "manager"),
+        "address_pools": pools,
         "stale": stale,
         "peers": {name: peers for name in answering if (peers := port_peers(hosts, joining, name))},
     }
@@ -390,6 +408,149 @@ def _pool_errors(hosts: Mapping[str, Host], limits: Mapping[str, Any]) -> list[s
             if (address := _parsed(host["address"])) and address in pool
         ]
     return errors
+
+
+def _free_pool(hosts: Mapping[str, Host]) -> list[str]:
+    """Return a pool of addresses for a new swarm to which no host has a route, the first one if there is none."""
+    routed = [
+        ipaddress.ip_network(text)
+        for host in hosts.values()
+        for text in (host["report"] or {}).get("networks", ())
+        if text != "0.0.0.0/0"
+    ]
+    return [next((pool for pool in ADDRESS_POOLS if _apart(pool, routed)), ADDRESS_POOLS[0])]
+
+
+def _apart(pool: str, routed: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    return not any(ipaddress.ip_network(pool).overlaps(network) for network in routed)
+
+
+def _network(
+    hosts: Mapping[str, Host],
+    nodes: Sequence[Node],
+    through: Sequence[str],
+    pools: Sequence[str],
+    limits: Mapping[str, Any],
+) -> tuple[list[str], list[str]]:
+    """Compare the network of the servers with what the site wants of it.
+
+    One that is there is kept, since Docker changes no network that is in use: what does not fit is a note. One that is
+    going to be made must fit.
+    """
+    name, wanted = limits["network"], int(limits["servers"])
+    members = sum(1 for host in hosts.values() if host["role"])
+    there = hosts[through[0]]["report"]["engine"]["network"] if through else {}
+    if there:
+        if there["driver"] != "overlay":
+            return [
+                f"There is a network {name} of the driver {there['driver']}, and the deployment needs an overlay"
+                " network of this name: remove it, or set site_deployment to another name."
+            ], []
+        return [], _kept_network(name, there["subnets"], members, wanted, str(limits["network_subnet"]))
+    said = str(limits["network_subnet"])
+    if said:
+        subnet = _network_of(said)
+        if not subnet:
+            return [f"jupyterhub_network_subnet is {said!r}, which is no network such as 10.77.16.0/20."], []
+        size = subnet.prefixlen
+    elif nodes:
+        size = int(_membership(hosts[through[0]]).get("subnet_size") or DOCKERS_SUBNET_SIZE)
+    else:
+        size = int(limits["subnet_size"])
+        errors = [
+            f"docker_swarm_default_addr_pool has {pool}, which has no room for networks of /{size}: make it larger, or"
+            " set docker_swarm_subnet_size."
+            for pool in pools
+            if (found := _network_of(pool)) and found.prefixlen > size
+        ]
+        if errors:
+            return errors, []
+    room = _room(size, members)
+    if room >= wanted:
+        return [], []
+    return [
+        f"The network {name} would have addresses for {room} servers at once (/{size}), and preflight_servers wants"
+        f" {wanted}: set jupyterhub_network_subnet to a network of /{_size_for(wanted, members)} that nobody here uses,"
+        " or lower preflight_servers."
+    ], []
+
+
+def _kept_network(name: str, subnets: Sequence[str], members: int, wanted: int, said: str) -> list[str]:
+    notes = []
+    networks = [network for subnet in subnets if (network := _network_of(subnet))]
+    way = "end all servers, run playbooks/remove.yml (database and files stay), and run site.yml"
+    if said and said not in subnets:
+        notes.append(
+            f"jupyterhub_network_subnet is {said}, but the network {name} has {', '.join(subnets)} and keeps it, since"
+            f" a network in use cannot be changed. To change it, {way}."
+        )
+    room = max((_room(network.prefixlen, members) for network in networks), default=wanted)
+    if room < wanted:
+        notes.append(
+            f"The network {name} ({', '.join(subnets)}) has addresses for {room} servers at once, and preflight_servers"
+            f" is {wanted}. It is kept, since a network in use cannot be changed. For a larger one, set"
+            f" jupyterhub_network_subnet to a network of /{_size_for(wanted, members)}, and {way}."
+        )
+    return notes
+
+
+def _network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        return None
+
+
+def _room(size: int, members: int) -> int:
+    return int(max(0, 2 ** (32 - size) - RESERVED_ADDRESSES - members))
+
+
+def _size_for(servers: int, members: int) -> int:
+    """Return the longest prefix whose network has room for so many servers."""
+    return next((size for size in range(30, 8, -1) if _room(size, members) >= servers), 8)
+
+
+def _told_addresses(
+    hosts: Mapping[str, Host], nodes: Sequence[Node], found: Mapping[str, str], joining: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Compare the addresses that Swarm tells to nodes that join with those of the inventory.
+
+    Swarm keeps a manager's address from its first day. `docker swarm init --force-new-cluster --advertise-addr` changes
+    what `docker info` shows and ends all containers of services, but not this (Docker 26.1).
+    """
+    errors: list[str] = []
+    notes: list[str] = []
+    managers = [node for node in nodes if node["manager_address"]]
+    for node in managers:
+        name, told = found.get(node["id"], ""), node["manager_address"]
+        if name not in hosts or not hosts[name]["report"]:
+            continue
+        wanted = hosts[name]["address"]
+        at = _parsed(told)
+        local = bool(at and at.is_loopback)
+        if at == _parsed(wanted) and not (local and joining):
+            continue
+        if len(managers) > 1:
+            way = (
+                f"run `docker node demote {node['hostname']}` on another manager and `docker swarm leave` on {name},"
+                " and run site.yml again"
+            )
+        else:
+            way = (
+                "end all servers, run playbooks/remove.yml (database and files stay), run `docker swarm leave --force`"
+                f" on {name}, and run site.yml again"
+            )
+        if local:
+            text = f"The swarm on {name} tells nodes that join to find it at {told}, which only {name} itself reaches"
+            other = "set docker_swarm_advertise_addr to an address that they reach, "
+        else:
+            text = f"The swarm on {name} tells nodes that join to find it at {told}, not at its address {wanted}"
+            other = f"set docker_swarm_advertise_addr to {told} if they reach it there; else "
+        if joining:
+            errors.append(f"{text}, and Swarm does not change that: {other}{way}.")
+        else:
+            notes.append(f"{text}, and Swarm does not change that. Before a node joins, {other}{way}.")
+    return errors, notes
 
 
 def _swarm_errors(

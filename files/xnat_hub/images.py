@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 DEBIAN_SUITE = "trixie"
-CONTROLLER_ONLY = ("bundle.py", "engine.py", "fleet.py", "images.py", "items.py", "sizes.py", "versions.py")
+CONTROLLER_ONLY = (
+    "bundle.py",
+    "engine.py",
+    "fleet.py",
+    "images.py",
+    "inventory.py",
+    "items.py",
+    "sizes.py",
+    "versions.py",
+)
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines ask no registry on the internet for such a name

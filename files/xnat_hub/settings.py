@@ -76,13 +76,20 @@ class Settings:
     secrets_dir: Path
 
     def secret(self, name: str) -> str:
-        """Return the secret `name`. Raises SettingsError if it is missing or empty."""
+        """Return the secret `name` as it is, since XNAT and `verify` have it so.
+
+        Raises SettingsError if it is missing, empty, or has a blank or newline at an end, which preflight refuses too.
+        """
         try:
-            value = (self.secrets_dir / name).read_text().strip()
+            value = (self.secrets_dir / name).read_bytes().decode()
         except OSError as error:
             raise SettingsError(f"the secret {name} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"the secret {name} is not UTF-8") from error
         if not value:
             raise SettingsError(f"the secret {name} is empty")
+        if value != value.strip():
+            raise SettingsError(f"the secret {name} begins or ends with a blank or a newline")
         return value
 
 

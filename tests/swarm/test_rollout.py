@@ -407,6 +407,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "which holds the address",
     ),
     "address": ({"variables": {"node3": ONE_ADDRESS, "node4": ONE_ADDRESS}}, "node3 and node4 have one address"),
+    "template in a vault": (
+        {"everywhere": {"vault_service_token": "ab{{cd efghijklmnop"}},
+        "vault_service_token: !unsafe",
+    ),
+    "path of the hub": (
+        {"everywhere": {"site_hub_base_url": "/jhub", "verify_base_url": "/"}},
+        "remove verify_base_url",
+    ),
     "owner": ({"everywhere": {"site_uid": 1501}}, "set them to the owner of the archive"),
 }
 

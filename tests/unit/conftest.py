@@ -31,7 +31,7 @@ def secrets_dir(tmp_path: Path) -> Path:
         "service_token": "service-token-of-the-tests",
         "xnat_password": "service",
     }.items():
-        (tmp_path / name).write_text(value + "\n")
+        (tmp_path / name).write_text(value)
     return tmp_path
 
 

@@ -71,6 +71,13 @@ def test_settings_with_a_missing_or_unknown_key_are_refused(secrets_dir: Path) -
         parse(data, secrets_dir)
 
 
+@pytest.mark.parametrize("value", [b"service\n", b" service", b"service\r\n", b"\xa0service", b"\n"])
+def test_a_secret_is_taken_as_it_is_or_refused(settings: Settings, secrets_dir: Path, value: bytes) -> None:
+    (secrets_dir / "xnat_password").write_bytes(value)
+    with pytest.raises(SettingsError, match="the secret xnat_password"):
+        settings.secret("xnat_password")
+
+
 @pytest.mark.parametrize("images", [None, "localhost/x:1", [""], [1], {"a": "b"}])
 def test_images_must_be_a_list_of_names(secrets_dir: Path, images: object) -> None:
     with pytest.raises(SettingsError, match="images is "):
@@ -80,7 +87,7 @@ def test_images_must_be_a_list_of_names(secrets_dir: Path, images: object) -> No
 
 def test_secrets_that_are_missing_or_empty_are_refused(settings: Settings, secrets_dir: Path) -> None:
     assert settings.secret("xnat_password") == "service"
-    (secrets_dir / "xnat_password").write_text("\n")
+    (secrets_dir / "xnat_password").write_text("")
     with pytest.raises(SettingsError, match="the secret xnat_password is empty"):
         settings.secret("xnat_password")
     with pytest.raises(SettingsError, match="the secret other cannot be read"):

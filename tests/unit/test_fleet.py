@@ -24,9 +24,12 @@ Site = tuple[dict[str, dict[str, Any]], dict[str, list[str]]]
 HUB_PORT = {"port": 8000, "purpose": "JupyterHub", "variable": "site_hub_port"}
 LIMITS = {
     "deployment": "xnat", "disk_gb": 6, "memory_mb": 1800, "clock_skew": 30, "now": 1000.0, "address_pools": [],
+    "subnet_size": 20, "network": "xnat", "network_subnet": "", "servers": 2000,
 }  # fmt: skip
+TINY = {"subnet_size": 28, "servers": 0}
 OUTSIDE: dict[str, Any] = {
     "state": "inactive", "manager": False, "node_id": "", "address": "", "error": "", "cluster": "", "managers": [],
+    "subnet_size": 0,
 }  # fmt: skip
 ROCKY = {"id": "rocky", "like": "rhel centos fedora", "codename": "", "name": "Rocky Linux 9"}
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader"
@@ -55,7 +58,7 @@ def membership(name: str) -> dict[str, Any]:
     manager = name[0] == "m"
     return {
         **OUTSIDE, "state": "active", "manager": manager, "node_id": f"id-{name}", "address": address(name),
-        "cluster": "c1" if manager else "", "managers": [f"{address('m1')}:2377"],
+        "cluster": "c1" if manager else "", "managers": [f"{address('m1')}:2377"], "subnet_size": 20,
     }  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def node(name: str, **changes: Any) -> dict[str, Any]:
     base = {
         "id": f"id-{name}", "hostname": name, "role": "manager" if name[0] == "m" else "worker",
         "availability": "active", "labels": {HOST_LABEL: name}, "state": "ready", "address": address(name),
+        "manager_address": address(name) if name[0] == "m" else "",
     }  # fmt: skip
     return merged(base, changes)
 
@@ -74,6 +78,7 @@ def node(name: str, **changes: Any) -> dict[str, Any]:
 def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, Any]:
     return {
         "hostname": name, "user_id": 0, "time": 995.0, "asked_at": 990.0, "address": address(name),
+        "networks": ["192.0.2.0/24", "172.17.0.0/16"],
         "system": {"id": "debian", "like": "", "codename": "trixie", "name": "Debian GNU/Linux 13 (trixie)"},
         "architecture": "x86_64", "memory_mb": 1800, "disk": {"path": "/var/lib/docker", "free_mb": 6000},
         "kernel": {"release": "6.12", "overlay": True, "vxlan": True, "bridge": True, "veth": True, "ip_vs": True},
@@ -81,6 +86,7 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
         "engine": {
             "answers": True, "version": "26.1.5+dfsg1", "options_broken": False, "deployed": False,
             "swarm": membership(name) if member else OUTSIDE, "nodes": nodes if member and name[0] == "m" else [],
+            "network": {},
         },
     }  # fmt: skip
 
@@ -206,9 +212,9 @@ LOST = {"m1": {"engine": {"nodes": [], "swarm": {"error": NO_LEADER}}}}
         (one({"held_ports": [{**HUB_PORT, "holder": "nginx (process 7)"}]}),
          ["Port 8000 on m1 is taken by nginx (process 7), and JupyterHub needs it: stop what listens there, or set"
           " site_hub_port to a free port."]),
-        ({"workers": "w1", "silent": "w1", "limits": {"address_pools": ["192.0.2.16/28", "10.77.0.0/16"]}},
+        ({"workers": "w1", "silent": "w1", "limits": {"address_pools": ["192.0.2.16/28", "10.77.0.0/16"], **TINY}},
          silent_hosts("w1")),
-        ({"workers": "w1", "limits": {"address_pools": ["10.77.0.0/16", "192.0.2.16/28"]}},
+        ({"workers": "w1", "limits": {"address_pools": ["10.77.0.0/16", "192.0.2.16/28"], **TINY}},
          ["docker_swarm_default_addr_pool has 192.0.2.16/28, which holds the address 192.0.2.21 of w1: choose another"
           " network."]),
         ({"limits": {"address_pools": ["10.77.0.1/16"]}},
@@ -386,6 +392,117 @@ def test_a_host_is_what_the_first_of_its_groups_says() -> None:
     assert (hosts["w1"]["report"], hosts["w1"]["address"], hosts["w1"]["node_id"]) == (None, "", "")
     only = inventory_hosts({"m1": {}}, {"managers": ["m1"]})
     assert only["m1"]["report"] is None
+
+
+def told(kind: str, *groups: str, **wanted: Any) -> str:
+    """The one sentence among errors or notes of a site, without the others that its members bring."""
+    sentences = [text for text in judged(*groups, **wanted)[kind] if "tells nodes" in text or "etwork" in text]
+    assert len(sentences) == 1, sentences
+    return str(sentences[0])
+
+
+NEW_ADDRESS = {"m1": {"docker_swarm_advertise_addr": "198.51.100.11"}}
+
+
+def test_a_swarm_that_tells_another_address_than_the_inventory_takes_no_node() -> None:
+    text = told("errors", "m1", "w1", members="m1", variables=NEW_ADDRESS)
+    for fact in ("m1", "192.0.2.11", "198.51.100.11", "docker_swarm_advertise_addr", "playbooks/remove.yml",
+                 "docker swarm leave --force"):  # fmt: skip
+        assert fact in text
+    # After `docker swarm init --force-new-cluster --advertise-addr` docker info has the new address, joining nodes not.
+    forced = swarm(address="198.51.100.11")
+    assert "198.51.100.11" in told("errors", "m1", "w1", members="m1", changes={"m1": forced})
+    many = told("errors", "m1 m2 m3", "w1", members="m1 m2 m3", variables=NEW_ADDRESS)
+    assert "docker node demote m1" in many
+    assert "remove.yml" not in many
+
+
+def test_a_swarm_that_only_its_own_machine_reaches_takes_no_node() -> None:
+    alone: dict[str, Any] = {
+        "members": "m1", "nodes": [node("m1", manager_address="127.0.0.1")],
+        "changes": {"m1": {**swarm(address="127.0.0.1")}},
+    }  # fmt: skip
+    assert judged("m1", **alone)["notes"] == []
+    assert judged("m1", **alone)["errors"] == []
+    assert "127.0.0.1, which only m1 itself reaches" in told("errors", "m1", "w1", **alone)
+
+
+def test_without_a_node_that_joins_the_other_address_is_noted() -> None:
+    assert judged("m1", "w1", members="m1 w1", variables=NEW_ADDRESS)["errors"] == []
+    assert "198.51.100.11" in told("notes", "m1", "w1", members="m1 w1", variables=NEW_ADDRESS)
+    assert judged("m1", "w1", members="m1 w1", silent="m1", variables=NEW_ADDRESS)["errors"] == [
+        "m1 does not answer: bring it up, or take it out of the inventory. A new swarm begins with all of its hosts."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("networks", "pool"),
+    [
+        ([], "10.77.0.0/16"),
+        (["10.77.5.0/24"], "10.177.0.0/16"),
+        (["10.0.0.0/8"], "172.28.0.0/16"),
+        (["10.0.0.0/8", "172.16.0.0/12"], "192.168.192.0/18"),
+        (["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], "10.77.0.0/16"),
+    ],
+)
+def test_a_new_swarm_takes_addresses_to_which_no_host_has_a_route(networks: list[str], pool: str) -> None:
+    found = judged("m1", "w1", changes={"w1": {"networks": networks}})
+    assert found["address_pools"] == [pool]
+    assert judged("m1", limits={"address_pools": ["10.1.0.0/16"]})["address_pools"] == ["10.1.0.0/16"]
+
+
+def network(*subnets: str, driver: str = "overlay", **swarm_changes: Any) -> dict[str, Any]:
+    told_network = {"driver": driver, "subnets": list(subnets)}
+    return {"m1": {"engine": {"network": told_network, "swarm": swarm_changes}}}
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "facts"),
+    [
+        ({}, {}, []),  # /20, the default
+        ({"servers": 4079}, {}, []),
+        ({"servers": 4080}, {}, ["4079 servers", "4080", "/19"]),
+        ({"subnet_size": 24}, {}, ["239 servers", "2000", "jupyterhub_network_subnet", "/21"]),
+        ({"network_subnet": "10.78.0.0/20", "subnet_size": 24}, {}, []),
+        ({"network_subnet": "10.78.0.0/22"}, {}, ["1007 servers", "/21"]),
+        ({"network_subnet": "10.78.0.1/20"}, {}, ["jupyterhub_network_subnet is '10.78.0.1/20'"]),
+        ({"network_subnet": "none"}, {}, ["jupyterhub_network_subnet is 'none'"]),
+        ({"address_pools": ["10.77.0.0/22"]}, {}, ["10.77.0.0/22", "/20", "docker_swarm_subnet_size"]),
+        ({"address_pools": ["10.77.0.0/20"]}, {}, []),
+        ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, ["239 servers", "jupyterhub_network_subnet"]),
+        ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=0)}}, ["239 servers"]),  # an engine that tells none
+        ({"servers": 100}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, []),
+        ({"network_subnet": "10.78.0.0/20"}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, []),
+        ({}, {"members": "m1", "changes": network("172.20.0.0/16", driver="bridge")}, ["bridge", "site_deployment"]),
+    ],
+)
+def test_a_network_that_is_made_has_an_address_for_each_server(
+    limits: dict[str, Any], wanted: dict[str, Any], facts: list[str]
+) -> None:
+    errors = judged("m1", limits=limits, **wanted)["errors"]
+    assert len(errors) == (1 if facts else 0), errors
+    assert all(fact in errors[0] for fact in facts)
+
+
+@pytest.mark.parametrize(
+    ("limits", "subnets", "facts"),
+    [
+        ({}, ["10.77.16.0/20"], []),
+        ({}, [], []),
+        ({}, ["10.0.1.0/24"], ["10.0.1.0/24", "238 servers", "2000", "/21", "playbooks/remove.yml"]),
+        ({"servers": 200}, ["10.0.1.0/24"], []),
+        ({"network_subnet": "10.78.0.0/20", "servers": 200}, ["10.0.1.0/24"], ["10.78.0.0/20", "10.0.1.0/24", "keeps"]),
+        ({"network_subnet": "10.78.0.0/20"}, ["10.78.0.0/20"], []),
+        ({"subnet_size": 24, "address_pools": ["10.79.0.0/26"]}, ["10.78.0.0/20"], []),  # for a new swarm only
+    ],
+)
+def test_a_network_that_is_there_is_kept_and_its_size_noted(
+    limits: dict[str, Any], subnets: list[str], facts: list[str]
+) -> None:
+    found = judged("m1", "w1", members="m1 w1", limits=limits, changes=network(*subnets))
+    assert found["errors"] == []
+    assert len(found["notes"]) == (1 if facts else 0), found["notes"]
+    assert all(fact in found["notes"][0] for fact in facts)
 
 
 @pytest.mark.parametrize(

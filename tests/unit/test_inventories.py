@@ -51,3 +51,18 @@ def test_the_variables_of_the_readme_are_those_of_the_inventory(inventory: Path)
         "site_xnat_password",
         "site_demo_password",
     }
+
+
+def test_the_path_of_the_hub_is_said_once() -> None:
+    places = [
+        *ROOT.glob("roles/*/*/*.yml"),
+        *ROOT.glob("playbooks/*.yml"),
+        *ROOT.glob("inventory/*/group_vars/all/*.yml"),
+    ]
+    said = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in places
+        for line in path.read_text().splitlines()
+        if re.search(r"(?<![a-z])/jupyterhub/", line) and not line.startswith("site_hub_base_url:")
+    ]
+    assert said == []

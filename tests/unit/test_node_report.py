@@ -18,6 +18,8 @@ from node_report import (
     options_report,
     package_report,
     program_on,
+    routed_networks,
+    short_network,
     short_node,
     started_at,
 )
@@ -33,15 +35,44 @@ from node_report import (
         ({"Status": {"State": "down", "Addr": "192.0.2.21"}}, {"state": "down", "address": "192.0.2.21"}),
         ({"Spec": {"Role": "manager", "Availability": "active"},
           "ManagerStatus": {"Leader": True, "Reachability": "reachable"}}, {"role": "manager"}),
+        ({"ManagerStatus": {"Addr": "192.0.2.11:2377"}}, {"manager_address": "192.0.2.11"}),
+        ({"ManagerStatus": {"Addr": "[2001:db8::1]:2377"}}, {"manager_address": "2001:db8::1"}),
     ],
 )  # fmt: skip
 def test_of_a_node_remains_what_matters(changes: dict[str, Any], expected: dict[str, Any]) -> None:
     told = {"ID": "n1", "Spec": {"Role": "worker", "Availability": "active"}, "Status": {"State": "ready"}, **changes}
     bare = {
         "id": "n1", "hostname": "", "role": "worker", "availability": "active", "labels": {}, "state": "ready",
-        "address": "",
+        "address": "", "manager_address": "",
     }  # fmt: skip
     assert short_node(told) == {**bare, **expected}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, {}),
+        ({"Driver": "overlay", "IPAM": {"Config": [{"Subnet": "10.77.16.0/20", "Gateway": "10.77.16.1"}]}},
+         {"driver": "overlay", "subnets": ["10.77.16.0/20"]}),
+        ({"Driver": "bridge", "IPAM": {"Config": None}}, {"driver": "bridge", "subnets": []}),
+        ({"Driver": "null", "IPAM": None}, {"driver": "null", "subnets": []}),
+    ],
+)  # fmt: skip
+def test_of_a_network_remain_driver_and_subnets(answer: dict[str, Any] | None, expected: dict[str, Any]) -> None:
+    assert short_network(answer) == expected
+
+
+def test_routes_are_told_without_the_default_one(tmp_path: Path) -> None:
+    table = tmp_path / "route"
+    table.write_text(
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+        "eth1\t0000000A\t010011AC\t0003\t0\t0\t0\t000000FF\t0\t0\t0\n"
+    )
+    assert routed_networks(str(table)) == ["10.0.0.0/8", "172.17.0.0/16"]
+    assert routed_networks(str(tmp_path / "none")) == []
+    assert all("/" in network for network in routed_networks())
 
 
 @pytest.fixture
