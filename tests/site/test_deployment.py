@@ -33,7 +33,7 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(sit
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
     assert plays.play("playbooks/remove.yml").changed() == set()
 
-    plays.play(*DEPLOY)
+    plays.play(*DEPLOY, "-e", "xnat_jupyterhub_purge=false")  # this launch's environment is the tests' own
     again = site.launch()
     assert site.outcome(again), site.hub_log(again.began)
     assert site.run(again, "cat /workspace/jdoe/kept") == (0, "kept\n")
