@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,13 @@ import yaml
 from tests.unit.conftest import ROOT
 
 FILES = [path for folder in ("roles", "playbooks", "molecule") for path in sorted((ROOT / folder).rglob("*.yml"))]
-ESCALATION = {"ansible_become": True, "ansible_become_exe": "/bin/false", "ansible_connection": "ssh", "ansible_port": 1}
+PLAYBOOKS = [ROOT / "site.yml", *sorted((ROOT / "playbooks").glob("*.yml"))]
+ESCALATION = {
+    "ansible_become": True,
+    "ansible_become_exe": "/bin/false",
+    "ansible_connection": "ssh",
+    "ansible_port": 1,
+}
 
 
 def ansible_playbook(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -73,3 +80,34 @@ def test_tasks_on_the_control_node_need_no_rights_there(tmp_path: Path, host: st
     assert run.returncode == 0, run.stdout + run.stderr
     assert not secret.exists()
     assert not lock.exists()
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/unlock.yml"])
+def test_a_run_without_an_inventory_fails_in_words(tmp_path: Path, playbook: str) -> None:
+    # An empty file stands for what the machine may have as Ansible's default.
+    (tmp_path / "hosts").touch()
+    run = ansible_playbook(playbook, ANSIBLE_INVENTORY=str(tmp_path / "hosts"))
+    assert run.returncode == 2, run.stdout
+    assert "names no host in the group swarm" in " ".join(run.stdout.split())
+    assert "-i inventory/mysite" in " ".join(run.stdout.split())
+
+
+def test_the_configuration_names_no_inventory() -> None:
+    assert "inventory" not in (ROOT / "ansible.cfg").read_text()
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=[path.stem for path in PLAYBOOKS])
+def test_every_playbook_begins_with_the_check_of_the_inventory(path: Path) -> None:
+    while path.stem != "inventory":
+        first = yaml.safe_load(path.read_text())[0]
+        path = path.parent / first["ansible.builtin.import_playbook"]
+
+
+def test_every_command_in_the_documentation_names_its_inventory() -> None:
+    texts = {path: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "Makefile")}
+    lines = [line for text in texts.values() for line in text.splitlines()]
+    commands = [line for line in lines if re.search(r"(ansible-playbook|\$\(PLAY\)) \S*\.yml", line)]
+    assert len(commands) >= 6
+    assert [line for line in commands if not re.search(r" -i inventory/\w+", line)] == []
+    demo = [line for line in commands if "inventory/demo" in line]
+    assert all("$(PLAY)" in line for line in demo), "only make means the demo"
