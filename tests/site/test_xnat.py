@@ -118,6 +118,58 @@ def test_without_an_administrators_password_it_is_said_what_to_do_by_hand(site: 
     assert site.token["Authorization"].removeprefix("token ") not in run.text
 
 
+WITHOUT_JDOE = ("-e", '{"site_jupyter_users": ["JDoe", "rjones"]}')
+
+
+def test_access_is_revoked_with_servers_tokens_and_log_ins(site: Site, plays: Playbooks) -> None:
+    revoke = ("playbooks/revoke.yml", "-e", "user=jdoe")
+    run = plays.play(*revoke, code=2)
+    assert "jdoe" in run.flat
+    assert "site_jupyter_users" in run.flat
+    kept = "/srv/xnat-demo/workspaces/users/jdoe/kept"
+
+    def roles() -> Any:
+        return site.ask("GET", f"{site.xnat}/xapi/users/jdoe/roles", "admin").json()
+
+    def knows(token: str) -> bool:
+        headers = {"Authorization": f"token {token}"}
+        return requests.get(f"{site.hub}hub/api/user", headers=headers, timeout=20).status_code == 200
+
+    try:
+        for act in ((*revoke, *WITHOUT_JDOE), (*XNAT, "-e", "xnat_jupyterhub_purge_users=true", *WITHOUT_JDOE)):
+            notebook, second = site.launch(), site.launch()
+            assert site.outcome(notebook), site.hub_log(notebook.began)
+            assert site.outcome(second), site.hub_log(second.began)
+            assert site.run(notebook, "touch /workspace/jdoe/kept")[0] == 0
+            answer = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/users/jdoe/tokens?note=t&expiresIn=172800", "jdoe")
+            token = answer.json()["token"]
+            browser, page = site.browser("jdoe")
+            assert page.url.endswith("/hub/home")
+            assert plays.play(*act, "--check").changed() == {"node1"}
+            assert knows(token)
+            assert set(site.servers("jdoe")) == {notebook.name, second.name}
+            assert "Jupyter" in roles()
+
+            assert plays.play(*act).changed() == {"node1"}
+            assert "Jupyter" not in roles()
+            assert site.ask("GET", f"{site.hub}hub/api/users/jdoe").status_code == 404
+            assert not knows(token)
+            assert browser.get(f"{site.hub}hub/home", timeout=20).url.split("?")[0].endswith("/hub/login")
+            assert site.left() == []
+            site.on_node("test", "-f", kept)
+            assert plays.play(*act).changed() == set()
+            assert plays.play(*XNAT).changed() == {"node1"}
+            assert "Jupyter" in roles()
+    finally:
+        plays.play(*XNAT)
+        site.on_node("rm", "-f", kept)
+
+
+def test_who_is_not_known_to_xnat_is_told(plays: Playbooks) -> None:
+    run = plays.play("playbooks/revoke.yml", "-e", "user=jdo", code=2)
+    assert "XNAT has no account jdo" in run.flat
+
+
 SERVICE = "[Service]\\nExecStart=/bin/sleep infinity\\n"
 
 
