@@ -165,6 +165,22 @@ def test_access_is_revoked_with_servers_tokens_and_log_ins(site: Site, plays: Pl
         site.on_node("rm", "-f", kept)
 
 
+def test_an_account_is_disabled_where_that_is_asked_for(site: Site, plays: Playbooks) -> None:
+    left = ("-e", '{"site_jupyter_users": ["jdoe", "JDoe"]}')
+    run = plays.play(*XNAT, "-e", "xnat_jupyterhub_purge_users=false", *left)
+    assert run.changed() == set()
+    assert "rjones: not in site_jupyter_users" in run.flat
+    profile = f"{site.xnat}/xapi/users/profile/rjones"
+    try:
+        act = ("playbooks/revoke.yml", "-e", "user=rjones", "-e", "disable=true", *left)
+        assert plays.play(*act).changed() == {"node1"}
+        assert site.ask("GET", profile, "admin").json()["enabled"] is False
+        assert plays.play(*act).changed() == set()
+    finally:
+        site.ask("PUT", f"{site.xnat}/xapi/users/rjones", "admin", json={"enabled": True})
+        plays.play(*XNAT)
+
+
 def test_who_is_not_known_to_xnat_is_told(plays: Playbooks) -> None:
     run = plays.play("playbooks/revoke.yml", "-e", "user=jdo", code=2)
     assert "XNAT has no account jdo" in run.flat
