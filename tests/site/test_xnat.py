@@ -121,69 +121,64 @@ def test_without_an_administrators_password_it_is_said_what_to_do_by_hand(site: 
 WITHOUT_JDOE = ("-e", '{"site_jupyter_users": ["JDoe", "rjones"]}')
 
 
+class Access:
+    """What jdoe has at XNAT and hub: a server, a token as XNAT makes it for its page, a log-in, a file."""
+
+    FILE = "/srv/xnat-demo/workspaces/users/jdoe/kept"
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        server = site.launch()
+        assert site.outcome(server), site.hub_log(server.began)
+        assert site.run(server, "touch /workspace/jdoe/kept")[0] == 0
+        answer = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/users/jdoe/tokens?note=t&expiresIn=172800", "jdoe")
+        self.token = answer.json()["token"]
+        self.browser, _ = site.browser("jdoe")
+
+    def left(self) -> dict[str, bool]:
+        """Return what there is of it now."""
+        site, headers = self.site, {"Authorization": f"token {self.token}"}
+        page = self.browser.get(f"{site.hub}hub/home", timeout=20).url
+        return {
+            "role": "Jupyter" in site.ask("GET", f"{site.xnat}/xapi/users/jdoe/roles", "admin").json(),
+            "enabled": site.ask("GET", f"{site.xnat}/xapi/users/profile/jdoe", "admin").json()["enabled"],
+            "user": site.ask("GET", f"{site.hub}hub/api/users/jdoe").status_code == 200,
+            "server": bool(site.left()),
+            "token": requests.get(f"{site.hub}hub/api/user", headers=headers, timeout=20).status_code == 200,
+            "log-in": page.split("?")[0].endswith("/hub/home"),
+            "file": site.on_node("sh", "-c", f"test -f {self.FILE} && echo yes || echo no").strip() == "yes",
+        }
+
+
 def test_access_is_revoked_with_servers_tokens_and_log_ins(site: Site, plays: Playbooks) -> None:
-    revoke = ("playbooks/revoke.yml", "-e", "user=jdoe")
-    run = plays.play(*revoke, code=2)
-    assert "jdoe" in run.flat
-    assert "site_jupyter_users" in run.flat
-    kept = "/srv/xnat-demo/workspaces/users/jdoe/kept"
-
-    def roles() -> Any:
-        return site.ask("GET", f"{site.xnat}/xapi/users/jdoe/roles", "admin").json()
-
-    def knows(token: str) -> bool:
-        headers = {"Authorization": f"token {token}"}
-        return requests.get(f"{site.hub}hub/api/user", headers=headers, timeout=20).status_code == 200
-
+    revoke = ("playbooks/revoke.yml", "-e", "user=jdoe", "-e", "disable=true")
+    everything = dict.fromkeys(("role", "enabled", "user", "server", "token", "log-in", "file"), True)
+    nothing = dict.fromkeys(everything, False)
     try:
-        for act in ((*revoke, *WITHOUT_JDOE), (*XNAT, "-e", "xnat_jupyterhub_purge_users=true", *WITHOUT_JDOE)):
-            notebook, second = site.launch(), site.launch()
-            assert site.outcome(notebook), site.hub_log(notebook.began)
-            assert site.outcome(second), site.hub_log(second.began)
-            assert site.run(notebook, "touch /workspace/jdoe/kept")[0] == 0
-            answer = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/users/jdoe/tokens?note=t&expiresIn=172800", "jdoe")
-            token = answer.json()["token"]
-            browser, page = site.browser("jdoe")
-            assert page.url.endswith("/hub/home")
-            assert plays.play(*act, "--check").changed() == {"node1"}
-            assert knows(token)
-            assert set(site.servers("jdoe")) == {notebook.name, second.name}
-            assert "Jupyter" in roles()
+        access = Access(site)
+        assert access.left() == everything
+        run = plays.play(*revoke, code=2)
+        assert "jdoe" in run.flat
+        assert "site_jupyter_users" in run.flat
+        assert plays.play(*revoke, *WITHOUT_JDOE, "--check").changed() == {"node1"}
+        assert access.left() == everything
+        assert plays.play(*revoke, *WITHOUT_JDOE).changed() == {"node1"}
+        assert access.left() == {**nothing, "file": True}
 
-            assert plays.play(*act).changed() == {"node1"}
-            assert "Jupyter" not in roles()
-            assert site.ask("GET", f"{site.hub}hub/api/users/jdoe").status_code == 404
-            assert not knows(token)
-            assert browser.get(f"{site.hub}hub/home", timeout=20).url.split("?")[0].endswith("/hub/login")
-            assert site.left() == []
-            site.on_node("test", "-f", kept)
-            assert plays.play(*act).changed() == set()
-            assert plays.play(*XNAT).changed() == {"node1"}
-            assert "Jupyter" in roles()
-    finally:
+        site.ask("PUT", f"{site.xnat}/xapi/users/jdoe", "admin", json={"enabled": True})
         plays.play(*XNAT)
-        site.on_node("rm", "-f", kept)
-
-
-def test_an_account_is_disabled_where_that_is_asked_for(site: Site, plays: Playbooks) -> None:
-    left = ("-e", '{"site_jupyter_users": ["jdoe", "JDoe"]}')
-    run = plays.play(*XNAT, "-e", "xnat_jupyterhub_purge_users=false", *left)
-    assert run.changed() == set()
-    assert "rjones: not in site_jupyter_users" in run.flat
-    profile = f"{site.xnat}/xapi/users/profile/rjones"
-    try:
-        act = ("playbooks/revoke.yml", "-e", "user=rjones", "-e", "disable=true", *left)
-        assert plays.play(*act).changed() == {"node1"}
-        assert site.ask("GET", profile, "admin").json()["enabled"] is False
-        assert plays.play(*act).changed() == set()
+        access = Access(site)
+        run = plays.play(*XNAT, "-e", "xnat_jupyterhub_purge_users=false", *WITHOUT_JDOE)
+        assert "jdoe: not in site_jupyter_users" in run.flat
+        assert access.left() == everything
+        purge = (*XNAT, "-e", "xnat_jupyterhub_purge_users=true", *WITHOUT_JDOE)
+        assert plays.play(*purge).changed() == {"node1"}
+        assert access.left() == {**nothing, "enabled": True, "file": True}
+        assert plays.play(*purge).changed() == set()
     finally:
-        site.ask("PUT", f"{site.xnat}/xapi/users/rjones", "admin", json={"enabled": True})
+        site.ask("PUT", f"{site.xnat}/xapi/users/jdoe", "admin", json={"enabled": True})
         plays.play(*XNAT)
-
-
-def test_who_is_not_known_to_xnat_is_told(plays: Playbooks) -> None:
-    run = plays.play("playbooks/revoke.yml", "-e", "user=jdo", code=2)
-    assert "XNAT has no account jdo" in run.flat
+        site.on_node("rm", "-f", Access.FILE)
 
 
 SERVICE = "[Service]\\nExecStart=/bin/sleep infinity\\n"
