@@ -44,9 +44,11 @@ def keep(module: AnsibleModule, client: Client) -> dict[str, Any]:
     path = f"/xapi/users/roles/{quoted(role)}"
     have = client.get(path).json(list)
     given, taken = plan(have, members, state, module.params["purge"])
-    for name in given:
+    # A name that is mistyped must not look like somebody who has the role no longer.
+    for name in given if state == "present" else sorted(set(members) - set(have)):
         if client.get(f"/xapi/users/profile/{quoted(name)}", accepted=(200, 404)).status == 404:
-            raise XnatError(f"XNAT has no account {name} to give the role {role} to: names are compared exactly")
+            act = f"give the role {role} to" if state == "present" else f"take the role {role} from"
+            raise XnatError(f"XNAT has no account {name} to {act}: names are compared exactly")
     result: dict[str, Any] = {"changed": bool(given or taken), "given": given, "taken": taken}
     if module._diff:
         after = sorted((set(have) | set(given)) - set(taken))

@@ -118,6 +118,69 @@ def test_without_an_administrators_password_it_is_said_what_to_do_by_hand(site: 
     assert site.token["Authorization"].removeprefix("token ") not in run.text
 
 
+WITHOUT_JDOE = ("-e", '{"site_jupyter_users": ["JDoe", "rjones"]}')
+
+
+class Access:
+    """What jdoe has at XNAT and hub: a server, a token as XNAT makes it for its page, a log-in, a file."""
+
+    FILE = "/srv/xnat-demo/workspaces/users/jdoe/kept"
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        server = site.launch()
+        assert site.outcome(server), site.hub_log(server.began)
+        assert site.run(server, "touch /workspace/jdoe/kept")[0] == 0
+        answer = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/users/jdoe/tokens?note=t&expiresIn=172800", "jdoe")
+        self.token = answer.json()["token"]
+        self.browser, _ = site.browser("jdoe")
+
+    def left(self) -> dict[str, bool]:
+        """Return what there is of it now."""
+        site, headers = self.site, {"Authorization": f"token {self.token}"}
+        page = self.browser.get(f"{site.hub}hub/home", timeout=20).url
+        return {
+            "role": "Jupyter" in site.ask("GET", f"{site.xnat}/xapi/users/jdoe/roles", "admin").json(),
+            "enabled": site.ask("GET", f"{site.xnat}/xapi/users/profile/jdoe", "admin").json()["enabled"],
+            "user": site.ask("GET", f"{site.hub}hub/api/users/jdoe").status_code == 200,
+            "server": bool(site.left()),
+            "token": requests.get(f"{site.hub}hub/api/user", headers=headers, timeout=20).status_code == 200,
+            "log-in": page.split("?")[0].endswith("/hub/home"),
+            "file": site.on_node("sh", "-c", f"test -f {self.FILE} && echo yes || echo no").strip() == "yes",
+        }
+
+
+def test_access_is_revoked_with_servers_tokens_and_log_ins(site: Site, plays: Playbooks) -> None:
+    revoke = ("playbooks/revoke.yml", "-e", "user=jdoe", "-e", "disable=true")
+    everything = dict.fromkeys(("role", "enabled", "user", "server", "token", "log-in", "file"), True)
+    nothing = dict.fromkeys(everything, False)
+    try:
+        access = Access(site)
+        assert access.left() == everything
+        run = plays.play(*revoke, code=2)
+        assert "jdoe" in run.flat
+        assert "site_jupyter_users" in run.flat
+        assert plays.play(*revoke, *WITHOUT_JDOE, "--check").changed() == {"node1"}
+        assert access.left() == everything
+        assert plays.play(*revoke, *WITHOUT_JDOE).changed() == {"node1"}
+        assert access.left() == {**nothing, "file": True}
+
+        site.ask("PUT", f"{site.xnat}/xapi/users/jdoe", "admin", json={"enabled": True})
+        plays.play(*XNAT)
+        access = Access(site)
+        run = plays.play(*XNAT, "-e", "xnat_jupyterhub_purge_users=false", *WITHOUT_JDOE)
+        assert "jdoe: not in site_jupyter_users" in run.flat
+        assert access.left() == everything
+        purge = (*XNAT, "-e", "xnat_jupyterhub_purge_users=true", *WITHOUT_JDOE)
+        assert plays.play(*purge).changed() == {"node1"}
+        assert access.left() == {**nothing, "enabled": True, "file": True}
+        assert plays.play(*purge).changed() == set()
+    finally:
+        site.ask("PUT", f"{site.xnat}/xapi/users/jdoe", "admin", json={"enabled": True})
+        plays.play(*XNAT)
+        site.on_node("rm", "-f", Access.FILE)
+
+
 SERVICE = "[Service]\\nExecStart=/bin/sleep infinity\\n"
 
 

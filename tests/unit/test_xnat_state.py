@@ -174,6 +174,11 @@ def test_the_diff_shows_values_but_no_secret(xnat: Xnat) -> None:
             {"role": "Jupyter", "members": ["Jdoe"]},
             "XNAT has no account Jdoe to give the role Jupyter to",
         ),
+        (
+            "xnat_role_members",
+            {"role": "Jupyter", "members": ["jdoe", "Jdoe"], "state": "absent"},
+            "XNAT has no account Jdoe to take the role Jupyter from",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_changed(

@@ -146,7 +146,7 @@ def run_module(name: str, args: dict[str, Any], check: bool = False, diff: bool 
     with tempfile.TemporaryDirectory() as directory:
         control = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_tmpdir": directory}
         given = patch_module_args({**args, **control})
-        plain = args["xnat"]["url"].startswith("http:")
+        plain = (args["xnat"]["url"] if "xnat" in args else args["hub"]["api_url"]).startswith("http:")
         # Ansible reads the host's certificates for each call, even one without TLS: most of a test's time
         context = mock.patch.object(urls, "make_context", return_value=None) if plain else contextlib.nullcontext()
         with given, context, contextlib.redirect_stdout(out), pytest.raises(SystemExit) as end:

@@ -1,0 +1,94 @@
+"""A real JupyterHub without a proxy, whose servers are pages that the hub's own process serves.
+
+Its configuration: JupyterHub runs this file as such, with the port and the scopes of the service in its environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from typing import Any
+
+from jupyterhub.auth import NullAuthenticator
+from jupyterhub.proxy import Proxy
+from jupyterhub.spawner import Spawner
+
+TOKEN = "service-token-of-the-tests"
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class NoProxy(Proxy):  # type: ignore[misc]
+    """Routes that lead nowhere."""
+
+    should_start = False
+
+    async def add_route(self, routespec: str, target: str, data: Any) -> None:
+        self.routes()[routespec] = {"routespec": routespec, "target": target, "data": data}
+
+    async def delete_route(self, routespec: str) -> None:
+        self.routes().pop(routespec, None)
+
+    async def get_all_routes(self) -> dict[str, Any]:
+        return self.routes()
+
+    def routes(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.__dict__.setdefault("_routes", {})
+        return found
+
+
+class NoLogin(NullAuthenticator):  # type: ignore[misc]
+    """Nobody logs in; names are kept as they are, as ours does."""
+
+    def normalize_username(self, username: str) -> str:
+        return username
+
+
+class PageSpawner(Spawner):  # type: ignore[misc]
+    """A server that answers every request with an empty page. One whose name is `stuck` does not end."""
+
+    _page: asyncio.Server | None = None
+
+    async def start(self) -> tuple[str, int]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(PAGE)
+            await writer.drain()
+            writer.close()
+
+        self._page = await asyncio.start_server(answer, "127.0.0.1", 0)
+        address: tuple[str, int] = self._page.sockets[0].getsockname()
+        return address
+
+    async def stop(self, now: bool = False) -> None:
+        if self.name == "stuck":
+            await asyncio.sleep(3600)
+        if self._page:
+            self._page.close()
+            self._page = None
+
+    async def poll(self) -> int | None:
+        return None if self._page else 0
+
+
+def free_port() -> int:
+    """Return a port that nobody has."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+if "PLAIN_HUB_PORT" in os.environ:
+    c = get_config()  # type: ignore[name-defined]  # noqa: F821  (JupyterHub defines it)
+    c.JupyterHub.hub_bind_url = f"http://127.0.0.1:{os.environ['PLAIN_HUB_PORT']}"
+    c.JupyterHub.base_url = "/jupyterhub/"
+    c.JupyterHub.db_url = "sqlite:///:memory:"
+    c.JupyterHub.proxy_class = NoProxy
+    c.JupyterHub.spawner_class = PageSpawner
+    c.JupyterHub.authenticator_class = NoLogin
+    c.JupyterHub.allow_named_servers = True
+    c.JupyterHub.services = [{"name": "xnat", "api_token": TOKEN}]
+    c.JupyterHub.load_roles = json.loads(os.environ["PLAIN_HUB_ROLES"])
+    c.JupyterHub.tornado_settings = {"slow_stop_timeout": 0.1}
+    c.Authenticator.allow_all = True
