@@ -15,8 +15,8 @@ DOCUMENTATION = r"""
 name: xnat_engine_options
 short_description: The content of a Docker Engine's daemon.json
 description:
-  - Lays a site's options over safe defaults (rotated logs, no live-restore, address pools beside Docker's own), key by
-    key, and adds a node's GPUs. An error names the option and says what to set.
+  - Lays a site's options over safe defaults (rotated logs, no live-restore, address pools beside Docker's own, no new
+    privileges), key by key, and adds a node's GPUs. An error names the option and says what to set.
 options:
   _input:
     description:
@@ -33,6 +33,10 @@ options:
     description: Path of NVIDIA's container runtime, which then runs all containers of the node. Empty for none.
     type: str
     default: ""
+  running:
+    description:
+      - The content of the file of an engine that runs. It stays where only defaults that came later would change it.
+    type: dict
 """
 EXAMPLES = r"""
 - name: Show the options of a node with a GPU

@@ -24,6 +24,7 @@ options:
       port: {description: Number of the port., type: int, required: true}
       purpose: {description: "What is going to listen there, returned as it is.", type: str, required: true}
       variable: {description: "The variable that sets the port, returned as it is.", type: str, required: true}
+  user_ids: {description: User ids whose accounts are told., type: list, elements: int, default: []}
   packages: {description: Packages whose version and state are told., type: list, elements: str, default: []}
   asked_at: {description: "The controller's clock in seconds since 1970, returned as it is.", type: float, default: 0}
 attributes:
@@ -40,8 +41,8 @@ report:
   description:
     - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(networks) (those that it has
       routes to, in CIDR notation), C(system), C(architecture), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd),
-      C(kernel) (its release and features; null where it cannot be told), C(packages), C(held_ports) (those of O(ports)
-      that somebody else holds, with C(holder)).
+      C(kernel) (its release and features; null where it cannot be told), C(packages), C(accounts) (names,
+      by those of O(user_ids) that have one), C(held_ports) (those of O(ports) that somebody else holds, with C(holder)).
     - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
       C(images), C(deployed) (whether anything of O(deployment) is there), and on managers C(nodes)
       and C(network) (C(driver), C(subnets)), that of O(network), empty where there is none.
@@ -52,12 +53,14 @@ report:
 import http.client
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -292,6 +295,15 @@ def package_report(names: list[str], run: Callable[..., Any]) -> dict[str, dict[
     return found
 
 
+def account_report(user_ids: list[int]) -> dict[str, str]:
+    """Return the names of the accounts that have one of these ids, by the id as text."""
+    found: dict[str, str] = {}
+    for user_id in user_ids:
+        with suppress(KeyError):
+            found[str(user_id)] = pwd.getpwuid(user_id).pw_name
+    return found
+
+
 def held_ports(ports: list[dict[str, Any]], path: str, deployment: str, services: list[str]) -> list[dict[str, Any]]:
     """Return the ports that somebody else holds, with `holder` in words. Our own containers count as nobody."""
     found: list[dict[str, Any]] = []
@@ -357,6 +369,7 @@ def main() -> None:
                     "variable": {"type": "str", "required": True},
                 },
             },
+            "user_ids": {"type": "list", "elements": "int", "default": []},
             "packages": {"type": "list", "elements": "str", "default": []},
             "asked_at": {"type": "float", "default": 0},
         },
@@ -378,6 +391,7 @@ def main() -> None:
         "systemd": os.path.isdir("/run/systemd/system"),
         "kernel": {"release": os.uname().release, **{name: feature(name) for name in FEATURES}},
         "packages": package_report(wanted["packages"], module.run_command),
+        "accounts": account_report(wanted["user_ids"]),
         "held_ports": held_ports(wanted["ports"], SOCKET, wanted["deployment"], services),
         "engine": engine,
     }

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .database import Changes, Database
+from .settings import Secrets
 
 USERS = "users"
 _SEED = "seed"
@@ -16,6 +17,7 @@ ADMINISTRATOR = "Administrator"
 JUPYTER = "Jupyter"
 JUPYTERHUB = "JupyterHub"
 SERVICE_ACCOUNT = "jupyterhub"
+ADMIN = "admin"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Person:
 PEOPLE = {
     person.username: person
     for person in (
-        Person(1, "admin", roles=(ADMINISTRATOR,)),
+        Person(1, ADMIN, roles=(ADMINISTRATOR,)),
         Person(2, SERVICE_ACCOUNT, roles=(JUPYTERHUB,), enabled=False),
         Person(11, "jdoe", projects=("DEMO_MR", "DEMO_CT")),
         Person(12, "JDoe", projects=("DEMO_CT",)),
@@ -103,15 +105,21 @@ def first_start() -> Changes:
     return found
 
 
-def new_password(database: Database, password: str) -> Changes:
-    """What gives the demo's people its password, where that is another than at the last start."""
-    before = database.table(_SEED).get("password", "")
-    if matches(before, password):
-        return {}
-    found: dict[tuple[str, str], Any] = {(_SEED, "password"): hashed(password)}
-    for name, document in database.table(USERS).items():
-        if name in PEOPLE and name != SERVICE_ACCOUNT:
-            found |= replace(Person.stored(document), password=hashed(password)).change()
+def new_passwords(database: Database, passwords: Secrets) -> Changes:
+    """What gives people and administrator their passwords, where those are others than at the last start.
+
+    An administrator of a demo that once had one password for all gets one of its own.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    people = set(PEOPLE) - {SERVICE_ACCOUNT, ADMIN}
+    for key, password, names in (
+        ("password", passwords.password, people),
+        ("admin_password", passwords.admin_password, {ADMIN}),
+    ):
+        if not matches(database.table(_SEED).get(key, ""), password):
+            found[_SEED, key] = hashed(password)
+            for name in names & set(database.table(USERS)):
+                found |= replace(Person.stored(database.table(USERS)[name]), password=hashed(password)).change()
     return found
 
 

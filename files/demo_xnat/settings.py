@@ -36,9 +36,13 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Secrets:
-    """The secrets file, hidden in every representation: the password of all people at the first start."""
+    """The secrets file, hidden in every representation.
+
+    password: of all people at the first start. admin_password: of the administrator.
+    """
 
     password: str = dataclasses.field(repr=False)
+    admin_password: str = dataclasses.field(repr=False)
 
 
 def load(path: Path, kind: type[T]) -> T:

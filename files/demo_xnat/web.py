@@ -90,7 +90,7 @@ def make_app(settings: Settings, passwords: Secrets, clock: Callable[[], float] 
             **people.first_start(),
             **compute.first_start(),
         })  # fmt: skip
-    database.write(people.new_password(database, passwords.password))
+    database.write(people.new_passwords(database, passwords))
     app = web.Application(middlewares=[_fail_as_ordered, _answer_as_xnat])
     app[FAULTS] = Faults()
     app[CONFIGURATION] = Configuration(database)

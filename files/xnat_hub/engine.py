@@ -17,7 +17,9 @@ SAFE: dict[str, Any] = {
     "log-opts": {"max-size": "10m", "max-file": "3"},
     # Docker's own pools begin at 172.17.0.0/16 and go on to 192.168.0.0/16, which many sites have in use.
     "default-address-pools": [{"base": "172.30.0.0/16", "size": 24}],
+    "no-new-privileges": True,
 }
+LATER = ("no-new-privileges",)  # defaults for which alone no engine that runs is restarted: that ends notebooks
 ROTATING = ("json-file", "local")  # the log drivers that know SAFE's log-opts
 UNFINISHED = ("unpacked", "half-installed", "half-configured", "triggers-awaited", "triggers-pending")
 MANAGERS = {"debian": "apt", "ubuntu": "apt", "fedora": "dnf", "rhel": "dnf", "centos": "dnf"}
@@ -31,11 +33,16 @@ class EngineError(ValueError):
 
 
 def engine_options(
-    options: Mapping[str, Any], generic_resources: Iterable[str] = (), nvidia_runtime: str = ""
+    options: Mapping[str, Any],
+    generic_resources: Iterable[str] = (),
+    nvidia_runtime: str = "",
+    running: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of daemon.json: options over safe defaults, with a node's GPUs and NVIDIA's runtime.
 
-    An option that is None takes a default away. Raises EngineError for what an engine of a swarm must not have.
+    An option that is None takes a default away. running: what the file of an engine that runs says; it stays where
+    nothing but defaults that came later would change it. Raises EngineError for what an engine of a swarm must not
+    have.
     """
     safe = dict(SAFE)
     if options.get("log-driver", "json-file") not in ROTATING:
@@ -55,7 +62,8 @@ def engine_options(
     check_owned(options, ours)
     result = merged(merged(safe, options), ours)
     check_options(result)
-    return result
+    earlier = {key: value for key, value in result.items() if key not in LATER or key in options}
+    return earlier if running == earlier else result
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -349,6 +349,11 @@ def _errors_of(name: str, host: Host, limits: Mapping[str, Any]) -> Iterable[str
             f"The clock of {name} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set up time"
             " synchronisation there (chrony or systemd-timesyncd)."
         )
+    for user_id, account in report["accounts"].items():
+        yield (
+            f"The account {account} of {name} has the user id {user_id}, which hub, proxy and registry run as, and"
+            " could read their secrets: set hub_images_hub_uid to an id that no account of the nodes has."
+        )
     for held in report["held_ports"]:
         yield (
             f"Port {held['port']} on {name} is taken by {held['holder']}, and {held['purpose']} needs it: stop what"

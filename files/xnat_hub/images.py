@@ -95,8 +95,10 @@ def image_plan(
             "args": arguments,
         }
 
-    npm = [files / "hub" / name for name in ("npm.txt", "package.json", "package-lock.json")]
-    add("runtime", "hub", "Dockerfile.runtime", [hub_lock, *npm], {"BASE": plan["base"]["image"], "HUB_UID": hub_uid})
+    own = {"BASE": plan["base"]["image"], "HUB_UID": hub_uid}
+    check = files / "healthy"
+    runtime = [files / "hub" / name for name in ("npm.txt", "package.json", "package-lock.json", "relay.py")]
+    add("runtime", "hub", "Dockerfile.runtime", [hub_lock, *runtime, check], own)
     code = [files / "jupyterhub_config.py", files / "templates/home.html", *sorted(hub_code(files))]
     add("hub", "hub", "Dockerfile", code, {"RUNTIME": plan["runtime"]["image"]})
     add(
@@ -107,9 +109,9 @@ def image_plan(
         {"BASE": plan["base"]["image"], "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid},
     )
     registry = [files / "registry" / name for name in ("config.yml", "clean.py")]
-    add("registry", "registry", "Dockerfile", registry, {"BASE": plan["base"]["image"]})
+    add("registry", "registry", "Dockerfile", [*registry, check], own)
     demo = sorted(path for path in (files / "demo_xnat").iterdir() if path.suffix in {".py", ".html", ".css", ".js"})
-    add("demo_xnat", "demo_xnat", "Dockerfile", demo, {"BASE": plan["singleuser"]["image"]})
+    add("demo_xnat", "demo_xnat", "Dockerfile", [*demo, check], {"BASE": plan["singleuser"]["image"]})
     return plan
 
 

@@ -142,6 +142,7 @@ class Site:
         self.xnat = f"http://{self.address}:8080"
         self.hub = f"http://{self.address}:8000{BASE_URL}"
         self.password = (secrets / "demo_password").read_text().strip()
+        self.admin_password = (secrets / "demo_admin_password").read_text().strip()
         self.secrets = secrets
         self.http = requests.Session()
         self._numbers = itertools.count(1)
@@ -153,7 +154,7 @@ class Site:
 
     def ask(self, method: str, url: str, user: str = "", **options: Any) -> requests.Response:
         """Ask XNAT as a user, or the hub as XNAT where no user is given. Sessions are not kept."""
-        auth = (user, self.password) if user else None
+        auth = (user, self.admin_password if user == "admin" else self.password) if user else None
         headers = None if user else self.token
         return requests.request(
             method, url, auth=auth, headers=headers, timeout=TIMEOUT, allow_redirects=False, **options

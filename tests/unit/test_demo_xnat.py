@@ -25,7 +25,7 @@ from demo_xnat.plugin import Plugin, StartRequest
 from demo_xnat.settings import Secrets, Settings
 from demo_xnat.web import PLUGIN, STATE, make_app
 
-SECRETS = Secrets(password="people")
+SECRETS = Secrets(password="people", admin_password="the admins")
 SERVICE_PASSWORD = "service"
 SCOPES: dict[str, Any] = {name: {"scope": name, "enabled": True, "ids": []} for name in ("Site", "Project", "User")}
 ENVIRONMENT = {
@@ -136,7 +136,8 @@ def run(settings: Settings, check: Check, clock: Clock | None = None) -> None:
 
 
 def basic(login: str, password: str = "") -> dict[str, str]:
-    default = SERVICE_PASSWORD if login == people.SERVICE_ACCOUNT else SECRETS.password
+    others = {people.SERVICE_ACCOUNT: SERVICE_PASSWORD, people.ADMIN: SECRETS.admin_password}
+    default = others.get(login, SECRETS.password)
     return {"Authorization": aiohttp.encode_basic_auth(login, password or default)}
 
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from demo_xnat.configuration import DEFAULTS, ConfigurationError, seconds
 from demo_xnat.database import Database
-from demo_xnat.people import PEOPLE, SERVICE_ACCOUNT, hashed, matches
+from demo_xnat.people import PEOPLE, SERVICE_ACCOUNT, first_start, hashed, matches, new_passwords
 from demo_xnat.plugin import HubError
 from demo_xnat.settings import Secrets, Settings
 from demo_xnat.web import CONFIGURATION, PLUGIN, STATE, make_app
@@ -632,18 +632,32 @@ def test_the_library_pyxnat_connects_with_an_alias_token_and_lists_projects(tmp_
 def test_a_new_password_of_the_demo_is_that_of_its_people_and_of_nobody_else(tmp_path: Path) -> None:
     settings = fresh_settings(tmp_path)
 
-    async def status(password: str, login: str, given: str) -> int:
-        app = make_app(settings, Secrets(password))
+    async def status(password: str, login: str, given: str, admin: str = "of the admin") -> int:
+        app = make_app(settings, Secrets(password, admin))
         async with TestClient(TestServer(app), cookie_jar=aiohttp.DummyCookieJar()) as client:
             headers = {"Authorization": aiohttp.encode_basic_auth(login, given)}
             async with client.get("/data/JSESSION", headers=headers) as response:
                 return response.status
 
-    assert asyncio.run(status("first", "admin", "first")) == 200
-    assert asyncio.run(status("second", "admin", "first")) == 401
+    assert asyncio.run(status("first", "jdoe", "first")) == 200
+    assert asyncio.run(status("first", "admin", "first")) == 401
+    assert asyncio.run(status("second", "jdoe", "first")) == 401
+    assert asyncio.run(status("second", "admin", "of the admin")) == 200
+    assert asyncio.run(status("second", "admin", "another", admin="another")) == 200
     assert asyncio.run(status("second", "jdoe", "second")) == 200
     document = Database(Path(settings.database)).table("users")[SERVICE_ACCOUNT]
     assert matches(document["password"], SERVICE_ACCOUNT)
+
+
+def test_the_administrator_of_an_older_demo_gets_a_password_of_its_own(tmp_path: Path) -> None:
+    database = Database(tmp_path / "xnat.db")
+    database.write(first_start())
+    one_for_all = hashed("one for all")
+    old = {("users", "admin"): {**database.table("users")["admin"], "password": one_for_all}}
+    database.write({**old, ("seed", "password"): one_for_all})
+    database.write(new_passwords(database, Secrets("one for all", "its own")))
+    assert matches(database.table("users")["admin"]["password"], "its own")
+    assert new_passwords(database, Secrets("one for all", "its own")) == {}
 
 
 def test_where_an_item_is_can_be_asked(tmp_path: Path) -> None:

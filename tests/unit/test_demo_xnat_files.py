@@ -154,11 +154,11 @@ def test_a_missing_secrets_file_is_named(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_secrets_appear_in_no_message_and_no_representation(tmp_path: Path) -> None:
     path = tmp_path / "secrets.json"
-    path.write_text(json.dumps({"password": "secret-1", "other": "secret-2"}))
+    path.write_text(json.dumps({"password": "secret-1", "admin_password": "secret-1", "other": "secret-2"}))
     with pytest.raises(SettingsError) as failure:
         load(path, Secrets)
     assert str(failure.value) == f"{path}: the file has the unknown key other."
-    assert "secret-1" not in repr(Secrets("secret-1"))
+    assert "secret-1" not in repr(Secrets("secret-1", "secret-1"))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_database_that_cannot_be_used_is_named_with_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], database: str, sentence: str
 ) -> None:
     (tmp_path / "text").write_text("no database at all " * 100)
-    (tmp_path / "secrets.json").write_text(json.dumps({"password": "people"}))
+    (tmp_path / "secrets.json").write_text(json.dumps({"password": "people", "admin_password": "x"}))
     paths = {"archive_path": "archive", "database": database, "secrets_file": "secrets.json"}
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(SETTINGS | {name: str(tmp_path / path) for name, path in paths.items()}))

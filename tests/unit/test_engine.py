@@ -78,6 +78,22 @@ def test_the_safe_options_stay_what_they_are() -> None:
     assert repr(SAFE) == before
 
 
+def test_a_default_that_came_later_restarts_no_engine_that_runs() -> None:
+    before = {key: value for key, value in SAFE.items() if key != "no-new-privileges"}
+    assert SAFE["no-new-privileges"] is True
+    for options, running, has in (
+        ({}, before, False),
+        ({"mtu": 1450}, {**before, "mtu": 1450}, False),
+        ({"mtu": 1450}, before, True),
+        ({"no-new-privileges": True}, before, True),
+        ({}, SAFE, True),
+        ({}, None, True),
+    ):
+        assert ("no-new-privileges" in engine_options(options, running=running)) is has
+    runs = {**RUNS, "options": before}
+    assert plan(engine=runs, options=engine_options({}, running=before))["done"]
+
+
 def test_a_node_with_gpus() -> None:
     options = engine_options({"runtimes": {"other": {"path": "/x"}}}, ["gpu=GPU-1", "gpu=GPU-2"], "/usr/bin/nvidia")
     assert options["node-generic-resources"] == ["gpu=GPU-1", "gpu=GPU-2"]

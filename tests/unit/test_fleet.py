@@ -82,7 +82,7 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
         "system": {"id": "debian", "like": "", "codename": "trixie", "name": "Debian GNU/Linux 13 (trixie)"},
         "architecture": "x86_64", "memory_mb": 1800, "disk": {"path": "/var/lib/docker", "free_mb": 6000},
         "kernel": {"release": "6.12", "overlay": True, "vxlan": True, "bridge": True, "veth": True, "ip_vs": True},
-        "held_ports": [],
+        "accounts": {}, "held_ports": [],
         "engine": {
             "answers": True, "version": "26.1.5+dfsg1", "options_broken": False, "deployed": False,
             "swarm": membership(name) if member else OUTSIDE, "nodes": nodes if member and name[0] == "m" else [],
@@ -212,6 +212,9 @@ LOST = {"m1": {"engine": {"nodes": [], "swarm": {"error": NO_LEADER}}}}
         (one({"held_ports": [{**HUB_PORT, "holder": "nginx (process 7)"}]}),
          ["Port 8000 on m1 is taken by nginx (process 7), and JupyterHub needs it: stop what listens there, or set"
           " site_hub_port to a free port."]),
+        (one({"accounts": {"60900": "eve"}}),
+         ["The account eve of m1 has the user id 60900, which hub, proxy and registry run as, and could read their"
+          " secrets: set hub_images_hub_uid to an id that no account of the nodes has."]),
         ({"workers": "w1", "silent": "w1", "limits": {"address_pools": ["192.0.2.16/28", "10.77.0.0/16"], **TINY}},
          silent_hosts("w1")),
         ({"workers": "w1", "limits": {"address_pools": ["10.77.0.0/16", "192.0.2.16/28"], **TINY}},

@@ -55,6 +55,8 @@ def test_the_same_files_elsewhere_have_the_same_names(files: Path) -> None:
         ("singleuser/dashboards.lock", set()),
         ("singleuser/dashboard_proxy.py", {"singleuser", "demo_xnat"}),
         ("demo_xnat/page.html", {"demo_xnat"}),
+        ("hub/relay.py", {"runtime", "hub"}),
+        ("healthy", {"runtime", "hub", "registry", "demo_xnat"}),
         ("registry/config.yml", {"registry"}),
         ("registry/Dockerfile", {"registry"}),
         ("xnat_hub/fleet.py", set()),
@@ -74,7 +76,7 @@ def test_a_change_renames_what_holds_it_and_what_is_above(files: Path, path: str
         ({"revision": 2}, {"base", "runtime", "hub", "singleuser", "registry", "demo_xnat"}),
         ({"base": "debian:13"}, {"base", "runtime", "hub", "singleuser", "registry", "demo_xnat"}),
         ({"notebook_uid": 7}, {"singleuser", "demo_xnat"}),
-        ({"hub_uid": 7}, {"runtime", "hub"}),
+        ({"hub_uid": 7}, {"runtime", "hub", "registry"}),
         ({"dashboards": True}, {"singleuser", "demo_xnat"}),
     ],
 )

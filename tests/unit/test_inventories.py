@@ -13,7 +13,7 @@ from xnat_hub.mounts import storage_rows
 from tests.unit.conftest import ROOT
 
 INVENTORIES = sorted(path for path in (ROOT / "inventory").iterdir() if path.is_dir())
-DEMO_ONLY = {"site_demo_xnat_port", "site_demo_password"}
+DEMO_ONLY = {"site_demo_xnat_port", "site_demo_listen_address", "site_demo_password", "site_demo_admin_password"}
 
 
 def variables(inventory: Path) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def test_the_variables_of_the_readme_are_those_of_the_inventory(inventory: Path)
         "site_swarm_unlock_key",
         "site_xnat_password",
         "site_demo_password",
+        "site_demo_admin_password",
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import node_report
 import pytest
 from node_report import (
+    account_report,
     ask,
     disk_report,
     engine_report,
@@ -118,6 +119,10 @@ def test_an_engine_that_does_not_answer_is_told_as_one(engine: Path) -> None:
     assert (data_root, services) == ("/var/lib/docker", [])
     assert (found["answers"], found["version"], found["swarm"], found["deployed"]) == (False, "", {}, False)
     assert (found["nodes"], found["images"], found["options"], found["restart_needed"]) == ([], {}, None, False)
+
+
+def test_an_account_that_has_an_id_is_named() -> None:
+    assert account_report([0, 60900]) == {"0": "root"}
 
 
 def test_a_port_is_held_by_whom_the_system_names(tmp_path: Path) -> None:

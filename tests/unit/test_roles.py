@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from jinja2 import Environment
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 LIBRARY = {path.stem for path in (ROLES.parent / "library").glob("*.py")}
@@ -148,6 +149,38 @@ def test_a_role_knows_neither_the_inventory_nor_other_roles(role: str) -> None:
         assert not re.search(r"\bgroups\s*[.\[]", text), f"{path} names a group of the inventory"
         words = set(re.findall(r"\w+", text))
         assert words & others <= passed(role), f"{path} reads variables of another role"
+
+
+def test_preflight_looks_for_accounts_with_the_hubs_user_id() -> None:
+    default = load(ROLES / "hub_images" / "defaults" / "main.yml")["hub_images_hub_uid"]
+    assert f"hub_images_hub_uid | default({default})" in (ROLES.parent / "playbooks" / "reach.yml").read_text()
+    assert 60577 < default < 61184  # what neither Debian (policy, 9.2.2) nor systemd (UIDS-GIDS) gives out
+
+
+def secret_files() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every dictionary in a role or playbook that says how a service gets a secret or config."""
+
+    def walk(value: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(value, dict):
+            if {"secret_name", "config_name"} & set(value):
+                yield value
+            yield from (found for item in value.values() for found in walk(item))
+        elif isinstance(value, list):
+            yield from (found for item in value for found in walk(item))
+
+    for folder in ("roles", "playbooks", "molecule"):
+        for path in sorted((ROLES.parent / folder).glob("**/*.yml")):
+            yield from ((path, found) for found in walk(load(path)))
+
+
+def test_the_modes_of_secrets_and_configs_are_what_they_look_like() -> None:
+    """The module takes the mode as a number, and a text such as "0400" as a decimal one, which is 0620."""
+    found = list(secret_files())
+    modes = {(path, file["filename"]): file["mode"] for path, file in found if "mode" in file}
+    assert len(found) > len(modes) > 0
+    for place, mode in modes.items():
+        number = int(Environment(autoescape=True).from_string(str(mode)).render())
+        assert number in (0o400, 0o444), place
 
 
 def test_the_one_look_at_a_host_tells_of_the_packages_that_the_engines_role_decides_by() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.test_demo_xnat import SECRETS
 from tests.unit.xnat_modules import Xnat, run_module, xnat_fixture  # noqa: F401
 
 from ansible.module_utils import xnat as xnat_client, xnat_rows as rows
@@ -618,7 +619,9 @@ def test_secrets_are_neither_returned_nor_logged(xnat: Xnat, monkeypatch: pytest
 
 def test_an_account_that_is_no_administrator_is_told_so(xnat: Xnat) -> None:
     given = args(xnat, "xnat_hardware", HARDWARE)
-    result = run_module("xnat_hardware", given | {"xnat": xnat.options | {"username": "jdoe"}})
+    result = run_module(
+        "xnat_hardware", given | {"xnat": xnat.options | {"username": "jdoe", "password": SECRETS.password}}
+    )
     assert result["failed"]
     assert result["msg"].endswith("status 403, jdoe is no administrator of XNAT")
 

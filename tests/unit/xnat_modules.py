@@ -50,11 +50,13 @@ class Xnat:
     @property
     def options(self) -> dict[str, Any]:
         """The option `xnat` of every module."""
-        return {"url": self.url, "username": "admin", "password": SECRETS.password, "timeout": 10, "retry_for": 10}
+        password = SECRETS.admin_password
+        return {"url": self.url, "username": "admin", "password": password, "timeout": 10, "retry_for": 10}
 
     def ask(self, method: str, path: str, body: Any = None, user: str = "admin") -> tuple[int, Any]:
         """Return status and JSON, or text, of a request that is made behind the modules' back."""
-        basic = base64.b64encode(f"{user}:{SECRETS.password}".encode()).decode()
+        password = SECRETS.admin_password if user == "admin" else SECRETS.password
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/json", "X-Behind": "1"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310
