@@ -42,7 +42,8 @@ report:
     - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(networks) (those that it has
       routes to, in CIDR notation), C(system), C(architecture), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd),
       C(kernel) (its release and features; null where it cannot be told), C(packages), C(accounts) (names,
-      by those of O(user_ids) that have one), C(held_ports) (those of O(ports) that somebody else holds, with C(holder)).
+      by those of O(user_ids) that have one), C(held_ports) (those of O(ports) that somebody else holds, with
+      C(holder)).
     - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
       C(images), C(deployed) (whether anything of O(deployment) is there), and on managers C(nodes)
       and C(network) (C(driver), C(subnets)), that of O(network), empty where there is none.
