@@ -245,7 +245,7 @@ def test_a_network_without_addresses_is_known_by_counting_them(site: Site) -> No
             found = []
             addresses = asyncio.run(Swarm(lambda: site.docker, "jupyterhub", "test-small").addresses())
             for task in site.docker.tasks(filters={"name": tasks}):
-                judged = Task(task["ID"], task.get("NodeID", ""), task["DesiredState"], task["Status"])
+                judged = Task(task.get("NodeID", ""), task["DesiredState"], task["Status"])
                 reason, final = without_address(judged, addresses)
                 found += [(judged.state, reason)] if final else []
             return found
