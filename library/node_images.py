@@ -28,6 +28,10 @@ options:
   registry: {description: "Registry and path for V(pushed), as registry.example.org/path.", type: str, default: ""}
   username: {description: Name at the registry. Empty for none., type: str, default: ""}
   password: {description: Password at the registry., type: str, default: ""}
+  registry_auths:
+    description: Credentials for V(pulled) by registry, as docker login writes them. Without any, those of root count.
+    type: dict
+    default: {}
   prefix: {description: Names that V(cleaned) looks at begin with it., type: str, default: ""}
   keep: {description: How many images of each name V(cleaned) leaves., type: int, default: 3}
   timeout: {description: Seconds without a word from the engine or the registry., type: int, default: 300}
@@ -57,7 +61,9 @@ kept: {description: Names that stay., type: list, elements: str, returned: clean
 bytes: {description: How many bytes of layers were fetched., type: int, returned: present}
 """
 
+import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -193,8 +199,16 @@ def here(client: Any, wanted: dict[str, str]) -> str:
     return (image_id(client, wanted["source"]) if wanted["source"] else "") or image_id(client, wanted["name"])
 
 
+def log_in(client: Any, auths: dict[str, dict[str, str]], directory: str) -> None:
+    """Have a client use these credentials, by registry, in place of the host's; directory: for the user alone."""
+    with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".json") as file:
+        json.dump({"auths": auths}, file)
+        file.flush()
+        client.reload_config(file.name)
+
+
 def pull_source(client: Any, source: str) -> None:
-    """Get an image from the registry of its name, with the log-in that this host has for it."""
+    """Get an image from the registry of its name, with the log-in that this client has for it."""
     name, _, digest = source.partition("@")
     repository, tag = (name, digest) if digest else split(name)
     stream = client.pull(repository, tag=tag, stream=True, decode=True)
@@ -253,6 +267,7 @@ def main() -> None:
             "registry": {"type": "str", "default": ""},
             "username": {"type": "str", "default": ""},
             "password": {"type": "str", "default": "", "no_log": True},
+            "registry_auths": {"type": "dict", "default": {}, "no_log": True},
             "prefix": {"type": "str", "default": ""},
             "keep": {"type": "int", "default": 3},
             "timeout": {"type": "int", "default": 300},
@@ -262,6 +277,8 @@ def main() -> None:
     if not HAS_DOCKER:
         module.fail_json(msg=missing_required_lib("docker"))
     client = docker.APIClient(version="auto", timeout=module.params["timeout"])
+    if module.params["registry_auths"]:
+        log_in(client, module.params["registry_auths"], module.tmpdir)
     try:
         module.exit_json(**run(client, module.params, module.check_mode))
     except ImageError as error:

@@ -40,7 +40,6 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "failed_logins": 5,
         "failed_logins_window": 86400,
         "auth_refresh_age": 300,
-        "registry_auth_file": None,
         "uid": 1500,
         "gid": 1501,
         "groups": [20],

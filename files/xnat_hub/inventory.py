@@ -287,9 +287,16 @@ def _site_secrets(values: _Values, secrets: Mapping[str, tuple[str, str]], broke
             judged[name] = {"value": values.get(name), "kind": kind}
         else:
             yield _unusable(values, name)
-    if values.has("jupyterhub_registry_auths") and values.works("jupyterhub_registry_auths"):
-        for registry, entry in (values.get("jupyterhub_registry_auths") or {}).items():
-            judged[f"jupyterhub_registry_auths[{registry}]"] = {"value": entry.get("auth"), "kind": "password"}
+    if values.has("hub_images_registry_auths") and values.works("hub_images_registry_auths"):
+        for registry, entry in (values.get("hub_images_registry_auths") or {}).items():
+            judged[f"hub_images_registry_auths[{registry}]"] = {"value": entry.get("auth"), "kind": "password"}
+    if values.has("jupyterhub_registry_auths"):
+        yield _finding(
+            "renamed",
+            "jupyterhub_registry_auths",
+            "jupyterhub_registry_auths is not read any more, since images are pulled by the rollout: name it"
+            " hub_images_registry_auths.",
+        )
     yield from secret_findings(judged)
 
 

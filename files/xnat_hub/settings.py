@@ -56,7 +56,6 @@ class Settings:
     failed_logins: int
     failed_logins_window: int
     auth_refresh_age: int
-    registry_auth_file: str | None
     uid: int
     gid: int
     groups: tuple[int, ...]

@@ -70,15 +70,8 @@ class XnatSpawner(SwarmSpawner):
     def swarm(self) -> Swarm:
         """Docker, shared by all servers of the hub."""
         if XnatSpawner._swarm is None:
-            XnatSpawner._swarm = Swarm(self._connect, load().deployment, load().network)
+            XnatSpawner._swarm = Swarm(lambda: self.client, load().deployment, load().network)
         return XnatSpawner._swarm
-
-    def _connect(self) -> Any:
-        """Return Docker's client, with the site's registry credentials; blocks."""
-        client = self.client
-        if load().registry_auth_file:
-            client.reload_config(load().registry_auth_file)
-        return client
 
     @default("client_kwargs")
     def _default_client_kwargs(self) -> dict[str, Any]:

@@ -260,38 +260,6 @@ def test_a_network_without_addresses_is_known_by_counting_them(site: Site) -> No
         site.docker.remove_network(network["Id"])
 
 
-def test_the_sites_credentials_are_shown_to_its_registry(site: Site) -> None:
-    # A registry that has nothing, but says who asked; the engine takes plain HTTP from its own address.
-    script = """
-import http.server
-class Registry(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        seen = self.headers.get("Authorization")
-        print(self.path, seen, flush=True)
-        self.send_response(404 if seen else 401)
-        self.send_header("WWW-Authenticate", "Basic")
-        self.end_headers()
-    do_HEAD = do_GET
-http.server.HTTPServer(("", 5555), Registry).serve_forever()
-"""
-    registry = site.docker.create_service(
-        {"ContainerSpec": {"Image": site.image("base"), "Command": ["python3", "-c", script]}},
-        name="test-registry",
-        endpoint_spec={"Ports": [{"TargetPort": 5555, "PublishedPort": 5555, "PublishMode": "host"}]},
-    )
-    try:
-        tasks = functools.partial(site.docker.tasks, filters={"service": registry["ID"], "desired-state": "running"})
-        wait_for("registry", lambda: [task for task in tasks() if task["Status"]["State"] == "running"])
-        server = site.launch(environment=site.environment(image="127.0.0.1:5555/private/lab:1"))
-        assert not site.outcome(server)
-        parts = site.docker.service_logs(registry["ID"], stdout=True, stderr=True, is_tty=False)
-        seen = b"".join(parts).decode()
-        assert "/v2/private/lab/manifests/1 Basic dGVzdDp0ZXN0" in seen
-        assert "dGVzdDp0ZXN0" not in site.hub_log(server.began)
-    finally:
-        site.docker.remove_service(registry["ID"])
-
-
 def test_a_start_without_a_server_name_is_refused_in_words(site: Site) -> None:
     answer = site.ask("POST", f"{site.hub}hub/api/users/jdoe/server", json={})
     assert answer.status_code == 400

@@ -147,9 +147,10 @@ def test_a_secret_has_one_form_everywhere_or_is_refused(variable: str, make: Any
         ({"node_storage_cifs_password": ""}, []),
         ({"node_images_registry_password": "x\n"}, [("secret_edge", "node_images_registry_password")]),
         ({"verify_service_token": "x"}, [("secret_short", "verify_service_token")]),
-        ({"jupyterhub_registry_auths": {"r.example.org": {"auth": "eDp5"}}}, []),
-        ({"jupyterhub_registry_auths": {"r.example.org": {"auth": "eDp5\n"}}},
-         [("secret_edge", "jupyterhub_registry_auths[r.example.org]")]),
+        ({"hub_images_registry_auths": {"r.example.org": {"auth": "eDp5"}}}, []),
+        ({"jupyterhub_registry_auths": {}}, [("renamed", "jupyterhub_registry_auths")]),
+        ({"hub_images_registry_auths": {"r.example.org": {"auth": "eDp5\n"}}},
+         [("secret_edge", "hub_images_registry_auths[r.example.org]")]),
     ],
 )  # fmt: skip
 def test_each_secret_is_judged_by_what_it_is_for(changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
