@@ -211,7 +211,10 @@ def pull_source(client: Any, source: str) -> None:
     """Get an image from the registry of its name, with the log-in that this client has for it."""
     name, _, digest = source.partition("@")
     repository, tag = (name, digest) if digest else split(name)
-    stream = client.pull(repository, tag=tag, stream=True, decode=True)
+    try:
+        stream = client.pull(repository, tag=tag, stream=True, decode=True)
+    except docker.errors.APIError as error:
+        raise ImageError(f"{source} cannot be pulled: {error.explanation or error}") from error
     for _ in messages(stream, f"{source} cannot be pulled"):
         pass
 
@@ -284,7 +287,7 @@ def main() -> None:
     except ImageError as error:
         module.fail_json(msg=f"{error}.")
     except (docker.errors.DockerException, OSError) as error:
-        module.fail_json(msg=f"Docker does not do what it is asked: {error}")
+        module.fail_json(msg=f"Docker request failed: {error}")
 
 
 if __name__ == "__main__":
