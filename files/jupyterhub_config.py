@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from tornado.httpserver import HTTPServer
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from xnat_hub.database import commit_fast, forget_service_tokens
@@ -24,6 +26,8 @@ c.JupyterHub.tornado_settings = {
     "headers": security_headers(settings.public_url),
     "static_handler_class": StaticFiles,
 }
+# Whoever is not logged in may send a body too, and tornado would take 100 MB of each.
+HTTPServer.configure(None, max_body_size=2**20, max_buffer_size=2**20)
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
 database = Path("/srv/jupyterhub/jupyterhub.sqlite")

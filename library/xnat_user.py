@@ -17,6 +17,12 @@ options:
     choices: [present, absent]
     default: present
   password: {description: Needed to make the account. Left alone without., type: str}
+  try_password:
+    description:
+      - Whether to find out by a log-in if the password is right. Each refusal brings the account nearer to XNAT's lock.
+        Without it the password of an account that may log in counts as kept.
+    type: bool
+    default: true
   email: {description: Needed to make the account. Left alone without., type: str}
   first_name: {description: Needed to make the account. Left alone without., type: str}
   last_name: {description: Needed to make the account. Left alone without., type: str}
@@ -80,13 +86,16 @@ def differences(options: Mapping[str, Any], found: Mapping[str, Any] | None) -> 
     return changes
 
 
-def password_differs(client: Client, options: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
-    """Whether the password must be set. It cannot be tried while the account may not log in (1.2): so it is set."""
+def password_differs(client: Client, options: Mapping[str, Any], found: Mapping[str, Any] | None, try_it: bool) -> bool:
+    """Whether the password must be set. It cannot be tried while the account may not log in (1.2): so it is set.
+
+    try_it: whether to log in with it; each refusal counts towards XNAT's lock (1.6).
+    """
     if options["state"] == "absent" or not options["password"]:
         return False
     if not found or not (found.get("enabled") and found.get("verified")):
         return True
-    return not client.log_in_works(options["name"], options["password"])
+    return try_it and not client.log_in_works(options["name"], options["password"])
 
 
 def apply(client: Client, options: Mapping[str, Any], changes: Mapping[str, Any], new: bool) -> None:
@@ -120,7 +129,7 @@ def keep(module: AnsibleModule, client: Client) -> dict[str, Any]:
     options = module.params
     found = stored(client, options["name"])
     changes = differences(options, found)
-    if password_differs(client, options, found):
+    if password_differs(client, options, found, try_it=options["try_password"]):
         changes["password"] = options["password"]
     new = found is None and options["state"] == "present"
     missing = [name for name in ("password", *FIELDS) if not options[name]]
@@ -148,6 +157,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "password": {"type": "str", "no_log": True},
+            "try_password": {"type": "bool", "default": True, "no_log": False},
             "email": {"type": "str"},
             "first_name": {"type": "str"},
             "last_name": {"type": "str"},

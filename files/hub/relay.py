@@ -12,6 +12,7 @@ from contextlib import suppress
 
 CHUNK = 2**16  # bytes that are read at once
 CONNECT_TIMEOUT = 10  # seconds
+CONNECTIONS = 1000  # at once; further ones are closed, so that neither this process nor the engine's runs out of files
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,7 +41,17 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host
 
 async def serve(listen: int, host: str, port: int) -> None:
     """Listen until the process is ended."""
-    server = await asyncio.start_server(lambda reader, writer: relay(reader, writer, host, port), port=listen)
+    running: set[asyncio.Task[None]] = set()  # asyncio itself keeps none of them alive
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(running) >= CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(relay(reader, writer, host, port))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    server = await asyncio.start_server(accept, port=listen)
     async with server:
         await server.serve_forever()
 

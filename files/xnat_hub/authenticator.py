@@ -54,7 +54,7 @@ class XnatAuthenticator(Authenticator):
         if not isinstance(username, str) or not isinstance(password, str):
             raise web.HTTPError(400, "A log-in needs a user name and a password.")
         try:
-            source = await client_address(handler.request)
+            source = source_of(await client_address(handler.request))
             allowed = await shared_client().may_start_jupyter(username, password, source)
         except BadCredentialsError as error:
             raise web.HTTPError(403, f"{error}.") from error
@@ -128,6 +128,15 @@ async def client_address(request: Any) -> str:
         return peer
     forwarded = ",".join(request.headers.get_list("X-Forwarded-For"))
     return last_untrusted(peer, forwarded, settings.trusted_proxies)
+
+
+def source_of(address: str) -> str:
+    """Return what limits count as one address: for IPv6 the network of 64 bits, which is one subscriber's."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
 def last_untrusted(peer: str, forwarded: str, trusted: Collection[str]) -> str:

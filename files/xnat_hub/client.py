@@ -130,6 +130,8 @@ class XnatClient:
         gives no usable answer.
         """
         _check_name(username)
+        if username == self._settings.xnat_username:  # whom strangers could lock, and so end all launches
+            raise NotPermittedError("the hub's own account is no person's")
         async with self._counted(self._people, username, source):
             return await self._has_right(username, username, password)
 
@@ -151,7 +153,10 @@ class XnatClient:
         return Look.ALLOWED if right or is_dashboard else Look.NO_RIGHT
 
     async def _has_right(self, username: str, login: str, password: str) -> bool:
-        session = self._session(login, password)
+        try:
+            session = self._session(login, password)
+        except ValueError as error:  # a colon in the name, half a character
+            raise NotUnderstoodError("XNAT names an account that cannot log in anywhere") from error
         try:
             roles = await self._get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
             if not isinstance(roles, list):
@@ -277,7 +282,7 @@ class XnatClient:
             ) from error
         except aiohttp.ClientError as error:
             raise UnavailableError(f"XNAT cannot be reached for the {label} ({type(error).__name__})") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NotUnderstoodError(f"XNAT answered the {label} with JSON that cannot be read") from error
 
     async def _log_out(self, session: aiohttp.ClientSession) -> None:

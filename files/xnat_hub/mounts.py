@@ -460,7 +460,7 @@ def allowed_mounts(requested: object, roots: Sequence[Root], username: str) -> l
     is refused: a missing, relative, `..` or `{{` path, a type other than bind (contract 3.6), a source outside the
     roots, a root itself, anything of the workspaces but the user's own directory, a directory deeper in a writable root
     (a user could have put a symbolic link in its place), a writable mount of or above read-only data or another root, a
-    target outside what its root allows, two mounts on one target.
+    target outside what its root allows, two mounts on one target, a target within what the user can write to.
     """
     if requested is None:
         return []
@@ -472,6 +472,14 @@ def allowed_mounts(requested: object, roots: Sequence[Root], username: str) -> l
         other = mounts.setdefault(mount.target, mount)
         if other is not mount:
             raise MountError(f"two mounts have one target {mount.target}: {other.source} and {mount.source}")
+    writable = {mount.target for mount in mounts.values() if not mount.read_only}
+    for target in mounts if writable else ():
+        path = target
+        while path := path.rpartition("/")[0]:
+            if path in writable:
+                raise MountError(
+                    f"the target {target} lies in {path}, where the user may have put a symbolic link: choose another"
+                )
     return list(mounts.values())
 
 

@@ -12,6 +12,7 @@ SERVER_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CONSTRAINT = re.compile(r"\s*([A-Za-z0-9._/-]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
 MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+LEAST_CPUS, LEAST_MEMORY = 0.001, 6 * 2**20  # less an engine refuses, or takes for no limit
 MEMORY_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 MAX_TEXT = 128 * 1024
@@ -72,8 +73,8 @@ def parse_launch(answer: object, server_name: str) -> Launch:
     env, dropped = _environment(container.get("env"))
     cpu_limit = _cpus(resources.get("cpu_limit"), "resources.cpu_limit")
     cpu_reservation = _cpus(resources.get("cpu_reservation"), "resources.cpu_reservation")
-    mem_limit = parse_memory(resources.get("mem_limit"), "resources.mem_limit")
-    mem_reservation = parse_memory(resources.get("mem_reservation"), "resources.mem_reservation")
+    mem_limit = _memory(resources.get("mem_limit"), "resources.mem_limit")
+    mem_reservation = _memory(resources.get("mem_reservation"), "resources.mem_reservation")
     if cpu_limit and cpu_reservation and cpu_reservation > cpu_limit:
         raise OptionsError(f"resources.cpu_reservation {cpu_reservation} is above cpu_limit {cpu_limit}")
     if mem_limit and mem_reservation and mem_reservation > mem_limit:
@@ -104,6 +105,8 @@ def parse_memory(value: object, field: str) -> int | None:
     number = float(match[1]) * MEMORY_UNITS[match[2].upper()]
     if not number < 2**63:
         raise OptionsError(f"{field} is {value!r}: more memory than any node has")
+    if 0 < number < 1:
+        raise OptionsError(f"{field} is {value!r}: less than a byte")
     return int(number) or None
 
 
@@ -189,7 +192,16 @@ def _cpus(value: object, field: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**6:
         raise OptionsError(f"{field} is {value!r}: a number of CPUs is needed")
+    if 0 < value < LEAST_CPUS:
+        raise OptionsError(f"{field} is {value!r}: at least {LEAST_CPUS} CPUs are needed")
     return float(value) or None
+
+
+def _memory(value: object, field: str) -> int | None:
+    amount = parse_memory(value, field)
+    if amount is not None and amount < LEAST_MEMORY:
+        raise OptionsError(f"{field} is {value!r}: at least {LEAST_MEMORY // 2**20}M are needed")
+    return amount
 
 
 def _generic_resources(value: object) -> dict[str, int | str]:

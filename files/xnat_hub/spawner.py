@@ -223,6 +223,7 @@ class XnatSpawner(SwarmSpawner):
             return
         for value in secret_values(self.get_env()):
             text = text.replace(value, "***")
+        text = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
         if text.strip():
             self.log.error("The last that %s wrote:\n%s", self._log_name, text.rstrip())
 

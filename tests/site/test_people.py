@@ -182,3 +182,9 @@ def test_an_alias_that_xnat_never_accepted_logs_nobody_out(site: Site) -> None:
     wait_for("two looks that XNAT refused", refused_twice, 60)
     site.faults()
     site.stop(server)
+
+
+def test_a_large_body_of_a_stranger_is_not_read(site: Site) -> None:
+    with pytest.raises((requests.ConnectionError, requests.HTTPError)):  # 400, or the end of the connection before it
+        requests.post(f"{site.hub}hub/login", data=b"x" * 5_000_000, timeout=TIMEOUT).raise_for_status()
+    assert site.answers()

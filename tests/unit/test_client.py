@@ -466,3 +466,17 @@ def test_the_server_without_a_name_is_asked_for_by_its_own_call(settings: Settin
         assert (await client.user_options("jdoe", ""))["servername"] == ""
 
     against_demo(settings, tmp_path, check)
+
+
+def test_the_hubs_own_account_is_not_tried_at_the_log_in_form(settings: Settings) -> None:
+    site = replace(settings, xnat_url="http://127.0.0.1:1")  # nothing listens: an asked XNAT would be 503
+
+    async def log_in() -> None:
+        client = XnatClient(site)
+        try:
+            await client.may_start_jupyter(site.xnat_username, "x", "192.0.2.1")
+        finally:
+            await client.close()
+
+    with pytest.raises(NotPermittedError):
+        asyncio.run(log_in())

@@ -366,3 +366,14 @@ def test_clean_paths_are_absolute_and_stay_as_they_are(value: object) -> None:
     assert path.startswith("/")
     assert path != "/"
     assert clean_path(path, "x") == path
+
+
+def test_a_target_within_what_the_user_can_write_to_is_refused() -> None:
+    wanted = [
+        mount("/srv/xnat/archive/P1/a", "/workspace/jdoe/x"),
+        mount("/srv/xnat/workspaces/users/jdoe", "/workspace/jdoe", False),
+    ]
+    with pytest.raises(MountError, match="the target /workspace/jdoe/x lies in /workspace/jdoe"):
+        allowed_mounts(wanted, ROOTS, "jdoe")
+    beside = mount("/srv/xnat/archive/P1/a", "/workspace/jdoe2")
+    assert len(allowed_mounts([beside, wanted[1]], ROOTS, "jdoe")) == 2

@@ -200,3 +200,12 @@ def test_whatever_a_field_holds_only_the_named_error_leaves(path: str, value: ob
 def test_whatever_the_answer_is_only_the_named_error_leaves(answer: object) -> None:
     with pytest.raises(OptionsError):
         parse_launch(answer, "20260115T093012345Z")
+
+
+@pytest.mark.parametrize(
+    "resources", [{"cpu_limit": 1e-10}, {"mem_limit": "0.5"}, {"mem_limit": "1M"}, {"mem_reservation": "1"}]
+)
+def test_an_amount_too_small_to_count_is_not_taken_for_no_limit(resources: dict[str, Any]) -> None:
+    answer: dict[str, Any] = {"task_template": {"container_spec": {"image": "lab:1"}, "resources": resources}}
+    with pytest.raises(OptionsError, match=next(iter(resources))):
+        parse_launch(answer, "")
