@@ -132,6 +132,9 @@ def secret_findings(secrets: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def _secret(name: str, secret: Mapping[str, Any]) -> Iterable[Finding]:
+    if isinstance(secret["value"], int | float | list | dict):
+        yield _finding("secret_type", name, f"{name} is not a text: put it in quotes.")
+        return
     value = "" if secret["value"] is None else str(secret["value"])
     least, pattern, characters = SECRET_KINDS[secret["kind"]]
     if not value:
@@ -190,6 +193,7 @@ def inventory_findings(
             found.append(_finding("missing", name, f"{name} is not set: take it from inventory/example and change it."))
         elif not values.works(name):
             found.append(_unusable(values, name))
+    found += _people(values)
     found += _deployment(hostvars, values)
     found += _addresses(values)
     found += _paths(values)
@@ -335,6 +339,26 @@ def _how_to_set(name: str) -> str:
         return f"set {name} to another value"
     whose = VAULT_CONTENT.get(name, "")
     return f"set it{whose} by `ansible-vault edit group_vars/all/vault.yml` in the inventory (`create` for a new file)"
+
+
+def _people(values: _Values) -> Iterable[Finding]:
+    """Yield what cannot be the owner of XNAT's files, or a list of people."""
+    for name in ("site_uid", "site_gid"):
+        text = values.text(name)
+        if values.has(name) and not (re.fullmatch(r"[0-9]{1,10}", text) and 0 < int(text) < 2**31):
+            yield _finding(
+                "user_id",
+                name,
+                f"{name} is {text!r}: set it to the owner of archive and workspaces, which is not 0 (root).",
+            )
+    people = values.get("site_jupyter_users") if values.works("site_jupyter_users") else []
+    names = people if isinstance(people, list | tuple) else [None]
+    if not all(isinstance(one, str) and one and one == one.strip() for one in names):
+        yield _finding(
+            "people",
+            "site_jupyter_users",
+            "site_jupyter_users must be a list of names in XNAT, such as [jdoe, asmith], or [] for nobody.",
+        )
 
 
 def _deployment(hostvars: Mapping[str, Mapping[str, Any]], values: _Values) -> Iterable[Finding]:

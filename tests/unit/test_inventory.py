@@ -136,7 +136,8 @@ def test_a_secret_has_one_form_everywhere_or_is_refused(variable: str, make: Any
         ({"site_service_token": "é" * 16}, [("secret_characters", "site_service_token")]),
         ({"site_xnat_password": "pässwörter"}, []),
         ({"site_xnat_password": "jupyterhub"}, [("secret_known", "site_xnat_password")]),
-        ({"site_xnat_password": 12345678}, []),
+        ({"site_xnat_password": 12345678}, [("secret_type", "site_xnat_password")]),
+        ({"verify_password": ["a"]}, [("secret_type", "verify_password")]),
         ({"site_xnat_admin_password": "x\n"}, [("secret_edge", "site_xnat_admin_password")]),
         ({"site_xnat_admin_password": "admin"}, []),
         ({"verify_password": "x "}, [("secret_edge", "verify_password")]),
@@ -154,6 +155,23 @@ def test_a_secret_has_one_form_everywhere_or_is_refused(variable: str, make: Any
     ],
 )  # fmt: skip
 def test_each_secret_is_judged_by_what_it_is_for(changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert found(changes) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"site_uid": 0}, [("user_id", "site_uid")]),
+        ({"site_gid": "xnat"}, [("user_id", "site_gid")]),
+        ({"site_uid": "1500"}, []),
+        ({"site_jupyter_users": {"jdoe": True}}, [("people", "site_jupyter_users")]),
+        ({"site_jupyter_users": "jdoe, rjones"}, [("people", "site_jupyter_users")]),
+        ({"site_jupyter_users": [["jdoe"]]}, [("people", "site_jupyter_users")]),
+        ({"site_jupyter_users": None}, [("people", "site_jupyter_users")]),
+        ({"site_jupyter_users": []}, []),
+    ],
+)
+def test_owner_and_people_are_what_they_must_be(changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     assert found(changes) == expected
 
 
