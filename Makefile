@@ -85,9 +85,8 @@ clean: ## remove the virtual environment and caches
 $(VENV)/bin/pip:
 	@python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "Python 3.11 to 3.13 is needed, python3 is $$(python3 --version): use Debian 12 or 13." >&2; exit 1; }
-	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null \
-	  || { echo "Root is needed to set up this machine: run make as root, or install sudo." >&2; exit 1; }
-	@python3 -c 'import ensurepip, venv' 2>/dev/null || { echo "Installing python3-venv ..."; \
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { [ "$$(id -u)" = 0 ] || command -v sudo >/dev/null \
+	  || { echo "python3-venv is missing: install it as root, or run make as root." >&2; exit 1; }; echo "Installing python3-venv ..."; \
 	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv >/dev/null; }
 	@rm -rf $(VENV)
 	python3 -m venv $(VENV)
