@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.site.conftest import TIMEOUT, Site
+from tests.site.conftest import TIMEOUT, Site, wait_for
 
 HERE = Path(__file__).parent / "dashboards"
 FRAMEWORKS = {
@@ -34,7 +35,7 @@ def repository(site: Site) -> Iterator[str]:
             *writes,
             "git add .; git -c user.name=x -c user.email=x@example.org commit --quiet --message x",
             "git clone --quiet --bare . /tmp/git/examples.git",
-            "exec git daemon --export-all --reuseaddr --base-path=/tmp/git",
+            "exec git daemon --verbose --export-all --reuseaddr --base-path=/tmp/git",
         ]
     )
     made = site.docker.create_service(
@@ -45,6 +46,9 @@ def repository(site: Site) -> Iterator[str]:
         name="test-git",
         endpoint_spec={"Mode": "dnsrr"},
     )
+    ready = b"Ready to rumble"
+    logs = functools.partial(site.docker.service_logs, made["ID"], stdout=True, stderr=True, is_tty=False)
+    wait_for("the git daemon", lambda: ready in b"".join(logs()))
     yield "git://test-git/examples.git"
     site.docker.remove_service(made["ID"])
 

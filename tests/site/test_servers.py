@@ -83,6 +83,8 @@ def test_what_a_failed_server_wrote_last_is_in_the_log_without_its_secrets(site:
 def test_servers_start_and_stop_at_once_and_leave_nothing(site: Site) -> None:
     people = ["jdoe", "jdoe", "JDoe", "JDoe"]
     items: dict[str, dict[str, Any]] = {"jdoe": {}, "JDoe": {"itemId": "XNAT_E00005", "projectId": "DEMO_CT"}}
+    for user in items:  # XNAT fails at the second of two first launches of somebody whom the hub does not know
+        assert site.browser(user)[1].status_code == 200
     servers = [site.launch(user, **items[user]) for user in people]
     assert all(site.outcome(server) for server in servers)
     assert len({service["Spec"]["Name"] for service in site.services()}) == 4
