@@ -1,7 +1,7 @@
 """What each image is made of, and the name that follows: the tag is a hash of the content, so equal input is no change.
 
-Used on the controller by the filters `xnat_image_plan`, `xnat_further_images` and `xnat_lacking_images`; only the
-standard library is imported.
+Used on the controller by the filters `xnat_image_plan`, `xnat_build_rounds`, `xnat_further_images` and
+`xnat_lacking_images`; only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -113,6 +113,20 @@ def image_plan(
     demo = sorted(path for path in (files / "demo_xnat").iterdir() if path.suffix in {".py", ".html", ".css", ".js"})
     add("demo_xnat", "demo_xnat", "Dockerfile", [*demo, check], {"BASE": plan["singleuser"]["image"]})
     return plan
+
+
+def build_rounds(wanted: Sequence[str], plan: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the names of wanted images in rounds: those of one round need none of each other and are built at once.
+
+    plan: of image_plan, where an image that is built on another has the other's name among its arguments.
+    """
+    rounds: list[list[str]] = []
+    left = list(wanted)
+    while left:
+        awaited = {plan[name]["image"] for name in left}
+        rounds.append([name for name in left if not awaited & set(plan[name]["args"].values())])
+        left = [name for name in left if name not in rounds[-1]]
+    return rounds
 
 
 def hub_code(files: Path) -> list[Path]:

@@ -119,17 +119,14 @@ def ready(site: Site, **changes: Any) -> Server:
     return server
 
 
-def test_a_service_removed_by_hand_is_noticed(site: Site) -> None:
-    server = ready(site)
-    site.docker.remove_service(site.service(server)["ID"])
-    wait_for("notice", lambda: server.name not in site.servers("jdoe"), 60)
-    assert "its service was removed" in site.hub_log(server.began)
-
-
-def test_a_server_that_ends_by_itself_is_noticed_and_leaves_the_hubs_list(site: Site) -> None:
-    server = ready(site, environment=site.environment(command="timeout 8 python3 -m http.server 8888"))
-    wait_for("notice", lambda: server.name not in site.servers("jdoe"), 60)
-    wait_for("pruning", lambda: server.name not in site.servers("jdoe", stopped=True), 60)
+def test_servers_that_are_removed_by_hand_or_end_by_themselves_are_noticed_and_leave_the_hubs_list(site: Site) -> None:
+    ending = ready(site, environment=site.environment(command="timeout 8 python3 -m http.server 8888"))
+    removed = ready(site)
+    site.docker.remove_service(site.service(removed)["ID"])
+    both = {ending.name, removed.name}
+    wait_for("notice", lambda: not both & set(site.servers("jdoe")), 60)
+    wait_for("pruning", lambda: not both & set(site.servers("jdoe", stopped=True)), 60)
+    assert "its service was removed" in site.hub_log(removed.began)
 
 
 def test_what_no_server_owns_is_reaped_but_not_what_is_anothers(site: Site) -> None:

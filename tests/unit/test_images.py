@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
-from xnat_hub.images import CONTROLLER_ONLY, ImageError, further_images, hub_code, image_plan, lacking_images
+from xnat_hub.images import (
+    CONTROLLER_ONLY,
+    ImageError,
+    build_rounds,
+    further_images,
+    hub_code,
+    image_plan,
+    lacking_images,
+)
 
 from tests.unit.conftest import ROOT
 
@@ -150,6 +158,20 @@ def test_what_is_no_image_is_refused_by_name(source: str) -> None:
 def test_two_images_that_would_have_one_name_are_refused() -> None:
     with pytest.raises(ImageError, match="r:5000/x:1 and r-5000/x:1"):
         further_images(["r:5000/x:1", "r-5000/x:1"], "p")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rounds"),
+    [
+        (["runtime", "hub", "singleuser", "registry", "demo_xnat"],
+         [["runtime", "singleuser", "registry"], ["hub", "demo_xnat"]]),
+        (["hub", "singleuser"], [["hub", "singleuser"]]),  # the runtime is there already
+        ([], []),
+    ],
+    ids=["all", "some", "none"],
+)  # fmt: skip
+def test_images_that_need_none_of_each_other_are_built_at_once(wanted: list[str], rounds: list[list[str]]) -> None:
+    assert build_rounds(wanted, plan(ROOT / "files")) == rounds
 
 
 IDS = {"runtime": "r1", "hub": "h1", "user": "u1", "demo": "d1", "extra": "e1"}
