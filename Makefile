@@ -47,13 +47,25 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
 
-molecule: $(VENV)/dev.stamp ## the whole site in a node with its own Docker Engine (root)
+# The scenario `default` makes all nodes and builds the images. Then the tests of its site and the site without a network go on beside
+# the site on four nodes: none of them keeps a machine busy by itself.
+MOLECULE := PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml
+molecule: $(VENV)/dev.stamp ## the whole site in nodes with their own Docker Engine (root)
 	@# What an interrupted run left, molecule's notes that nodes are there included.
 	@mkdir -p .cache && rm -f .cache/failures.txt .cache/molecule.log
-	@PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml reset -s default >/dev/null 2>&1
-	@# What failed is said again at the end, since molecule goes on for long pages after it.
-	PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml test --all \
-	  || { code=$$?; { grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt; } 2>/dev/null || true; exit $$code; }
+	@$(MOLECULE) reset -s default >/dev/null 2>&1
+	@$(MOLECULE) destroy -s default
+	@# What failed is said again at the end, since the others go on for long pages after it.
+	@{ $(MOLECULE) converge -s default && $(MAKE) --no-print-directory --jobs 2 molecule-site molecule-swarm && $(MOLECULE) destroy -s default; } \
+	  || { code=$$?; { grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt; } 2>/dev/null || true; \
+	       $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code; }
+
+.PHONY: molecule-site molecule-swarm
+molecule-site:
+	@{ $(MOLECULE) verify -s default && $(MOLECULE) converge -s offline && $(MOLECULE) verify -s offline; } 2>&1 | sed --unbuffered 's/^/site  | /'
+
+molecule-swarm:
+	@{ $(MOLECULE) converge -s swarm && $(MOLECULE) verify -s swarm; } 2>&1 | sed --unbuffered 's/^/swarm | /'
 
 # In a container of the images that `make demo` has built; only Docker is needed beside them.
 BENCH_DRIVER := xnatjh-bench-driver

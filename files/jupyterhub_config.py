@@ -38,6 +38,7 @@ c.JupyterHub.cookie_secret = bytes.fromhex(settings.secret("cookie_secret"))
 c.ConfigurableHTTPProxy.should_start = False
 c.ConfigurableHTTPProxy.api_url = settings.proxy_api_url
 c.ConfigurableHTTPProxy.auth_token = settings.secret("proxy_token")
+c.JupyterHub.init_spawners_timeout = 2  # seconds; a server that does not answer keeps nobody else waiting for longer
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.shutdown_on_logout = False

@@ -129,7 +129,7 @@ class Playbooks:
 
 
 class Site:
-    """The node `node1` with everything on it."""
+    """The node `node0` with everything on it."""
 
     def __init__(self, container: str, secrets: Path) -> None:
         self.outer = docker.from_env().api

@@ -39,7 +39,7 @@ HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no program": ({"command": "/etc/passwd"}, {}, "cannot be executed (exit code 126)"),
     "large variable": (variables(BIG="x" * 2**17), {}, f"container_spec.env.BIG is {2**17 + 5} bytes"),
     "many variables": (variables(**{f"A{n}": "x" * 10**5 for n in range(6)}), {}, "container_spec.env is 600"),
-    "exit": ({"command": "sh -c 'exit 3'"}, {}, "it ended on node node1 with exit code 3"),
+    "exit": ({"command": "sh -c 'exit 3'"}, {}, "it ended on node node0 with exit code 3"),
     "memory": ({"command": "tail /dev/zero"}, {"memoryLimit": "32M"}, "its memory limit was reached"),
     "label": ({}, {"constraints": constraint("node.labels.gpu", "true")}, "no node has label gpu=true"),
     "cpus": ({}, {"cpuReservation": 64.0}, "no node has 64 CPUs, the largest has"),
@@ -54,7 +54,7 @@ HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "is not users/jdoe of workspaces",
     ),
-    "missing": (mount("/srv/atlases/none", "/opt/none"), {}, "/srv/atlases/none does not exist on node node1"),
+    "missing": (mount("/srv/atlases/none", "/opt/none"), {}, "/srv/atlases/none does not exist on node node0"),
     "writable": (mount("/srv/atlases/a", "/opt/a", False), {}, "must be mounted read-only"),
     "odd memory": ({}, {"memoryLimit": "8 bananas"}, "resources.mem_limit is '8 bananas'"),
     "ceiling": ({}, {"memoryLimit": "2T"}, f"resources.mem_limit is {2**41} bytes: a server here has {2**40} at most"),
@@ -119,7 +119,7 @@ def ready(site: Site, **changes: Any) -> Server:
     return server
 
 
-def test_servers_that_are_removed_by_hand_or_end_by_themselves_are_noticed_and_leave_the_hubs_list(site: Site) -> None:
+def test_servers_that_ended_or_were_removed_are_noticed_and_leave_the_list(site: Site) -> None:
     ending = ready(site, environment=site.environment(command="timeout 8 python3 -m http.server 8888"))
     removed = ready(site)
     site.docker.remove_service(site.service(removed)["ID"])

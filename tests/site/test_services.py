@@ -45,7 +45,7 @@ def test_a_service_has_the_rights_that_it_needs_and_no_others(site: Site, name: 
 def test_a_database_of_the_user_that_the_hub_was_is_taken_over(site: Site) -> None:
     plays = Playbooks(ROOT / "molecule/inventory")
     site.on_node("sh", "-c", f"chown -R 1000:1000 {VOLUME} && chmod 600 {VOLUME}/* && chmod 700 {VOLUME}")
-    assert plays.play(HUB_YML).changed() == {"node1"}
+    assert plays.play(HUB_YML).changed() == {"node0"}
     (running,) = site.docker.containers(filters={"label": "com.docker.swarm.service.name=jupyterhub-hub"})
     site.docker.kill(running["Id"])
     wait_for("hub", site.answers, 90)

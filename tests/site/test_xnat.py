@@ -40,13 +40,13 @@ def drift(site: Site) -> None:
 def test_drift_is_predicted_shown_and_mended_though_xnat_restarts_meanwhile(site: Site, plays: Playbooks) -> None:
     drift(site)
     run = plays.play(*XNAT, "--check", "--diff")
-    assert run.changed() == {"node1"}
+    assert run.changed() == {"node0"}
     assert "maxNamedServers: '3'" in run.text
     assert "jupyterHubToken: '******** (new)'" in run.text
     assert preferences(site)["maxNamedServers"] == 1
     site.faults({"path": "/xapi/compute/environments", "restart": 2, "times": 1})
     run = plays.play(*XNAT, "--diff")
-    assert run.changed() == {"node1"}
+    assert run.changed() == {"node0"}
     token = site.token["Authorization"].removeprefix("token ")
     assert token not in run.text
     assert preferences(site)["jupyterHubToken"] == token
@@ -160,9 +160,9 @@ def test_access_is_revoked_with_servers_tokens_and_log_ins(site: Site, plays: Pl
         run = plays.play(*revoke, code=2)
         assert "jdoe" in run.flat
         assert "site_jupyter_users" in run.flat
-        assert plays.play(*revoke, *WITHOUT_JDOE, "--check").changed() == {"node1"}
+        assert plays.play(*revoke, *WITHOUT_JDOE, "--check").changed() == {"node0"}
         assert access.left() == everything
-        assert plays.play(*revoke, *WITHOUT_JDOE).changed() == {"node1"}
+        assert plays.play(*revoke, *WITHOUT_JDOE).changed() == {"node0"}
         assert access.left() == {**nothing, "file": True}
 
         site.ask("PUT", f"{site.xnat}/xapi/users/jdoe", "admin", json={"enabled": True})
@@ -172,7 +172,7 @@ def test_access_is_revoked_with_servers_tokens_and_log_ins(site: Site, plays: Pl
         assert "jdoe: not in site_jupyter_users" in run.flat
         assert access.left() == everything
         purge = (*XNAT, "-e", "xnat_jupyterhub_purge_users=true", *WITHOUT_JDOE)
-        assert plays.play(*purge).changed() == {"node1"}
+        assert plays.play(*purge).changed() == {"node0"}
         assert access.left() == {**nothing, "enabled": True, "file": True}
         assert plays.play(*purge).changed() == set()
     finally:
@@ -193,7 +193,7 @@ def test_the_plugin_is_put_into_an_xnat_that_is_ours(site: Site, plays: Playbook
     )
     site.on_node("sh", "-c", f"printf '{SERVICE}' >/etc/systemd/system/pretend-xnat.service; systemctl daemon-reload")
     inventory = tmp_path / "xnat.yml"
-    inventory.write_text("xnat: {hosts: {node1: {}}}\n")
+    inventory.write_text("xnat: {hosts: {node0: {}}}\n")
     options = {
         "xnat_plugin_jar": jar, "xnat_plugin_checksum": hashlib.sha256(jar.read_bytes()).hexdigest(),
         "xnat_plugin_directory": directory, "xnat_plugin_service": "pretend-xnat",
@@ -202,8 +202,8 @@ def test_the_plugin_is_put_into_an_xnat_that_is_ours(site: Site, plays: Playbook
     play = ("playbooks/xnat_plugin.yml", "-i", str(inventory), *words)
     started = "systemctl show --property=ActiveEnterTimestampMonotonic pretend-xnat"
     try:
-        assert plays.play(*play, "--check").changed() == {"node1"}
-        assert plays.play(*play).changed() == {"node1"}
+        assert plays.play(*play, "--check").changed() == {"node0"}
+        assert plays.play(*play).changed() == {"node0"}
         assert site.on_node("ls", directory).split() == ["other.jar", jar.name]
         first = site.on_node("sh", "-c", started)
         assert plays.play(*play).changed() == set()

@@ -258,7 +258,9 @@ def broken_project(directory: Path) -> Path:
     """Return a copy of the project whose hub does not start."""
     project = directory / "broken"
     shutil.copytree(
-        ROOT, project, ignore=shutil.ignore_patterns(".git", ".venv", ".cache", "__pycache__", ".mypy_cache")
+        ROOT,
+        project,
+        ignore=shutil.ignore_patterns(".git", ".venv", ".cache", ".secrets", "__pycache__", ".mypy_cache"),
     )
     config = project / "files/jupyterhub_config.py"
     config.write_text(config.read_text().replace("settings = load()", 'raise SystemExit("broken on purpose")'))

@@ -60,7 +60,7 @@ TRAPS: dict[str, list[str]] = {
     "6.21 database in the container": ["test_database_and_cookie_secret_outlive_the_container"],
     "6.22 clean-up of servers": ["test_the_hub_keeps_servers_and_gives_users_no_right_to_start"],
     "6.23 shutdown on log-out": ["test_logging_out_leaves_servers_alone"],
-    "6.24 stopped servers": ["test_a_server_that_ends_by_itself_is_noticed_and_leaves_the_hubs_list"],
+    "6.24 stopped servers": ["test_servers_that_ended_or_were_removed_are_noticed_and_leave_the_list"],
     "6.25 secrets in the environment": ["test_no_secret_is_in_a_services_environment"],
     "6.26 list of users cut": ["test_the_hub_keeps_servers_and_gives_users_no_right_to_start"],
     "6.27 anything started by anyone": ["test_users_cannot_start_servers_and_xnat_holds_eight_scopes"],
