@@ -32,7 +32,7 @@ c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
 database = Path("/srv/jupyterhub/jupyterhub.sqlite")
 c.JupyterHub.db_url = f"sqlite:///{database}"
-forget_service_tokens(database)  # XNAT's and the keeper's of now are added anew
+forget_service_tokens(database)  # XNAT's and the reconciler's of now are added anew
 commit_fast()  # a start makes some thirty commits, each of which would wait for the disk
 c.JupyterHub.cookie_secret = bytes.fromhex(settings.secret("cookie_secret"))
 c.ConfigurableHTTPProxy.should_start = False
@@ -50,8 +50,8 @@ c.Authenticator.auth_refresh_age = settings.auth_refresh_age
 c.JupyterHub.services = [
     {"name": "xnat", "api_token": settings.secret("service_token")},
     {
-        "name": "keeper",
-        "command": [sys.executable, "-m", "xnat_hub.keeper"],
+        "name": "reconciler",
+        "command": [sys.executable, "-m", "xnat_hub.reconciler"],
         "cwd": HERE,
         "environment": {name: value for name, value in os.environ.items() if name.startswith("XNAT_HUB_")},
     },
@@ -71,7 +71,7 @@ c.JupyterHub.load_roles = [
             "tokens",
         ],
     },
-    {"name": "keeper", "services": ["keeper"], "scopes": ["list:users", "read:servers", "delete:servers", "proxy"]},
+    {"name": "reconciler", "services": ["reconciler"], "scopes": ["list:users", "read:servers", "delete:servers", "proxy"]},
     {
         # Without the scope `servers`: only XNAT starts servers, so that nobody can forge a launch.
         "name": "user",
@@ -97,4 +97,3 @@ c.Spawner.start_timeout = settings.start_timeout
 c.Spawner.http_timeout = settings.http_timeout
 c.Spawner.default_url = "/lab"
 c.Spawner.apply_user_options = lambda spawner, options: None  # XNAT's record of the launch; nothing in it is obeyed
-c.DockerSpawner.network_name = settings.network

@@ -1,1 +1,1 @@
-"""The thinking of the project: mounts, XNAT's answers, log-in and spawning. docs/architecture.md shows the parts."""
+"""What runs in the hub: log-in, spawner, pages, its database. docs/architecture.md shows the parts."""

@@ -12,9 +12,12 @@ from urllib.parse import urlsplit
 from jupyterhub.auth import Authenticator
 from tornado import web
 
-from xnat_hub.client import BadCredentialsError, Look, XnatError, shared_client
 from xnat_hub.handlers import HANDLERS
+from xnat_hub.launcher import shared_launcher
+from xnat_hub.logins import shared_logins
 from xnat_hub.settings import load
+from xnat_wire.launcher import RefusedError, Standing
+from xnat_wire.rest import BadCredentialsError, XnatError
 
 REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is looked at again
 RESOLVE_TIMEOUT = 2.0  # seconds that a log-in waits for the proxy's address
@@ -55,7 +58,7 @@ class XnatAuthenticator(Authenticator):
             raise web.HTTPError(400, "A log-in needs a user name and a password.")
         try:
             source = source_of(await client_address(handler.request))
-            allowed = await shared_client().may_start_jupyter(username, password, source)
+            allowed = await shared_logins().may_start_jupyter(username, password, source)
         except BadCredentialsError as error:
             raise web.HTTPError(403, f"{error}.") from error
         except XnatError as error:
@@ -87,16 +90,17 @@ class XnatAuthenticator(Authenticator):
         try:
             async with asyncio.timeout(REFRESH_TIMEOUT):
                 for name, spawner in spawners.items():
-                    look = await shared_client().look(username, name, _is_dashboard(spawner))
-                    if look in (Look.ALLOWED, Look.NO_RIGHT):
+                    standing = await shared_launcher().standing(username, name)
+                    if standing in (Standing.ALLOWED, Standing.NO_RIGHT):
                         _remember_accepted(spawner)
-                    if look is Look.ALLOWED:
+                    # A dashboard does not need the right to start Jupyter (1.3).
+                    if standing is Standing.ALLOWED or (standing is Standing.NO_RIGHT and _is_dashboard(spawner)):
                         return True
-                    if look is Look.NO_RIGHT or (look is Look.REFUSED and _was_accepted(spawner)):
+                    if standing is Standing.NO_RIGHT or (standing is Standing.REFUSED and _was_accepted(spawner)):
                         lost = True
-                    elif look is Look.REFUSED:
+                    elif standing is Standing.REFUSED:
                         never_accepted = True
-        except (XnatError, TimeoutError) as error:
+        except (RefusedError, TimeoutError) as error:
             self.log.warning("Not asked whether %r may still use Jupyter: %s", username, error or "no answer in time")
             return True
         if never_accepted and not lost:

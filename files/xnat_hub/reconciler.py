@@ -1,36 +1,36 @@
-"""Keep proxy, hub and Docker tidy; a service of the hub's own, run by JupyterHub as `python -m xnat_hub.keeper`.
+"""Keep proxy, hub and launcher in step; a service of the hub's own, run by JupyterHub as `python -m xnat_hub.reconciler`.
 
 Every few seconds it looks whether the proxy has lost its routes, which it does when it restarts alone, and has the hub
 give them again. Every `prune_interval` seconds it removes stopped named servers from the hub's list, since every launch
-from XNAT makes a new one (docs/xnat-contract.md, 2.3, 6.24), and Swarm services and secrets of this deployment that no
-server of the hub owns, such as those of a hub that was killed while it started one. A process of its own: it may block.
+from XNAT makes a new one (docs/xnat-contract.md, 2.3, 6.24), and has the launcher stop servers that the hub does not
+own, such as those of a hub that was killed while it started one. A process of its own: it may block.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
-from contextlib import closing, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import quote
 
-import docker
 import requests
-from docker.errors import APIError, DockerException
-from docker.utils import kwargs_from_env
 
-from xnat_hub.service import LABEL
+from xnat_hub.launcher import Launcher
 from xnat_hub.settings import Settings, load
+from xnat_wire.launcher import RefusedError
 
-log = logging.getLogger("xnat_hub.keeper")
+log = logging.getLogger("xnat_hub.reconciler")
 
-TIMEOUT = 20  # seconds for one call to hub, proxy or Docker
+TIMEOUT = 20  # seconds for one call to hub or proxy
 ROUTES_INTERVAL = 5  # seconds between two looks at the proxy
 PAGE = 1000  # users that one call to the hub lists
 
 Owner = tuple[str, str]  # user and server
+Answer = TypeVar("Answer")
 
 
 class Hub:
@@ -73,53 +73,52 @@ class Hub:
             answer.raise_for_status()
 
 
-def owner_of(labels: Mapping[str, str]) -> Owner | None:
-    """Return whose server a service or secret with these labels is; None for the hub's own."""
-    user = labels.get(f"{LABEL}.user")
-    return (user, labels.get(f"{LABEL}.server", "")) if user else None
+def orphans(running: Iterable[Owner], servers: Mapping[Owner, bool]) -> list[Owner]:
+    """Return what runs and the hub does not know, or knows as stopped.
 
-
-def orphans(
-    services: list[dict[str, Any]], secrets: list[dict[str, Any]], servers: Mapping[Owner, bool]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the services and secrets of servers that the hub does not know or knows as stopped.
-
-    The hub must have been asked after Docker: what existed then is known to the hub if it is in use.
+    The hub must have been asked after the launcher: what existed then is known to the hub if it is in use.
     """
-
-    def orphaned(found: dict[str, Any]) -> bool:
-        owner = owner_of(found["Spec"].get("Labels") or {})
-        return owner is not None and servers.get(owner, True)
-
-    return [service for service in services if orphaned(service)], [secret for secret in secrets if orphaned(secret)]
+    return [owner for owner in running if servers.get(owner, True)]
 
 
-def tidy(hub: Hub, client: Any, deployment: str, stopped_before: set[Owner]) -> set[Owner]:
+def tidy(hub: Hub, launcher: Servers, stopped_before: set[Owner]) -> set[Owner]:
     """Do one round. stopped_before: what the round before found stopped; only that is taken off the hub's list.
 
     Returns what this round found stopped.
     """
-    mine = {"label": f"{LABEL}.deployment={deployment}"}
-    services, secrets = client.services(filters=mine), client.secrets(filters=mine)
+    running = launcher.all()
     servers = hub.servers()
-    lost_services, lost_secrets = orphans(services, secrets, servers)
-    for kind, lost, remove in (
-        ("service", lost_services, client.remove_service),
-        ("secret", lost_secrets, client.remove_secret),
-    ):
-        for found in lost:
-            log.warning("Removing %s %s, which no server of the hub owns", kind, found["Spec"]["Name"])
-            try:
-                remove(found["ID"])
-            except APIError as error:
-                if error.status_code != 404:
-                    raise
+    for user, server in orphans(running, servers):
+        log.warning("Stopping %r's server %r, which the hub does not own", user, server)
+        launcher.stop(user, server)
     stopped = {owner for owner, is_stopped in servers.items() if is_stopped and owner[1]}
     for owner in stopped & stopped_before:
         hub.forget(owner)
     if forgotten := stopped & stopped_before:
         log.info("%d stopped servers taken off the hub's list", len(forgotten))
     return stopped - stopped_before
+
+
+class Servers:
+    """The launcher's servers, for a process that may block."""
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+
+    def all(self) -> set[Owner]:
+        """Return every server that has a service. Raises RefusedError."""
+        return asyncio.run(self._ask(Launcher.all))
+
+    def stop(self, user: str, server: str) -> None:
+        """Remove a server's service, without waiting for its end. Raises RefusedError."""
+        asyncio.run(self._ask(lambda launcher: launcher.stop(user, server, 0)))
+
+    async def _ask(self, call: Callable[[Launcher], Awaitable[Answer]]) -> Answer:
+        launcher = Launcher(self._socket)
+        try:
+            return await call(launcher)
+        finally:
+            await launcher.close()
 
 
 def routes_are_lost(settings: Settings) -> bool:
@@ -136,6 +135,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
     settings = load()
     hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
+    servers = Servers(settings.launcher_socket)
     stopped: set[Owner] = set()
     next_round = 0.0
     while True:
@@ -144,11 +144,10 @@ def main() -> None:
                 log.warning("The proxy has lost its routes: the hub gives them again")
                 hub.give_routes()
             if time.monotonic() >= next_round:
-                with closing(docker.APIClient(version="auto", timeout=TIMEOUT, **kwargs_from_env())) as client:
-                    stopped = tidy(hub, client, settings.deployment, stopped)
+                stopped = tidy(hub, servers, stopped)
                 next_round = time.monotonic() + settings.prune_interval
-        except (requests.RequestException, DockerException) as error:
-            log.warning("Not all is tidy: %s", error)
+        except (requests.RequestException, RefusedError) as error:
+            log.warning("Clean-up incomplete: %s", error)
         time.sleep(ROUTES_INTERVAL)
 
 

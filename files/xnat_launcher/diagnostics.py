@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xnat_hub.options import CONSTRAINT
-from xnat_hub.swarm import ALIVE, Addresses, Task
+from xnat_launcher.options import CONSTRAINT
+from xnat_launcher.swarm import ALIVE, Addresses, Task
 
 Node = Mapping[str, Any]
 

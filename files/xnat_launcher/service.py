@@ -1,6 +1,6 @@
 """One server as a Swarm service: request bodies for Docker's API, from a `Launch` and the site's settings.
 
-Pure functions; `xnat_hub.spawner` sends what they return. The policy is enforced here, so nothing that leaves this
+Pure functions; `xnat_launcher.launches` sends what they return. The policy is enforced here, so nothing that leaves this
 module mounts more than the site allows.
 """
 
@@ -13,9 +13,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from xnat_hub.mounts import Mount, allowed_mounts
-from xnat_hub.options import Launch, OptionsError
-from xnat_hub.settings import Settings
+from xnat_launcher.policy import Mount, allowed_mounts
+from xnat_launcher.options import Launch, OptionsError
+from xnat_launcher.settings import Settings
 
 Number = TypeVar("Number", int, float)
 
@@ -127,8 +127,10 @@ def secret_reference(secret_id: str, name: str, uid: int, gid: int) -> dict[str,
 
 def task_template(
     launch: Launch, settings: Settings, username: str, env: Sequence[str], service_labels: Mapping[str, str]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Mount]]:
     """Return the `TaskTemplate` of Docker's service-create call (Engine API 1.41), without the server's secret.
+
+    The second value are the mounts that the policy allows, which are in it.
 
     username: whose server it is. env: the open variables. Raises MountError when XNAT asks for a mount that the policy
     refuses, OptionsError when it asks for an image that the site does not list, for more CPUs or memory than the site
@@ -198,7 +200,7 @@ def task_template(
             f"the launch makes a service of {size} bytes with {len(mounts)} container_spec.mounts and"
             f" {len(launch.constraints)} placement.constraints: Swarm takes {MAX_TEMPLATE} bytes"
         )
-    return template
+    return template, mounts
 
 
 def _within(

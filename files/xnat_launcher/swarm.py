@@ -1,50 +1,30 @@
-"""Docker Swarm as the spawner uses it: one service and one secret for each server, named after it.
+"""The services of one deployment: one service and one secret for each server, named after it.
 
-Docker's client library blocks, so each call runs in a thread, with the client's time limit. What several servers ask
-at the same moment is asked once.
+What several servers ask at the same moment is asked once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-import requests
-from docker.errors import APIError, DockerException
-from urllib3.exceptions import HTTPError
-
-from xnat_hub.service import ENV_SUFFIX, LABEL, secret_reference, service_name
+from xnat_launcher.docker import ConflictError, Docker, MissingError
+from xnat_launcher.service import ENV_SUFFIX, LABEL, secret_reference, service_name
 
 Answer = TypeVar("Answer")
 
-THREADS = 16
 LOOK = 0.1  # seconds that a look at a task takes; whoever looks in that time shares its request
 LISTING_AGE = 10.0  # seconds that one listing of the deployment's tasks serves the hub's regular polls
 NODES_AGE = 5.0  # the same for the list of nodes
 ADDRESSES_AGE = 5.0  # the same for what has addresses on the network
 LOG_LINES = 15
-LOG_TIMEOUT = 5.0  # seconds without a word of a log that is read
+USER, SERVER = f"{LABEL}.user", f"{LABEL}.server"
 ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
-
-
-class SwarmError(Exception):
-    """Docker did not do what it was asked: one sentence for the log."""
-
-
-class UnreachableError(SwarmError):
-    """Docker did not answer, or not in time."""
-
-
-class MissingError(SwarmError):
-    """What was asked for does not exist."""
-
-
-class ConflictError(SwarmError):
-    """What should be made exists already."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +61,13 @@ class Addresses:
 
 
 class Swarm:
-    """The services of one deployment, on one network.
+    """The services of one deployment, on one network."""
 
-    connect: makes Docker's client; called in a thread, since it may block.
-    """
-
-    def __init__(self, connect: Callable[[], Any], deployment: str, network: str) -> None:
-        self._connect = connect
+    def __init__(self, docker: Docker, deployment: str, network: str) -> None:
+        self._docker = docker
         self._network = network
-        self._client: Any = None
         self._deployment = deployment
-        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="docker")
+        self._mine = {"label": [f"{LABEL}.deployment={deployment}"]}
         self._wanted: set[str] = set()
         self._round: asyncio.Future[dict[str, Task]] | None = None
         self._listing = Shared(self._list_all, LISTING_AGE)
@@ -104,18 +80,7 @@ class Swarm:
         """Make a server's secret and service, in place of older ones of that name. Returns the service's id.
 
         template: the `TaskTemplate` without the secret. owner: (uid, gid) that may read the secret. Raises SwarmError.
-        A cancelled call ends only when Docker has answered, so that what it made can be removed.
         """
-        making = asyncio.ensure_future(self._create(name, template, labels, secret, owner))
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            await asyncio.wait([making])
-            raise
-
-    async def _create(
-        self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, owner: tuple[int, int]
-    ) -> str:
         try:
             return await self._make(name, template, labels, secret, owner)
         except ConflictError:
@@ -126,32 +91,37 @@ class Swarm:
         self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, owner: tuple[int, int]
     ) -> str:
         secret_name = name + ENV_SUFFIX
-        made = await self._call("create_secret", secret_name, secret, labels=labels)
+        data = base64.b64encode(secret).decode()
+        made = await self._docker.post(
+            "/secrets/create", {"Name": secret_name, "Data": data, "Labels": dict(labels)}
+        )
         container = {**template["ContainerSpec"], "Secrets": [secret_reference(made["ID"], secret_name, *owner)]}
-        created = await self._call(
-            "create_service",
-            {**template, "ContainerSpec": container},
-            name=name,
-            labels=labels,
-            mode={"Replicated": {"Replicas": 1}},
-            endpoint_spec={"Mode": "dnsrr"},
+        created = await self._docker.post(
+            "/services/create",
+            {
+                "Name": name,
+                "Labels": dict(labels),
+                "TaskTemplate": {**template, "ContainerSpec": container},
+                "Mode": {"Replicated": {"Replicas": 1}},
+                "EndpointSpec": {"Mode": "dnsrr"},
+            },
         )
         return str(created["ID"])
 
-    async def remove(self, name: str, patience: float = 20) -> bool:
+    async def remove(self, name: str, patience: float = 20) -> tuple[bool, bool]:
         """Remove service and secret of a server where they exist, and wait until its container has ended.
 
-        Returns False if that took longer than `patience` seconds: Swarm then ends it by itself. Raises SwarmError.
+        Returns whether there was a service, and False if the end took longer than `patience` seconds: Swarm then ends it
+        by itself. Raises SwarmError.
         """
         try:
-            await self._call("remove_service", name)
+            await self._docker.delete("services", name)
+            removed, ended = True, await self._until_ended(name, patience)
         except MissingError:
-            ended = True
-        else:
-            ended = await self._until_ended(name, patience)
+            removed, ended = False, True
         with suppress(MissingError):
-            await self._call("remove_secret", name + ENV_SUFFIX)
-        return ended
+            await self._docker.delete("secrets", name + ENV_SUFFIX)
+        return removed, ended
 
     async def _until_ended(self, name: str, patience: float) -> bool:
         # A quick restart must not meet the old server on the same files.
@@ -177,6 +147,10 @@ class Swarm:
             self._round = asyncio.ensure_future(self._ask_round())
         return (await asyncio.shield(self._round)).get(name)
 
+    async def template(self, name: str) -> dict[str, Any]:
+        """Return a service's `TaskTemplate`. Raises SwarmError."""
+        return dict((await self._docker.get(f"/services/{name}"))["Spec"]["TaskTemplate"])
+
     async def nodes(self) -> list[dict[str, Any]]:
         """Return Docker's list of nodes, at most NODES_AGE seconds old. Raises SwarmError."""
         return await self._nodes.get()
@@ -185,10 +159,32 @@ class Swarm:
         """Return what has addresses on the network, at most ADDRESSES_AGE seconds old. Raises SwarmError."""
         return await self._addresses.get()
 
+    async def servers(self) -> list[tuple[str, str]]:
+        """Return (user, server) of every server of this deployment that has a service. Raises SwarmError."""
+        found = await self._docker.get("/services", self._mine)
+        labels = [service["Spec"].get("Labels") or {} for service in found]
+        return [(each[USER], each.get(SERVER, "")) for each in labels if each.get(USER)]
+
     async def log_end(self, name: str) -> str:
         """Return the last lines that a server wrote. Raises SwarmError."""
-        text = await self._in_thread(lambda client: read_log(client, name, tail=LOG_LINES))
-        return text.decode(errors="replace")
+        return (await self._docker.log_end(name, LOG_LINES)).decode(errors="replace")
+
+    async def remove_lone_secrets(self, older_than: float) -> list[str]:
+        """Remove servers' secrets without a service, as a launcher leaves them that is killed between both.
+
+        older_than: seconds; younger ones may belong to a start under way. Returns their names. Raises SwarmError.
+        """
+        secrets = await self._docker.get("/secrets", self._mine)
+        services = {service["Spec"]["Name"] for service in await self._docker.get("/services", self._mine)}
+        removed = []
+        for secret in secrets:
+            name = secret["Spec"]["Name"]
+            owned = USER in (secret["Spec"].get("Labels") or {})
+            if owned and name.removesuffix(ENV_SUFFIX) not in services and _age(secret["CreatedAt"]) > older_than:
+                with suppress(MissingError):
+                    await self._docker.delete("secrets", secret["ID"])
+                removed.append(name)
+        return removed
 
     async def _ask_round(self) -> dict[str, Task]:
         await asyncio.sleep(LOOK)
@@ -197,24 +193,24 @@ class Swarm:
         return await self._tasks({"name": [f"{name}." for name in sorted(names)]})
 
     async def _list_nodes(self) -> list[dict[str, Any]]:
-        return list(await self._call("nodes"))
+        return list(await self._docker.get("/nodes"))
 
     async def _list_addresses(self) -> Addresses:
-        network = await self._call("inspect_network", self._network)
-        return Addresses(network, list(await self._call("tasks")), list(await self._call("services")))
+        network = await self._docker.get(f"/networks/{self._network}")
+        return Addresses(network, list(await self._docker.get("/tasks")), list(await self._docker.get("/services")))
 
     async def _list_all(self) -> dict[str, Task]:
-        return await self._tasks({"label": [f"{LABEL}.deployment={self._deployment}"]})
+        return await self._tasks(self._mine)
 
     async def _tasks(self, filters: Mapping[str, Any]) -> dict[str, Task]:
         """Return the newest task of each server's service, by the service's name."""
         newest: dict[str, Any] = {}
-        for found in await self._call("tasks", filters=filters):
+        for found in await self._docker.get("/tasks", filters):
             labels = found["Spec"]["ContainerSpec"].get("Labels") or {}
-            user = labels.get(f"{LABEL}.user")
+            user = labels.get(USER)
             if not user:
                 continue
-            name = service_name(self._deployment, user, labels.get(f"{LABEL}.server", ""))
+            name = service_name(self._deployment, user, labels.get(SERVER, ""))
             if name not in newest or newest[name]["CreatedAt"] < found["CreatedAt"]:
                 newest[name] = found
         return {
@@ -222,39 +218,9 @@ class Swarm:
             for name, found in newest.items()
         }
 
-    async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return await self._in_thread(lambda client: getattr(client, method)(*args, **kwargs))
-
-    async def _in_thread(self, ask: Callable[[Any], Answer]) -> Answer:
-        def work() -> Answer:
-            if self._client is None:
-                self._client = self._connect()
-            return ask(self._client)
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except APIError as error:
-            named = {404: MissingError, 409: ConflictError}.get(error.status_code or 0, SwarmError)
-            raise named(str(error.explanation or error)) from error
-        except (DockerException, requests.RequestException) as error:
-            raise UnreachableError(f"Docker does not answer ({type(error).__name__})") from error
-
-
-def read_log(client: Any, service: str, **options: int) -> bytes:
-    """Return what a service wrote, as far as it comes within LOG_TIMEOUT seconds of each other.
-
-    Docker's own function waits for ever when a node does not send its part. options: `tail`, `since`, as Docker has
-    them.
-    """
-    url = f"{client.base_url}/v{client.api_version}/services/{service}/logs"
-    parts: list[bytes] = []
-    parameters = {"stdout": 1, "stderr": 1, **options}
-    with client.get(url, params=parameters, stream=True, timeout=LOG_TIMEOUT) as answer:
-        answer.raise_for_status()
-        with suppress(OSError, HTTPError):
-            while header := answer.raw.read(8):  # stream, three zeros, length
-                parts.append(answer.raw.read(int.from_bytes(header[4:], "big")))
-    return b"".join(parts)
+def _age(created: str) -> float:
+    """Return the seconds since a time of Docker's, such as 2026-11-27T16:40:00.123456789Z."""
+    return (datetime.now(UTC) - datetime.fromisoformat(created[:19] + "+00:00")).total_seconds()
 
 
 class Shared(Generic[Answer]):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xnat_hub.options import parse_memory
+from ..xnat_launcher.options import parse_memory
 
 # Name, share of the least memory and share of the fewest CPUs that a node has. CPUs may be given out more than once.
 SIZES = (("Small", 1 / 4, 1 / 4), ("Medium", 1 / 2, 1 / 2), ("Large", 3 / 4, 1.0))

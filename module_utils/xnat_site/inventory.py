@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from xnat_hub.fleet import HUB_LABEL
+from .fleet import HUB_LABEL
 
 Finding = dict[str, str]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from .mounts import MountError, Root, allowed_mounts
+from ..xnat_launcher.policy import MountError, Root, allowed_mounts
 
 ARC_NAMESPACE = "{http://nrg.wustl.edu/arc}"
 DEFAULT_ARC = "arc001"

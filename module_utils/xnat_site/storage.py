@@ -1,8 +1,6 @@
-"""The mount rules: one storage table, and what follows from it for nodes, hub and XNAT.
+"""The storage table, and what follows from it for nodes, launcher and XNAT.
 
-XNAT says what a user should see, the table says what a container may ever see. Used at deployment by the
-filters of `filter_plugins/` and at spawn by `xnat_hub.service`, so both judge by the same code. Only the standard
-library is imported, so that a controller with nothing but ansible-core can use it.
+XNAT says what a user should see, the table says what a container may ever see. Only the standard library is imported.
 
 The table (`site_storage` in the inventory) maps a row's name to::
 
@@ -16,18 +14,14 @@ The rows `archive` and `workspaces` are required: XNAT translates exactly these 
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from ..xnat_launcher.policy import DATA_TARGETS, MountError, clean_path, is_below
 
 ACCESS = ("read_only", "read_write")
 REQUIRED_ROWS = ("archive", "workspaces")
-DATA_TARGETS = ("/data", "/workspace")
-USERS = "users"
-"""The directory of the row workspaces that has one directory for each user (docs/xnat-contract.md, 3)."""
-
 SYSTEM_DIRS = frozenset(
     {"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "root", "run", "sbin", "sys", "usr", "var"}
 )
@@ -68,63 +62,6 @@ SAME_OPTION = {"soft": "hard", "vers": "nfsvers", "guest": "credentials"}
 FSTAB_WORD = re.compile(r"[^\s#&\\,\"']+")
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
 USER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
-
-
-class MountError(ValueError):
-    """A storage table or a mount that is refused; the text is one sentence for users and operators."""
-
-
-@dataclass(frozen=True)
-class Root:
-    """A directory of the nodes below which containers may be given data.
-
-    name: the row it comes from. path: the directory on every node. read_only: whether mounts below it must be.
-    targets: the directories of a container below which such a mount may appear. per_user: whether a server may have
-    only its own user's directory of it, `users/<username>` (docs/xnat-contract.md, 3).
-    """
-
-    name: str
-    path: str
-    read_only: bool
-    targets: tuple[str, ...] = DATA_TARGETS
-    per_user: bool = False
-
-
-@dataclass(frozen=True)
-class Mount:
-    """One bind mount that the policy allows: absolute, normalised paths without a trailing slash."""
-
-    source: str
-    target: str
-    read_only: bool
-
-
-def clean_path(value: object, what: str) -> str:
-    """Return an absolute path without `.`, doubled or trailing slashes.
-
-    `what` names the value in the sentence of the MountError that anything else raises: no string, relative, the
-    root directory, a `..`, a control character, or a `{{`, which Swarm would expand on the node, after the policy
-    (swarmkit's template/expand.go: environment, host name, and each mount's source and target).
-    """
-    if not isinstance(value, str) or not value.strip():
-        raise MountError(f"{what} is missing: give an absolute path")
-    if any(ord(char) < 32 or ord(char) == 127 for char in value):
-        raise MountError(f"{what} {value!r} holds a control character")
-    if not value.startswith("/"):
-        raise MountError(f"{what} {value!r} is not an absolute path")
-    if "{{" in value:
-        raise MountError(f"{what} {value!r} holds '{{{{', which Swarm would fill in")
-    if ".." in value.split("/"):
-        raise MountError(f"{what} {value!r} holds '..', which is never followed")
-    path = "/" + posixpath.normpath(value).lstrip("/")
-    if path == "/":
-        raise MountError(f"{what} must not be the root directory '/'")
-    return path
-
-
-def is_below(path: str, root: str) -> bool:
-    """Whether a clean path is `root` itself or lies below it, by whole components."""
-    return path == root or path.startswith(root + "/")
 
 
 def storage_rows(table: object) -> dict[str, dict[str, Any]]:
@@ -436,94 +373,3 @@ def path_translation(table: object) -> dict[str, str]:
         preferences[f"pathTranslation{name}Prefix"] = "" if same else xnat_path
         preferences[f"pathTranslation{name}DockerPrefix"] = "" if same else node_path
     return preferences
-
-
-def roots_from_policy(policy: Sequence[Mapping[str, Any]]) -> tuple[Root, ...]:
-    """Turn the plain data of `mount_policy` back into roots, checking it again. Raises MountError."""
-    return tuple(
-        Root(
-            name=str(entry["name"]),
-            path=clean_path(entry["path"], "a root of the mount policy"),
-            read_only=entry["read_only"] is not False,
-            targets=tuple(clean_path(target, "a target of the mount policy") for target in entry["targets"]),
-            per_user=entry["per_user"] is not False,
-        )
-        for entry in policy
-    )
-
-
-def allowed_mounts(requested: object, roots: Sequence[Root], username: str) -> list[Mount]:
-    """Judge the `mounts` list of XNAT's user-options (docs/xnat-contract.md, 1.4) by the policy.
-
-    requested: [{"source", "target", "type", "read_only"}, ...], None for none. username: whose server it is. Returns
-    the mounts in their order, several of one source included. Raises MountError with the sentence for the first that
-    is refused: a missing, relative, `..` or `{{` path, a type other than bind (contract 3.6), a source outside the
-    roots, a root itself, anything of the workspaces but the user's own directory, a directory deeper in a writable root
-    (a user could have put a symbolic link in its place), a writable mount of or above read-only data or another root, a
-    target outside what its root allows, two mounts on one target, a target within what the user can write to.
-    """
-    if requested is None:
-        return []
-    if not isinstance(requested, Sequence) or isinstance(requested, str):
-        raise MountError("XNAT's mounts are not a list")
-    mounts: dict[str, Mount] = {}
-    for entry in requested:
-        mount = _allowed_mount(entry, roots, username)
-        other = mounts.setdefault(mount.target, mount)
-        if other is not mount:
-            raise MountError(f"two mounts have one target {mount.target}: {other.source} and {mount.source}")
-    writable = {mount.target for mount in mounts.values() if not mount.read_only}
-    for target in mounts if writable else ():
-        path = target
-        while path := path.rpartition("/")[0]:
-            if path in writable:
-                raise MountError(
-                    f"the target {target} lies in {path}, where the user may have put a symbolic link: choose another"
-                )
-    return list(mounts.values())
-
-
-def _allowed_mount(entry: object, roots: Sequence[Root], username: str) -> Mount:
-    if not isinstance(entry, Mapping):
-        raise MountError("a mount of XNAT's answer is not a mapping with source and target")
-    target = clean_path(entry.get("target"), "a mount's target")
-    source = clean_path(entry.get("source"), f"the source of the mount on {target}")
-    if entry.get("type") != "bind":
-        raise MountError(f"the mount on {target} has type {entry.get('type')!r}: only bind mounts are made")
-    read_only = entry.get("read_only")
-    if not isinstance(read_only, bool):
-        raise MountError(f"the mount on {target} does not say whether it is read_only")
-    holding = [root for root in roots if is_below(source, root.path)]
-    if not holding:
-        raise MountError(f"{source} (for {target}) lies outside the directories that this site lets notebooks see")
-    depth = max(len(root.path) for root in holding)
-    nearest = [root for root in holding if len(root.path) == depth]
-    fitting = [root for root in nearest if any(is_below(target, allowed) for allowed in root.targets)]
-    if not fitting:
-        allowed_targets = ", ".join(allowed for root in nearest for allowed in root.targets)
-        raise MountError(f"the target {target} (of {source}) lies outside {allowed_targets}")
-    root = min(fitting, key=lambda candidate: candidate.read_only)
-    whole = source == root.path
-    if whole and root.targets == DATA_TARGETS:
-        raise MountError(f"{source} (for {target}) is the whole of {root.name}: only directories below it are mounted")
-    if root.per_user and ("/" in username or source != f"{root.path}/{USERS}/{username}"):
-        raise MountError(f"{source} (for {target}) is not {USERS}/{username} of {root.name}: only that is mounted")
-    writable = [other for other in nearest if not other.read_only and not other.per_user]
-    if writable and not whole:
-        # Whoever writes to a directory can put a symbolic link in it, which a mount of something deeper would follow.
-        if writable[0].targets != DATA_TARGETS:
-            raise MountError(f"{source} (for {target}) is not {root.path} itself: {writable[0].name} is writable")
-        if posixpath.dirname(source) != root.path:
-            raise MountError(f"{source} (for {target}) is not directly below {root.path}: {root.name} is writable")
-    if root.read_only and not read_only:
-        raise MountError(f"{source} (for {target}) must be mounted read-only: {root.name} is read-only here")
-    for inner in roots:
-        if len(inner.path) <= depth or not is_below(inner.path, source):
-            continue
-        if inner.per_user:
-            raise MountError(f"{source} (for {target}) holds the directories of all users in {inner.name}")
-        if not read_only:
-            raise MountError(f"{source} (for {target}) must be mounted read-only: {inner.name} lies in it")
-    if target in DATA_TARGETS:
-        raise MountError(f"the target {target} (of {source}) would hide every other mount: a directory below is meant")
-    return Mount(source=source, target=target, read_only=read_only)

@@ -1,0 +1,47 @@
+"""Checks of people's log-ins at XNAT (docs/xnat-contract.md, 1.2, 1.3), limited by `xnat_wire.throttle`."""
+
+from __future__ import annotations
+
+import functools
+
+from xnat_hub.settings import Settings, load
+from xnat_wire.attempts import counted
+from xnat_wire.rest import NotPermittedError, Rest, check_name
+from xnat_wire.throttle import Throttle
+
+
+class Logins:
+    """Log-ins with names and passwords of XNAT."""
+
+    def __init__(self, rest: Rest, service_account: str, throttle: Throttle) -> None:
+        self._rest = rest
+        self._service_account = service_account
+        self._throttle = throttle
+
+    async def may_start_jupyter(self, username: str, password: str, source: str) -> bool:
+        """Return whether this person, so authenticated, may use Jupyter.
+
+        source: the address that the log-in comes from. Raises a XnatError when XNAT does not accept the log-in or
+        gives no usable answer.
+        """
+        check_name(username)
+        if username == self._service_account:  # which strangers could lock, and so end all launches
+            raise NotPermittedError("the service account is no person's")
+        async with counted(self._throttle, username, source, self._rest.site.timeout):
+            return await self._rest.may_use_jupyter(username, username, password)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._rest.close()
+
+
+def logins(settings: Settings) -> Logins:
+    """Return the checks of log-ins of a hub with these settings."""
+    throttle = Throttle(settings.failed_logins, settings.failed_logins_window)
+    return Logins(Rest(settings.xnat), settings.xnat_username, throttle)
+
+
+@functools.cache
+def shared_logins() -> Logins:
+    """Return the hub's one."""
+    return logins(load())

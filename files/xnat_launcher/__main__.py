@@ -1,0 +1,90 @@
+"""Run the launcher: `python -m xnat_launcher`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import web
+
+from xnat_launcher.audit import Audit
+from xnat_launcher.docker import Docker, SwarmError
+from xnat_launcher.launches import Launcher
+from xnat_launcher.options import OptionsError
+from xnat_launcher.policy import MountError
+from xnat_launcher.server import make_app
+from xnat_launcher.settings import SETTINGS_FILE, Settings, load
+from xnat_launcher.swarm import Swarm
+from xnat_launcher.xnat import ServiceAccount
+from xnat_wire.launcher import SOCKET
+from xnat_wire.rest import Rest
+from xnat_wire.secrets import SECRETS_DIR, SettingsError, read_secret
+from xnat_wire.throttle import Throttle
+
+log = logging.getLogger("xnat_launcher")
+
+TIDY_INTERVAL = 300.0  # seconds between two looks for what nobody owns
+BEAT = 2.0  # seconds between two signs of life, which the health check looks for
+GRACE = 5.0  # seconds that calls under way have at the end
+
+
+async def serve(settings: Settings, password: str, path: Path) -> None:
+    """Serve the hub at a socket until SIGTERM or SIGINT."""
+    end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    docker = Docker()
+    throttle = Throttle(settings.failed_logins, settings.failed_logins_window)
+    xnat = ServiceAccount(Rest(settings.xnat), settings.xnat_username, password, throttle)
+    launcher = Launcher(settings, xnat, Swarm(docker, settings.deployment, settings.network), Audit())
+    runner = web.AppRunner(make_app(launcher, settings.hub_uid), access_log=None, shutdown_timeout=GRACE)
+    await runner.setup()
+    path.unlink(missing_ok=True)
+    await web.UnixSite(runner, path).start()
+    # For the hub alone: its group is one of this process'.
+    os.chown(path, -1, settings.hub_uid)
+    path.chmod(0o660)
+    log.info("Serving the hub at %s", path)
+    tasks = [asyncio.create_task(_tidy(launcher)), asyncio.create_task(_beat(path.with_name("alive")))]
+    await end.wait()
+    for task in tasks:
+        task.cancel()
+    await runner.cleanup()
+    await xnat.close()
+    await docker.close()
+
+
+async def _tidy(launcher: Launcher) -> None:
+    while True:
+        try:
+            await launcher.tidy()
+        except SwarmError as error:
+            log.warning("Clean-up incomplete: %s", error)
+        await asyncio.sleep(TIDY_INTERVAL)
+
+
+async def _beat(file: Path) -> None:
+    while True:
+        file.touch()
+        await asyncio.sleep(BEAT)
+
+
+def main() -> None:
+    """Run until stopped; without usable settings, end with one sentence."""
+    logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
+    try:
+        settings = load(Path(SETTINGS_FILE))
+        password = read_secret(Path(SECRETS_DIR), "xnat_password")
+    except (SettingsError, MountError, OptionsError) as error:
+        sys.exit(f"The launcher cannot start: {error}.")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve(settings, password, Path(SOCKET)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The launcher's socket: JSON in, JSON out, for the hub alone (`xnat_wire.launcher` describes the calls).
+
+Everything that arrives is hostile: a hub that was taken over writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from xnat_launcher.launches import Launcher
+from xnat_launcher.options import SERVER_NAME
+from xnat_wire.launcher import HUB_VARIABLES, MAX_BODY, MAX_PATIENCE, MAX_VALUE, Kind, RefusedError
+from xnat_wire.rest import XnatError, check_name
+
+log = logging.getLogger("xnat_launcher.server")
+
+AT_ONCE = 500  # calls under way
+PEER = struct.Struct("3i")  # process, user, group: Linux' struct ucred
+
+Body = dict[str, Any]
+Call = Callable[[Launcher, Body], Awaitable[Body]]
+LAUNCHER: web.AppKey[Launcher] = web.AppKey("launcher", Launcher)
+
+
+def make_app(launcher: Launcher, hub_uid: int) -> web.Application:
+    """Return the launcher's web application. hub_uid: the only user whose connections are answered."""
+    under_way = 0
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+        nonlocal under_way
+        try:
+            if _peer(request) != hub_uid:
+                raise RefusedError(Kind.BAD_REQUEST, "only the hub is answered")
+            if under_way >= AT_ONCE:
+                raise RefusedError(Kind.BUSY, "too many calls are under way")
+            under_way += 1
+            try:
+                return await handler(request)
+            finally:
+                under_way -= 1
+        except RefusedError as error:
+            return _refusal(error)
+        except web.HTTPException as error:
+            return _refusal(RefusedError(Kind.BAD_REQUEST, error.reason))
+        except Exception:
+            log.exception("A call failed")
+            return _refusal(RefusedError(Kind.INTERNAL, "the launcher failed; its log says why"))
+
+    app = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
+    app[LAUNCHER] = launcher
+    app.add_routes([web.post(f"/{name}", _handler(call)) for name, call in CALLS.items()])
+    return app
+
+
+def _handler(call: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        answer = await call(request.app[LAUNCHER], _body(await request.read()))
+        return web.json_response(answer)
+
+    return handle
+
+
+async def _start(launcher: Launcher, body: Body) -> Body:
+    user, server = _server(body, "env")
+    host, port = await launcher.start(user, server, _variables(body["env"]))
+    return {"host": host, "port": port}
+
+
+async def _one(launcher: Launcher, body: Body) -> Body:
+    user, server = _server(body, "fresh")
+    if not isinstance(body["fresh"], bool):
+        raise RefusedError(Kind.BAD_REQUEST, "fresh is no truth value")
+    return (await launcher.one(user, server, body["fresh"])).as_json()
+
+
+async def _all(launcher: Launcher, body: Body) -> Body:
+    _keys(body)
+    return {"servers": [{"user": user, "server": server} for user, server in await launcher.all()]}
+
+
+async def _stop(launcher: Launcher, body: Body) -> Body:
+    user, server = _server(body, "patience")
+    patience = body["patience"]
+    if isinstance(patience, bool) or not isinstance(patience, int | float) or not 0 <= patience <= MAX_PATIENCE:
+        raise RefusedError(Kind.BAD_REQUEST, f"patience is no number of seconds up to {MAX_PATIENCE:g}")
+    return {"ended": await launcher.stop(user, server, patience)}
+
+
+async def _log(launcher: Launcher, body: Body) -> Body:
+    return {"text": await launcher.log(*_server(body))}
+
+
+async def _standing(launcher: Launcher, body: Body) -> Body:
+    return {"standing": await launcher.standing(*_server(body))}
+
+
+CALLS: dict[str, Call] = {
+    "start": _start,
+    "one": _one,
+    "all": _all,
+    "stop": _stop,
+    "log": _log,
+    "standing": _standing,
+}
+
+
+def _body(data: bytes) -> Body:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(Kind.BAD_REQUEST, "the request is no JSON") from error
+    if not isinstance(body, dict):
+        raise RefusedError(Kind.BAD_REQUEST, "the request is no JSON object")
+    return body
+
+
+def _keys(body: Body, *names: str) -> None:
+    if set(body) != set(names):
+        raise RefusedError(Kind.BAD_REQUEST, f"the request must have {', '.join(names) or 'nothing'}, and nothing else")
+
+
+def _server(body: Body, *more: str) -> tuple[str, str]:
+    """Return user and server of a request that has these and `more`."""
+    _keys(body, "user", "server", *more)
+    user, server = body["user"], body["server"]
+    if not isinstance(user, str) or not isinstance(server, str):
+        raise RefusedError(Kind.BAD_REQUEST, "user and server must be texts")
+    try:
+        check_name(user)
+    except XnatError as error:
+        raise RefusedError(Kind.NAME, f"{error}.") from error
+    if server and not SERVER_NAME.fullmatch(server):
+        raise RefusedError(Kind.NAME, f"XNAT gives no server the name {server[:64]!r}.")
+    return user, server
+
+
+def _variables(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise RefusedError(Kind.BAD_REQUEST, "env is no object")
+    for name, content in value.items():
+        if name not in HUB_VARIABLES:
+            raise RefusedError(Kind.BAD_REQUEST, f"env has {name[:64]!a}, which the hub may not set")
+        if not isinstance(content, str) or len(content) > MAX_VALUE or "\0" in content or not _encodes(content):
+            raise RefusedError(Kind.BAD_REQUEST, f"env.{name} is no text that a variable can hold")
+    return value
+
+
+def _encodes(text: str) -> bool:
+    """Whether a text has no half of a character, which JSON can hold and no variable."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _peer(request: web.Request) -> int:
+    """Return the user of the process at the other end; -1 where there is none."""
+    connection = request.transport and request.transport.get_extra_info("socket")
+    if connection is None:
+        return -1
+    try:
+        _, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    except OSError:
+        return -1
+    return int(uid)
+
+
+def _refusal(error: RefusedError) -> web.Response:
+    return web.json_response({"kind": error.kind, "message": str(error)}, status=error.status)

@@ -1,0 +1,91 @@
+"""The launcher's settings: one JSON file (a Docker config) and the secrets beside it (Docker secrets).
+
+The role `launcher` writes the file; its `meta/argument_specs.yml` describes the values.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from xnat_launcher.options import parse_memory
+from xnat_launcher.policy import Root, roots_from_policy
+from xnat_wire.rest import XnatSite
+from xnat_wire.secrets import SettingsError
+
+SETTINGS_FILE = "/etc/xnat-launcher/settings.json"
+DEFAULT_SERVER = ("refuse", "workspace")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the site says. Times are seconds; paths are those of the launcher's container or, in roots, of the nodes.
+
+    hub_uid: the user that the hub runs as, the only one that the launcher answers. default_server: whether a server
+    without a name is refused or gets the workspace alone. cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one
+    server may have at most; None for no such ceiling. shm_size (bytes) is the size of a server's /dev/shm; None for half
+    of its memory limit. images: what a launch may name, each exactly as XNAT has it. image_names: what nodes call an
+    image that XNAT names otherwise.
+    """
+
+    deployment: str
+    network: str
+    hub_uid: int
+    xnat: XnatSite
+    xnat_username: str
+    ca_config_id: str | None
+    ca_config_name: str | None
+    failed_logins: int
+    failed_logins_window: int
+    default_server: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    stop_grace_period: int
+    pids_limit: int
+    cpu_ceiling: float | None
+    memory_ceiling: int | None
+    shm_size: int | None
+    images: tuple[str, ...]
+    image_names: dict[str, str]
+    roots: tuple[Root, ...]
+
+
+def parse(data: dict[str, Any]) -> Settings:
+    """Read the settings file's JSON, whose `memory_ceiling` and `shm_size` are texts such as `64G`, empty for none.
+
+    Raises SettingsError for missing or unknown keys, MountError for roots, OptionsError for those two sizes.
+    """
+    known = {field.name for field in fields(Settings)}
+    if set(data) != known:
+        raise SettingsError(
+            f"the launcher's settings miss {sorted(known - set(data)) or 'nothing'}"
+            f" and have unknown {sorted(set(data) - known) or 'nothing'}"
+        )
+    if data["default_server"] not in DEFAULT_SERVER:
+        raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
+    images = data["images"]
+    if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
+        raise SettingsError(f"images is {images!r}: give a list of image names")
+    return Settings(
+        **{
+            **data,
+            "xnat": XnatSite.parse(data["xnat"]),
+            "groups": tuple(data["groups"]),
+            "memory_ceiling": parse_memory(data["memory_ceiling"], "memory_ceiling"),
+            "shm_size": parse_memory(data["shm_size"], "shm_size"),
+            "images": tuple(images),
+            "roots": roots_from_policy(data["roots"]),
+        }
+    )
+
+
+def load(path: Path) -> Settings:
+    """Return the settings of a file. Raises SettingsError."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the launcher's settings {path} cannot be read: {error}") from error
+    return parse(data)

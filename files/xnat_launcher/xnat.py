@@ -1,0 +1,103 @@
+"""XNAT as the launcher asks it, with the service account (docs/xnat-contract.md, 1.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from xnat_launcher.options import SERVER_NAME
+from xnat_wire.attempts import counted
+from xnat_wire.launcher import Standing
+from xnat_wire.rest import (
+    ActionRequiredError,
+    BadCredentialsError,
+    InvalidNameError,
+    NotFoundError,
+    NotPermittedError,
+    NotUnderstoodError,
+    Rest,
+    check_name,
+    is_open,
+)
+from xnat_wire.throttle import Throttle
+
+log = logging.getLogger("xnat_launcher.xnat")
+
+SESSION_IDLE = 600.0  # seconds of rest after which XNAT may have ended a session; it does after 15 minutes (1.6)
+
+
+class ServiceAccount:
+    """Launches, asked for with the service account's one session."""
+
+    def __init__(self, rest: Rest, username: str, password: str, throttle: Throttle) -> None:
+        self._rest = rest
+        self._login = username, password
+        self._throttle = throttle  # of its own: nobody can use up its tries at the log-in form
+        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+        self._used = 0.0
+
+    async def user_options(self, username: str, server_name: str) -> dict[str, Any]:
+        """Return the JSON of call C (1.4), of C0 for the server without a name.
+
+        Raises a XnatError; NotFoundError when XNAT has no launch of that name which the user may still read.
+        """
+        check_name(username)
+        if server_name and not SERVER_NAME.fullmatch(server_name):
+            raise InvalidNameError(f"XNAT gives no server the name {server_name!r}")
+        server = f"/{server_name}" if server_name else ""
+        answer = await self._ask(f"/xapi/jupyterhub/users/{quote(username, safe='')}/server{server}/user-options")
+        if not isinstance(answer, dict):
+            raise NotUnderstoodError("XNAT's user-options are no object")
+        return answer
+
+    async def standing(self, username: str, server_name: str) -> Standing:
+        """Ask again, by the alias token of a running server's launch, whether its user may use Jupyter.
+
+        Raises a XnatError when XNAT gives no usable answer.
+        """
+        try:
+            env = (await self.user_options(username, server_name))["task_template"]["container_spec"]["env"]
+            login, password = str(env["XNAT_USER"]), str(env["XNAT_PASS"])
+        except (NotFoundError, KeyError, TypeError):
+            return Standing.GONE
+        try:
+            right = await self._rest.may_use_jupyter(username, login, password)
+        except (BadCredentialsError, ActionRequiredError, NotPermittedError) as error:
+            log.info("Alias token of %r's server %r: %s", username, server_name, error)
+            return Standing.REFUSED
+        return Standing.ALLOWED if right else Standing.NO_RIGHT
+
+    async def _ask(self, path: str) -> Any:
+        async with self._opening:
+            # Calls that have to open the session go one after the other, so that XNAT keeps no second one and a wrong
+            # password is not tried by all of them (1.6).
+            if not self._is_fresh():
+                async with counted(self._throttle, self._login[0], "", self._rest.site.timeout):
+                    return await self._get(path)
+        return await self._get(path)
+
+    async def _get(self, path: str) -> Any:
+        if self._session is None:
+            self._session = self._rest.session(*self._login)
+        self._used = time.monotonic()
+        try:
+            return await self._rest.get(self._session, "user-options", path)
+        except BadCredentialsError:
+            self._session.cookie_jar.clear()  # so that the next call is counted as a log-in
+            raise
+
+    def _is_fresh(self) -> bool:
+        session = self._session
+        return session is not None and is_open(session) and time.monotonic() - self._used < SESSION_IDLE
+
+    async def close(self) -> None:
+        """Log out and close all connections."""
+        if self._session is not None:
+            await self._rest.log_out(self._session)
+        await self._rest.close()
