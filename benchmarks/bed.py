@@ -17,10 +17,10 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
-from xnat_hub.mounts import mount_policy
 from yarl import URL
 
 from benchmarks.slow_xnat import PASSWORD
+from module_utils.xnat_site.storage import mount_policy
 from tests import hub_settings
 
 PREFIX = "xnatjh-bench"

@@ -40,7 +40,7 @@ from docker.models.containers import Container
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "files"))
 
-from xnat_hub.service import ENTRYPOINT_SCRIPT, PORT
+from xnat_launcher.service import ENTRYPOINT_SCRIPT, PORT
 
 PREFIX = "singleuser-start"
 USER = "bench"

@@ -71,7 +71,11 @@ c.JupyterHub.load_roles = [
             "tokens",
         ],
     },
-    {"name": "reconciler", "services": ["reconciler"], "scopes": ["list:users", "read:servers", "delete:servers", "proxy"]},
+    {
+        "name": "reconciler",
+        "services": ["reconciler"],
+        "scopes": ["list:users", "read:servers", "delete:servers", "proxy"],
+    },
     {
         # Without the scope `servers`: only XNAT starts servers, so that nobody can forge a launch.
         "name": "user",

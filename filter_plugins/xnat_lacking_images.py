@@ -1,4 +1,4 @@
-"""Shim over `xnat_hub.images`: the one line of glue is the search path."""
+"""Shim over `xnat_site.images`: the one line of glue is the search path."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "files"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from xnat_hub.images import lacking_images
+from module_utils.xnat_site.images import lacking_images
 
 DOCUMENTATION = r"""
 name: xnat_lacking_images

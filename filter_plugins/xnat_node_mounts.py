@@ -1,4 +1,4 @@
-"""Shim over `xnat_hub.mounts`: the one line of glue is the search path."""
+"""Shim over `xnat_site.mounts`: the one line of glue is the search path."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "files"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from xnat_hub.mounts import node_mounts
+from module_utils.xnat_site.storage import node_mounts
 
 DOCUMENTATION = r"""
 name: xnat_node_mounts

@@ -1,4 +1,4 @@
-"""Shim over `xnat_hub.fleet`: the one line of glue is the search path."""
+"""Shim over `xnat_site.fleet`: the one line of glue is the search path."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "files"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from xnat_hub.fleet import swarm_changes
+from module_utils.xnat_site.fleet import swarm_changes
 
 DOCUMENTATION = r"""
 name: xnat_swarm_changes

@@ -61,8 +61,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.xnat import ARGUMENTS, Client, XnatError, quoted
-from ansible.module_utils.xnat_hub import items
-from ansible.module_utils.xnat_hub.mounts import MountError, mount_policy, roots_from_policy
+from ansible.module_utils.xnat_launcher.policy import MountError, roots_from_policy
+from ansible.module_utils.xnat_site.storage import mount_policy
 
 
 def item_of(client: Client, path: str) -> dict[str, Any]:

@@ -52,8 +52,8 @@ from ansible.module_utils.xnat import (
     quoted,
     redirect_advice,
 )
-from ansible.module_utils.xnat_hub.lifetimes import outlived
-from ansible.module_utils.xnat_hub.versions import unsupported
+from ansible.module_utils.xnat_site.lifetimes import outlived
+from ansible.module_utils.xnat_site.versions import unsupported
 
 PLUGIN = "JupyterHubPlugin"
 NEEDED = ("jupyterHubHostUrl", "jupyterHubApiUrl", "maxNamedServers", "pathTranslationArchivePrefix")

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible.module_utils.xnat_hub.redirects import Redirect, judge
+from ansible.module_utils.xnat_wire.redirects import Redirect, judge
 
 ARGUMENTS: dict[str, Any] = {
     "xnat": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xnat_hub.mounts import mount_policy
+from module_utils.xnat_site.storage import mount_policy
 
 STORAGE = {
     "archive": {"xnat_path": "/data/xnat/archive", "node_path": "/srv/xnat/archive", "access": "read_only"},

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from jupyterhub.auth import Authenticator
 from tornado import web
+from xnat_wire.launcher import RefusedError, Standing
+from xnat_wire.rest import BadCredentialsError, XnatError
 
 from xnat_hub.handlers import HANDLERS
 from xnat_hub.launcher import shared_launcher
 from xnat_hub.logins import shared_logins
 from xnat_hub.settings import load
-from xnat_wire.launcher import RefusedError, Standing
-from xnat_wire.rest import BadCredentialsError, XnatError
 
 REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is looked at again
 RESOLVE_TIMEOUT = 2.0  # seconds that a log-in waits for the proxy's address

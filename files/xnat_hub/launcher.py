@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from xnat_wire.launcher import HUB_VARIABLES, MAX_PATIENCE, Kind, RefusedError, Seen, Standing
 
 from xnat_hub.settings import load
-from xnat_wire.launcher import HUB_VARIABLES, MAX_PATIENCE, Kind, RefusedError, Seen, Standing
 
 TIMEOUT = 60.0  # seconds for one call: XNAT and Docker, which the launcher asks, have shorter limits
 CONNECTIONS = 100

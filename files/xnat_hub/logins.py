@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 
-from xnat_hub.settings import Settings, load
 from xnat_wire.attempts import counted
 from xnat_wire.rest import NotPermittedError, Rest, check_name
 from xnat_wire.throttle import Throttle
+
+from xnat_hub.settings import Settings, load
 
 
 class Logins:

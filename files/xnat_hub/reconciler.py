@@ -18,10 +18,10 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import requests
+from xnat_wire.launcher import RefusedError
 
 from xnat_hub.launcher import Launcher
 from xnat_hub.settings import Settings, load
-from xnat_wire.launcher import RefusedError
 
 log = logging.getLogger("xnat_hub.reconciler")
 

@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 from dockerspawner import SwarmSpawner
 from tornado import web
+from xnat_wire.launcher import RefusedError, Seen
 
 from xnat_hub.launcher import Launcher, shared_launcher
 from xnat_hub.settings import load
-from xnat_wire.launcher import RefusedError, Seen
 
 ANSWER_TIMEOUT = 5.0  # seconds for one try whether Jupyter answers
 ANSWER_INTERVAL = 0.1  # seconds between two of them

@@ -11,6 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
+from xnat_wire.launcher import SOCKET
+from xnat_wire.rest import Rest
+from xnat_wire.secrets import SECRETS_DIR, SettingsError, read_secret
+from xnat_wire.throttle import Throttle
 
 from xnat_launcher.audit import Audit
 from xnat_launcher.docker import Docker, SwarmError
@@ -21,10 +25,6 @@ from xnat_launcher.server import make_app
 from xnat_launcher.settings import SETTINGS_FILE, Settings, load
 from xnat_launcher.swarm import Swarm
 from xnat_launcher.xnat import ServiceAccount
-from xnat_wire.launcher import SOCKET
-from xnat_wire.rest import Rest
-from xnat_wire.secrets import SECRETS_DIR, SettingsError, read_secret
-from xnat_wire.throttle import Throttle
 
 log = logging.getLogger("xnat_launcher")
 

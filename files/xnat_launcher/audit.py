@@ -17,9 +17,7 @@ class Audit:
 
     def started(self, user: str, server: str, project: str, image: str, mounts: Sequence[Mount], service: str) -> None:
         """A server's service was created."""
-        shown = [
-            {"source": mount.source, "target": mount.target, "read_only": mount.read_only} for mount in mounts
-        ]
+        shown = [{"source": mount.source, "target": mount.target, "read_only": mount.read_only} for mount in mounts]
         self._line("start", user, server, project=project, image=image, mounts=shown, service=service)
 
     def refused(self, user: str, server: str, reason: str) -> None:

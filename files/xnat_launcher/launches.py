@@ -12,15 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xnat_launcher.audit import Audit
-from xnat_launcher.diagnostics import failure, how_it_ended, node_name, unschedulable, without_address
-from xnat_launcher.docker import MissingError, SwarmError
-from xnat_launcher.options import Launch, OptionsError, parse_launch
-from xnat_launcher.policy import MountError, is_below
-from xnat_launcher.service import CA_FILE, CA_VARIABLES, PORT, labels, secret_values, service_name, split_env, task_template
-from xnat_launcher.settings import Settings
-from xnat_launcher.swarm import Swarm, Task
-from xnat_launcher.xnat import ServiceAccount
 from xnat_wire.launcher import Kind, RefusedError, Seen, Standing
 from xnat_wire.rest import (
     ActionRequiredError,
@@ -31,6 +22,25 @@ from xnat_wire.rest import (
     TooManyFailuresError,
     XnatError,
 )
+
+from xnat_launcher.audit import Audit
+from xnat_launcher.diagnostics import failure, how_it_ended, node_name, unschedulable, without_address
+from xnat_launcher.docker import MissingError, SwarmError
+from xnat_launcher.options import Launch, OptionsError, parse_launch
+from xnat_launcher.policy import MountError, is_below
+from xnat_launcher.service import (
+    CA_FILE,
+    CA_VARIABLES,
+    PORT,
+    labels,
+    secret_values,
+    service_name,
+    split_env,
+    task_template,
+)
+from xnat_launcher.settings import Settings
+from xnat_launcher.swarm import Swarm, Task
+from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher.launches")
 
@@ -87,7 +97,9 @@ class Launcher:
             open_env, secret_env = split_env(variables)
             template, mounts = task_template(launch, self._settings, user, open_env, service_labels)
         except MountError as error:
-            raise self._refusal(user, server, Kind.MOUNTS, f"The mounts of this launch are refused: {error}.") from error
+            raise self._refusal(
+                user, server, Kind.MOUNTS, f"The mounts of this launch are refused: {error}."
+            ) from error
         except OptionsError as error:
             message = f"The launch in XNAT cannot be used: {error}."
             raise self._refusal(user, server, Kind.OPTIONS, message) from error

@@ -15,6 +15,7 @@ DATA_TARGETS = ("/data", "/workspace")
 USERS = "users"
 """The directory of the row workspaces that has one directory for each user (docs/xnat-contract.md, 3)."""
 
+
 class MountError(ValueError):
     """A storage table or a mount that is refused; the text is one sentence for users and operators."""
 

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
+from xnat_wire.launcher import HUB_VARIABLES, MAX_BODY, MAX_PATIENCE, MAX_VALUE, Kind, RefusedError
+from xnat_wire.rest import XnatError, check_name
 
 from xnat_launcher.launches import Launcher
 from xnat_launcher.options import SERVER_NAME
-from xnat_wire.launcher import HUB_VARIABLES, MAX_BODY, MAX_PATIENCE, MAX_VALUE, Kind, RefusedError
-from xnat_wire.rest import XnatError, check_name
 
 log = logging.getLogger("xnat_launcher.server")
 

@@ -13,8 +13,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from xnat_launcher.policy import Mount, allowed_mounts
 from xnat_launcher.options import Launch, OptionsError
+from xnat_launcher.policy import Mount, allowed_mounts
 from xnat_launcher.settings import Settings
 
 Number = TypeVar("Number", int, float)

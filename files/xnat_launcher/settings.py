@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from xnat_launcher.options import parse_memory
-from xnat_launcher.policy import Root, roots_from_policy
 from xnat_wire.rest import XnatSite
 from xnat_wire.secrets import SettingsError
+
+from xnat_launcher.options import parse_memory
+from xnat_launcher.policy import Root, roots_from_policy
 
 SETTINGS_FILE = "/etc/xnat-launcher/settings.json"
 DEFAULT_SERVER = ("refuse", "workspace")

@@ -92,9 +92,7 @@ class Swarm:
     ) -> str:
         secret_name = name + ENV_SUFFIX
         data = base64.b64encode(secret).decode()
-        made = await self._docker.post(
-            "/secrets/create", {"Name": secret_name, "Data": data, "Labels": dict(labels)}
-        )
+        made = await self._docker.post("/secrets/create", {"Name": secret_name, "Data": data, "Labels": dict(labels)})
         container = {**template["ContainerSpec"], "Secrets": [secret_reference(made["ID"], secret_name, *owner)]}
         created = await self._docker.post(
             "/services/create",
@@ -217,6 +215,7 @@ class Swarm:
             name: Task(found.get("NodeID", ""), found["DesiredState"], found["Status"])
             for name, found in newest.items()
         }
+
 
 def _age(created: str) -> float:
     """Return the seconds since a time of Docker's, such as 2026-11-27T16:40:00.123456789Z."""

@@ -9,8 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-
-from xnat_launcher.options import SERVER_NAME
 from xnat_wire.attempts import counted
 from xnat_wire.launcher import Standing
 from xnat_wire.rest import (
@@ -25,6 +23,8 @@ from xnat_wire.rest import (
     is_open,
 )
 from xnat_wire.throttle import Throttle
+
+from xnat_launcher.options import SERVER_NAME
 
 log = logging.getLogger("xnat_launcher.xnat")
 

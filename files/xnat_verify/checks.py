@@ -26,7 +26,6 @@ from typing import Any
 
 import aiohttp
 import docker
-
 from xnat_hub.redirects import judge
 from xnat_hub.service import LABEL
 

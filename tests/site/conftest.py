@@ -22,7 +22,7 @@ from typing import Any
 import docker
 import pytest
 import requests
-from xnat_hub.swarm import read_log
+from xnat_launcher.swarm import read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_URL = "/jupyterhub/"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from docker.types import IPAMConfig, IPAMPool
-from xnat_hub.reasons import without_address
-from xnat_hub.swarm import Swarm, Task
+from xnat_launcher.diagnostics import without_address
+from xnat_launcher.swarm import Swarm, Task
 
 from tests.site.conftest import FEATHER, LABEL, Server, Site, wait_for
 

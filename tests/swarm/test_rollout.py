@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import docker
 import pytest
-from xnat_hub.verify import Chain
+from xnat_verify.checks import Chain
 
 from tests.site.conftest import wait_for
 from tests.swarm.conftest import ROOT, WORKERS, Cluster, Server, Swarm

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from xnat_hub.bundle import BundleError, bundle, bundle_contents, bundle_outdated
-from xnat_hub.mounts import MOUNT_PACKAGES
 
+from module_utils.xnat_site.bundle import BundleError, bundle, bundle_contents, bundle_outdated
+from module_utils.xnat_site.storage import MOUNT_PACKAGES
 from tests.unit.conftest import ROOT
 
 HUB = "localhost/xnat-jupyter/hub:3f9c0a1b2c3d"

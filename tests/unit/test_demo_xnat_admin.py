@@ -23,8 +23,8 @@ from demo_xnat.people import PEOPLE, SERVICE_ACCOUNT, first_start, hashed, match
 from demo_xnat.plugin import HubError
 from demo_xnat.settings import Secrets, Settings
 from demo_xnat.web import CONFIGURATION, PLUGIN, STATE, make_app
-from xnat_hub.items import archive_root, session_directory
 
+from module_utils.xnat_site.launch_preview import archive_root, session_directory
 from tests.unit.conftest import ROOT
 from tests.unit.test_demo_xnat import (
     OPTIONS,

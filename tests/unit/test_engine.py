@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from xnat_hub.engine import SAFE, EngineError, engine_options, engine_plan
 
+from module_utils.xnat_site.engine import SAFE, EngineError, engine_options, engine_plan
 from tests.unit.conftest import ROOT
 
 PACKAGES = yaml.safe_load((ROOT / "roles/docker_engine/vars/main.yml").read_text())["__docker_engine_packages"]

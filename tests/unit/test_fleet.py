@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xnat_hub.fleet import (
+
+from module_utils.xnat_site.fleet import (
     HOST_LABEL,
     HUB_LABEL,
     KEYS_LABEL,

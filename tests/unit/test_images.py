@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from xnat_hub.images import (
+
+from module_utils.xnat_site.images import (
     CONTROLLER_ONLY,
     ImageError,
     build_rounds,
@@ -18,7 +19,6 @@ from xnat_hub.images import (
     image_plan,
     lacking_images,
 )
-
 from tests.unit.conftest import ROOT
 
 VERSION = yaml.safe_load((ROOT / "roles/hub_images/defaults/main.yml").read_text())["hub_images_jupyterhub_version"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from xnat_hub.mounts import storage_rows
 
+from module_utils.xnat_site.storage import storage_rows
 from tests.unit.conftest import ROOT
 
 INVENTORIES = sorted(path for path in (ROOT / "inventory").iterdir() if path.is_dir())

@@ -10,8 +10,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from xnat_hub.fleet import HUB_LABEL
-from xnat_hub.inventory import (
+from xnat_launcher.service import service_name
+
+from module_utils.xnat_site.fleet import HUB_LABEL
+from module_utils.xnat_site.inventory import (
     DEPLOYMENT_LENGTH,
     ROLE_SECRETS,
     SECRET_KINDS,
@@ -21,8 +23,6 @@ from xnat_hub.inventory import (
     inventory_findings,
     secret_findings,
 )
-from xnat_hub.service import service_name
-
 from tests.unit.conftest import ROOT
 from tests.unit.test_inventories import asked_for
 

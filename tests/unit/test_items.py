@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from xnat_hub import items
-from xnat_hub.mounts import mount_policy, path_translation, roots_from_policy
+from xnat_launcher.policy import roots_from_policy
+
+from module_utils.xnat_site.storage import mount_policy, path_translation
 
 TABLE: dict[str, Any] = {
     "archive": {"xnat_path": "/data/xnat/archive", "node_path": "/srv/archive", "access": "read_only"},

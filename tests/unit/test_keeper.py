@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xnat_hub.keeper import orphans, owner_of
-from xnat_hub.service import labels
+from xnat_hub.reconciler import orphans, owner_of
+from xnat_launcher.service import labels
 
 
 def found(name: str, *owner: str) -> dict[str, Any]:

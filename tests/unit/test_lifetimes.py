@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from xnat_hub.lifetimes import interval_seconds, outlived
+
+from module_utils.xnat_site.lifetimes import interval_seconds, outlived
 
 HOUR, DAY = 3600, 86400
 

@@ -9,18 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xnat_hub.mounts import (
-    Mount,
-    MountError,
-    allowed_mounts,
-    clean_path,
-    is_below,
-    mount_policy,
-    path_translation,
-    roots_from_policy,
-    storage_rows,
-)
+from xnat_launcher.policy import Mount, MountError, allowed_mounts, clean_path, is_below, roots_from_policy
 
+from module_utils.xnat_site.storage import mount_policy, path_translation, storage_rows
 from tests.hub_settings import ATLASES, STORAGE
 from tests.unit.conftest import SAMPLES, user_of
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import xnat_node_mounts
-from xnat_hub.mounts import MountError, mount_policy, mount_unit, node_mounts, storage_disagreements, storage_rows
+from xnat_launcher.policy import MountError
 
+from module_utils.xnat_site.storage import mount_policy, mount_unit, node_mounts, storage_disagreements, storage_rows
 from tests.hub_settings import STORAGE
 
 NFS = {"type": "nfs", "server": "nfs.example.org", "path": "/xnat/archive"}

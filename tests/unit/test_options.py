@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xnat_hub.options import MAX_TEXT, Launch, OptionsError, parse_launch, parse_memory
+from xnat_launcher.options import MAX_TEXT, Launch, OptionsError, parse_launch, parse_memory
 
 from tests.unit.conftest import SAMPLES
 

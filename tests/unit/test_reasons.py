@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from xnat_hub.reasons import exit_code, failure, how_it_ended, is_down, node_name, unschedulable, without_address
-from xnat_hub.swarm import Addresses, Task
+from xnat_launcher.diagnostics import (
+    exit_code,
+    failure,
+    how_it_ended,
+    is_down,
+    node_name,
+    unschedulable,
+    without_address,
+)
+from xnat_launcher.swarm import Addresses, Task
 
 CONSTRAINTS = "no suitable node (scheduling constraints not satisfied on 2 nodes)"
 RESOURCES = "no suitable node (insufficient resources on 2 nodes)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from xnat_hub.redirects import judge
+from xnat_wire.redirects import judge
 
 CALL = "/xapi/users/jdoe/roles"
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from xnat_hub.mounts import MountError, is_below
-from xnat_hub.options import OptionsError, parse_launch
-from xnat_hub.service import (
+from xnat_hub.settings import Settings
+from xnat_launcher.options import OptionsError, parse_launch
+from xnat_launcher.policy import MountError, is_below
+from xnat_launcher.service import (
     ENTRYPOINT,
     MAX_SECRET,
     OPEN_NAMES,
@@ -27,7 +28,6 @@ from xnat_hub.service import (
     split_env,
     task_template,
 )
-from xnat_hub.settings import Settings
 
 from tests.hub_settings import ATLASES
 from tests.unit.conftest import SAMPLES, user_of

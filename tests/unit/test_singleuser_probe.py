@@ -13,9 +13,9 @@ from typing import Any
 import jupyterhub
 import pytest
 from singleuser_probe import PORT, SCRIPT, WORKSPACE, container, finding, host
-from xnat_hub.options import parse_launch
-from xnat_hub.service import task_template
 from xnat_hub.settings import Settings
+from xnat_launcher.options import parse_launch
+from xnat_launcher.service import task_template
 
 from tests.unit.conftest import SAMPLES
 

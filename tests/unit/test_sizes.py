@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xnat_hub.options import OptionsError
-from xnat_hub.sizes import SizesError, constraints, hardware, memory_text
+from xnat_launcher.options import OptionsError
+
+from module_utils.xnat_site.hardware_profiles import SizesError, constraints, hardware, memory_text
 
 GIGABYTE = 1024
 

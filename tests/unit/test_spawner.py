@@ -12,11 +12,11 @@ import pytest
 from tornado import web
 from xnat_hub import spawner
 from xnat_hub.client import XnatClient
-from xnat_hub.mounts import allowed_mounts
-from xnat_hub.options import parse_launch
 from xnat_hub.settings import Settings
 from xnat_hub.spawner import XnatSpawner, _workspace_only
-from xnat_hub.swarm import Addresses, Task
+from xnat_launcher.options import parse_launch
+from xnat_launcher.policy import allowed_mounts
+from xnat_launcher.swarm import Addresses, Task
 
 from tests.unit.conftest import SAMPLES
 

@@ -25,8 +25,8 @@ from storage_probe import (
     try_to_work,
     unescape,
 )
-from xnat_hub.mounts import node_mounts
 
+from module_utils.xnat_site.storage import node_mounts
 from tests.hub_settings import STORAGE
 
 MOUNTINFO = r"""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from xnat_hub import throttle
-from xnat_hub.throttle import LONGEST_PAUSE, SOURCE_LIMIT, TOTAL_LIMIT, TOTAL_PAUSE, Attempt, Throttle, Wait
+from xnat_wire.throttle import LONGEST_PAUSE, SOURCE_LIMIT, TOTAL_LIMIT, TOTAL_PAUSE, Attempt, Throttle, Wait
 
 WINDOW = 86400.0
 HOME, ELSEWHERE = "192.0.2.1", "198.51.100.7"

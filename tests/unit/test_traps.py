@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from traitlets.config import Config
-from xnat_hub.options import OptionsError, parse_launch
-from xnat_hub.service import labels, split_env, task_template
 from xnat_hub.settings import Settings, SettingsError, parse
+from xnat_launcher.options import OptionsError, parse_launch
+from xnat_launcher.service import labels, split_env, task_template
 
 from tests.hub_settings import settings_data
 from tests.unit.conftest import ROOT, SAMPLES, user_of

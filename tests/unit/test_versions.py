@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from xnat_hub.versions import OLDEST_PLUGIN, OLDEST_XNAT, numbers, unsupported
 
+from module_utils.xnat_site.versions import OLDEST_PLUGIN, OLDEST_XNAT, numbers, unsupported
 from tests.unit.conftest import ROOT
 
 
