@@ -1,4 +1,4 @@
-"""Keep proxy, hub and launcher in step; a service of the hub's own, run by JupyterHub as `python -m xnat_hub.reconciler`.
+"""Keep proxy, hub and launcher in step: a service of the hub, run by JupyterHub as `python -m xnat_hub.reconciler`.
 
 Every few seconds it looks whether the proxy has lost its routes, which it does when it restarts alone, and has the hub
 give them again. Every `prune_interval` seconds it removes stopped named servers from the hub's list, since every launch
@@ -12,9 +12,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TypeVar
 from urllib.parse import quote
 
 import requests
@@ -30,7 +29,6 @@ ROUTES_INTERVAL = 5  # seconds between two looks at the proxy
 PAGE = 1000  # users that one call to the hub lists
 
 Owner = tuple[str, str]  # user and server
-Answer = TypeVar("Answer")
 
 
 class Hub:
@@ -73,12 +71,12 @@ class Hub:
             answer.raise_for_status()
 
 
-def orphans(running: Iterable[Owner], servers: Mapping[Owner, bool]) -> list[Owner]:
-    """Return what runs and the hub does not know, or knows as stopped.
+def orphans(running: Mapping[Owner, str], servers: Mapping[Owner, bool]) -> dict[Owner, str]:
+    """Return what runs and the hub does not know, or knows as stopped. running: the ids of the services.
 
     The hub must have been asked after the launcher: what existed then is known to the hub if it is in use.
     """
-    return [owner for owner in running if servers.get(owner, True)]
+    return {owner: service_id for owner, service_id in running.items() if servers.get(owner, True)}
 
 
 def tidy(hub: Hub, launcher: Servers, stopped_before: set[Owner]) -> set[Owner]:
@@ -88,9 +86,9 @@ def tidy(hub: Hub, launcher: Servers, stopped_before: set[Owner]) -> set[Owner]:
     """
     running = launcher.all()
     servers = hub.servers()
-    for user, server in orphans(running, servers):
+    for (user, server), service_id in orphans(running, servers).items():
         log.warning("Stopping %r's server %r, which the hub does not own", user, server)
-        launcher.stop(user, server)
+        launcher.stop(user, server, service_id)
     stopped = {owner for owner, is_stopped in servers.items() if is_stopped and owner[1]}
     for owner in stopped & stopped_before:
         hub.forget(owner)
@@ -105,20 +103,13 @@ class Servers:
     def __init__(self, socket: str) -> None:
         self._socket = socket
 
-    def all(self) -> set[Owner]:
-        """Return every server that has a service. Raises RefusedError."""
-        return asyncio.run(self._ask(Launcher.all))
+    def all(self) -> dict[Owner, str]:
+        """Return every server that has a service, with the service's id. Raises RefusedError."""
+        return asyncio.run(Launcher(self._socket).all())
 
-    def stop(self, user: str, server: str) -> None:
-        """Remove a server's service, without waiting for its end. Raises RefusedError."""
-        asyncio.run(self._ask(lambda launcher: launcher.stop(user, server, 0)))
-
-    async def _ask(self, call: Callable[[Launcher], Awaitable[Answer]]) -> Answer:
-        launcher = Launcher(self._socket)
-        try:
-            return await call(launcher)
-        finally:
-            await launcher.close()
+    def stop(self, user: str, server: str, service_id: str) -> None:
+        """Remove a server's service, unless a newer one is in its place, without waiting. Raises RefusedError."""
+        asyncio.run(Launcher(self._socket).stop(user, server, 0, service_id))
 
 
 def routes_are_lost(settings: Settings) -> bool:

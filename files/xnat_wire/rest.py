@@ -27,7 +27,7 @@ SWITCH = "allUsersCanStartJupyter"
 
 
 class XnatError(Exception):
-    """A call to XNAT that gave no usable answer; the text is fit for a user's eyes. status: what the hub answers with."""
+    """A call to XNAT that gave no usable answer; the text is fit for users. status: what the hub answers with."""
 
     status = 502
 
