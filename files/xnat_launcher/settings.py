@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from xnat_wire.rest import XnatSite
 from xnat_wire.secrets import SettingsError
+from xnat_wire.site import XnatSite
 
 from xnat_launcher.options import parse_memory
 from xnat_launcher.policy import Root, roots_from_policy

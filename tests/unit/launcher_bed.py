@@ -29,7 +29,8 @@ from xnat_launcher.service import OPEN_NAMES
 from xnat_launcher.settings import Settings
 from xnat_launcher.swarm import SERVER, USER, Swarm
 from xnat_launcher.xnat import ServiceAccount
-from xnat_wire.rest import Rest, XnatSite
+from xnat_wire.rest import Rest
+from xnat_wire.site import XnatSite
 from xnat_wire.throttle import Throttle
 
 from tests.hub_settings import XNAT

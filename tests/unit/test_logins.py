@@ -19,8 +19,8 @@ from xnat_wire.rest import (
     TooManyFailuresError,
     UnavailableError,
     XnatError,
-    XnatSite,
 )
+from xnat_wire.site import XnatSite
 from xnat_wire.throttle import Throttle
 
 from tests.unit.launcher_bed import NO_LEAKS, PASSWORD, demo_xnat, site

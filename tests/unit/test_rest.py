@@ -21,9 +21,9 @@ from xnat_wire.rest import (
     Rest,
     UnavailableError,
     XnatError,
-    XnatSite,
 )
 from xnat_wire.secrets import SettingsError
+from xnat_wire.site import XnatSite
 
 from tests.hub_settings import XNAT
 from tests.unit.authority import Authority
