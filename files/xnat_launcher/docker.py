@@ -94,7 +94,9 @@ class Docker:
         """Return the URL of the engine's own version of the API: newer engines refuse the oldest ones' versions."""
         if not self._api:
             async with self._session().get(f"{ENGINE}/_ping") as answer:
-                await answer.read()
+                body = await answer.read()
+                if answer.status >= 500:
+                    raise _error(answer.status, body)
                 self._api = f"{ENGINE}/v{answer.headers.get('Api-Version', OLDEST_API)}"
         return self._api
 
