@@ -131,7 +131,7 @@ async def _read(request: web.Request) -> bytes:
 
 def _body(data: bytes) -> Body:
     try:
-        body = json.loads(data)
+        body = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise _bad("the request is no JSON") from error
     if not isinstance(body, dict):
