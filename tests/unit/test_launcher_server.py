@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import io
 import json
 import os
+import shlex
 import socket as sockets
 from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -24,12 +26,26 @@ from xnat_wire.launcher import HUB_VARIABLES, MAX_BODY, MAX_VALUE, STATUS, Kind,
 
 from tests.hub_settings import launcher_settings_data
 from tests.unit.conftest import SAMPLES, examples, user_of
-from tests.unit.launcher_bed import HUB_ENV, HUB_TOKEN, LAUNCH, NO_LEAKS, Bed, launcher_bed, site, small_xnat
+from tests.unit.launcher_bed import (
+    HUB_ENV,
+    HUB_TOKEN,
+    LAUNCH,
+    NO_LEAKS,
+    Bed,
+    MemoryDocker,
+    launcher_bed,
+    site,
+    small_xnat,
+)
 
 pytestmark = NO_LEAKS
 BODIES: list[dict[str, Any]] = [sample["response"]["body"] for sample in SAMPLES]
 PLAIN = BODIES[0]
 NAMED = Kind.BAD_REQUEST, Kind.NAME
+
+
+ENV: dict[str, str] = PLAIN["task_template"]["container_spec"]["env"]
+OWN_VARIABLES = "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTER_IMAGE_SPEC"
 
 
 class Served:
@@ -107,6 +123,14 @@ def checked(status: int, answer: Any) -> Kind | None:
     return kind
 
 
+def variables(docker: MemoryDocker, service: dict[str, Any]) -> set[str]:
+    """Return the names of all variables that a server gets."""
+    container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
+    secret = docker.secrets[container["Secrets"][0]["SecretID"]]
+    hidden = [word for word in shlex.split(base64.b64decode(secret["Spec"]["Data"]).decode()) if "=" in word]
+    return {word.partition("=")[0] for word in [*container["Env"], *hidden]}
+
+
 # A hub that was taken over.
 
 VALID: dict[str, dict[str, Any]] = {
@@ -166,6 +190,7 @@ def test_whatever_a_hub_asks_for_is_within_the_policy(served: Served, asked: lis
             assert kind is None
     for service in served.bed.docker.services.values():
         assert service["Spec"]["Labels"]["org.xnat.jupyterhub.user"] == "jdoe"  # whose workspace XNAT names
+        assert variables(served.bed.docker, service) <= {*HUB_VARIABLES, *ENV, *OWN_VARIABLES}
     served.check()
 
 
