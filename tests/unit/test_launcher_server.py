@@ -294,7 +294,7 @@ def answers(draw: st.DrawFn) -> tuple[str, str, Any]:
     container = (body.get("task_template") or {}).get("container_spec") or {}
     if draw(st.integers(0, 3)) == 0 and isinstance(container.get("mounts"), list):
         mount = {"target": VALUES, "source": VALUES, "type": st.just("bind"), "read_only": st.booleans()}
-        container["mounts"].append(draw(st.fixed_dictionaries(mount)))
+        container["mounts"].append(copy.deepcopy(draw(st.fixed_dictionaries(mount))))
     for _ in range(draw(st.integers(0, 3))):
         *parents, last = draw(st.sampled_from(places(body)))
         inner = body
