@@ -19,10 +19,12 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help demo demo-down demo-verify test lint unit molecule bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit molecule bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+install: $(VENV)/deploy.stamp ## install Ansible, pinned, into .venv (BUNDLE=DIRECTORY: from an offline bundle and nowhere else)
 
 demo: $(VENV)/deploy.stamp ## set everything up on this machine, with a demo XNAT, and prove that it works
 	@$(PLAY) site.yml -i inventory/demo $(BECOME)
