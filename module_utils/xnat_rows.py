@@ -311,7 +311,7 @@ class Mounts(Field):
 
 
 class Scope(Field):
-    """For whom a row is on offer: for the names of the option, or for all if it is empty. Its place ends in its type."""
+    """For whom a row is on offer: the names of the option, or all if it is empty. Its place ends in its type."""
 
     def wanted(self, value: Any) -> Any:
         return {"enabled": not value, "ids": names_in(value)}
