@@ -302,8 +302,8 @@ class Bed:
         await self.docker.call("POST", "/networks/create", json=network)
         await self.docker.call("POST", f"/networks/{PREFIX}/connect", json={"Container": DRIVER})
         files, here = ROOT / "files", ROOT / "benchmarks"
-        parts = [*files.glob("xnat_hub/*.py"), *files.glob("xnat_wire/*.py"), *files.glob("templates/*")]
-        context = [(str(path.relative_to(files)), path.read_bytes()) for path in sorted(parts)]
+        context = [(str(path.relative_to(files)), path.read_bytes()) for path in sorted(files.glob("xnat_hub/*.py"))]
+        context += [(str(path.relative_to(files)), path.read_bytes()) for path in sorted(files.glob("templates/*"))]
         context += [("jupyterhub_config.py", (files / "jupyterhub_config.py").read_bytes())]
         context += [("Dockerfile", (files / "hub/Dockerfile").read_bytes())]
         await self.docker.build(f"{PREFIX}/project:latest", context, RUNTIME=runtime)

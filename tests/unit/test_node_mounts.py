@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from module_utils.xnat_launcher.policy import MountError
 from module_utils.xnat_site.storage import (
-    MountError,
     mount_policy,
     mount_unit,
     node_mounts,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from module_utils.xnat_site.storage import MountError, mount_policy, path_translation, storage_rows
+from module_utils.xnat_launcher.policy import MountError
+from module_utils.xnat_site.storage import mount_policy, path_translation, storage_rows
 from tests.hub_settings import ATLASES, STORAGE
 
 
