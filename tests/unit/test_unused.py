@@ -186,11 +186,7 @@ REPORTS = [
     Report(
         "library/node_report.py",
         r"\w*report|__offline_bundle_look|__docker_swarm_nodes",
-        readers=(
-            "module_utils/xnat_site/fleet.py",
-            "module_utils/xnat_site/engine.py",
-            "module_utils/xnat_site/images.py",
-        ),
+        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("fleet", "engine", "images")),
     ),
     Report(
         "library/storage_probe.py",
@@ -199,7 +195,7 @@ REPORTS = [
         ("module_utils/xnat_site/storage.py storage_disagreements",),
     ),
     Report("library/port_probe.py", "__preflight_probe", ("main",)),
-    Report("library/swarm_room.py", r"__\w+_room", ("main",), sent=("desired-state", "node")),
+    Report("library/swarm_room.py", r"__\w+_room", ("main",), sent=("desired-state", "node", "role")),
     Report("library/singleuser_probe.py", r"__hub_images_\w+", ("main",)),
     Report(
         "library/node_images.py",
