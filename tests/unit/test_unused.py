@@ -394,7 +394,7 @@ def fits(text: str, template: str) -> bool:
 
 
 def test_every_route_of_the_demo_xnat_is_called_by_something() -> None:
-    """By hub, launcher, smoke test, a module or a test; its page calls nothing else."""
+    """By the hub, a module, the proof, or a test; its page calls nothing else."""
     made = {call for path in files("library/*.py", "module_utils/*.py", "files/xnat_*/*.py", "tests/**/*.py",
                                    "benchmarks/*.py") if path != Path(__file__) for call in calls(path)}  # fmt: skip
     uncalled = []
