@@ -18,9 +18,12 @@ SERVICE = {
 }
 
 
-def task(state: str, error: str = "", *, at: int = 1, image: str = "old", desired: str = "running") -> dict[str, Any]:
+def task(
+    state: str, error: str = "", *, at: int = 1, image: str = "old", desired: str = "running", on: str = "m1"
+) -> dict[str, Any]:
     return {
         "ID": f"task{at}",
+        "NodeID": on,
         "CreatedAt": f"2026-01-02T00:00:{at:02}Z",
         "DesiredState": desired,
         "Spec": {"ContainerSpec": {"Image": image}},
@@ -79,7 +82,6 @@ def test_the_newest_task_that_failed_since_the_change_is_the_reason(
     [
         ({}, RUNS, (True, False, "running")),
         ({}, RUNS[:1], (False, False, "running")),
-        ({"Mode": {"Global": {}}}, RUNS[:1], (True, False, "running")),
         ({"TaskTemplate": {"ContainerSpec": {"Image": "old"}, "ForceUpdate": 1}}, RUNS, (False, False, "no task yet")),
         ({}, [task("failed", "first", at=1), task("failed", "last", at=2), task("starting", at=3)],
          (False, False, "starting: last")),
@@ -91,6 +93,41 @@ def test_a_service_has_converged_with_all_its_tasks_and_tells_the_last_error(
 ) -> None:
     judged = judge({**SERVICE, "Spec": {**SERVICE["Spec"], **spec}}, tasks, 3)  # type: ignore[dict-item]
     assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+
+
+# A service on each manager, m1 and m2, of which the first argument names those that take work.
+@pytest.mark.parametrize(
+    ("alive", "status", "tasks", "expected"),
+    [
+        pytest.param("m1 m2", "", [task("running", on="m1"), task("running", on="m2")], (True, False), id="all"),
+        pytest.param("m1 m2", "", [task("running", on="m1"), task("starting", on="m2")], (False, False),
+                     id="one-starts"),
+        pytest.param("m1", "", [task("running", on="m1"), task("running", on="m2")], (True, False), id="one-is-down"),
+        pytest.param("m1", "", [task("running", on="m1"), task("running", on="m2", image="before")], (True, False),
+                     id="one-is-paused"),
+        pytest.param("m1 m2", "", [task("running", on="m1"), task("running", on="m2", image="before")], (False, False),
+                     id="one-is-old"),
+        pytest.param("m1 m2", "updating", [task("running", on="m1"), task("running", on="m2")], (False, False),
+                     id="watched"),
+        pytest.param("m1 m2", "updating", [task("running", on="m1"), task("new", on="m2", desired="ready")],
+                     (False, False), id="next-one-waits"),
+        pytest.param("m1", "updating", [task("running", on="m1"), task("new", on="m2")], (True, False),
+                     id="one-is-lost-in-an-update"),
+        pytest.param("m1 m2", "", [task("failed", on=f"m{n % 2 + 1}", at=n, desired="shutdown") for n in range(3)]
+                     + [task("starting", on="m1", at=4), task("starting", on="m2", at=4)], (False, False),
+                     id="three-tries-on-two"),
+        pytest.param("m1 m2", "", [task("failed", on=f"m{n % 2 + 1}", at=n, desired="shutdown") for n in range(6)]
+                     + [task("starting", on="m1", at=7), task("starting", on="m2", at=7)], (False, True),
+                     id="six-tries-on-two"),
+        pytest.param("m1", "", [], (False, False), id="none-yet"),
+    ],
+)  # fmt: skip
+def test_a_global_service_runs_on_the_nodes_that_take_work(
+    alive: str, status: str, tasks: list[dict[str, Any]], expected: tuple[bool, bool]
+) -> None:
+    service = {**SERVICE, "Spec": {**SERVICE["Spec"], "Mode": {"Global": {}}}}  # type: ignore[dict-item]
+    judged = judge({**service, "UpdateStatus": update(status)}, tasks, 3, alive=alive.split())
+    assert (judged["converged"], judged["hopeless"]) == expected
 
 
 def test_the_log_is_that_of_the_service_or_of_the_task_that_failed() -> None:
