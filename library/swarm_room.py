@@ -1,20 +1,15 @@
 #!/usr/bin/python
-"""Tell whether Swarm could reserve something for services on this node, or on each manager."""
+"""Tell whether Swarm could reserve something for services on this node."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swarm_room
-short_description: Whether nodes have CPUs and memory left that services could reserve
+short_description: Whether this node has CPUs and memory left that services could reserve
 description:
   - Swarm stops a service before it looks for room for the changed one, which then waits where notebooks have reserved
     all of the node. So the reservations are tried before.
 options:
-  nodes:
-    description: On which nodes each service is to run, this one or every manager that takes work.
-    type: str
-    choices: [this, managers]
-    default: this
   services:
     description: Names of the services. What they have reserved until now counts as free.
     type: list
@@ -40,7 +35,7 @@ EXAMPLES = r"""
   register: room
 """
 RETURN = r"""
-fits: {description: Whether there is room for all of it on each of the nodes., type: bool, returned: always}
+fits: {description: Whether there is room for all of it., type: bool, returned: always}
 """
 
 from typing import Any
@@ -72,7 +67,6 @@ def has_room(
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "nodes": {"type": "str", "choices": ["this", "managers"], "default": "this"},
             "services": {"type": "list", "elements": "str", "required": True},
             "reservations": {
                 "type": "list",
@@ -95,20 +89,13 @@ def main() -> None:
         module.fail_json(msg=f"A memory reservation is no amount such as 512M: {error}")
     client = docker.APIClient(version="auto", timeout=30)
     try:
+        node = client.info()["Swarm"]["NodeID"]
         names = {service["ID"]: service["Spec"]["Name"] for service in client.services()}
         ours = {key for key, name in names.items() if name in module.params["services"]}
-        if module.params["nodes"] == "this":
-            nodes = [client.inspect_node(client.info()["Swarm"]["NodeID"])]
-        else:
-            managers = client.nodes(filters={"role": "manager"})
-            nodes = [node for node in managers if node["Spec"]["Availability"] == "active"]
-        cpus = int(sum(each["cpus"] for each in wanted) * 1e9)
-        running = {"desired-state": "running"}
-        fits = all(
-            has_room(node, client.tasks(filters={"node": node["ID"], **running}), ours, cpus, memory) for node in nodes
-        )
+        tasks = client.tasks(filters={"node": node, "desired-state": "running"})
+        fits = has_room(client.inspect_node(node), tasks, ours, int(sum(each["cpus"] for each in wanted) * 1e9), memory)
     except docker.errors.DockerException as error:
-        module.fail_json(msg=f"Docker does not tell what is reserved: {error}")
+        module.fail_json(msg=f"Docker does not tell what is reserved on this node: {error}")
     module.exit_json(changed=False, fits=fits)
 
 

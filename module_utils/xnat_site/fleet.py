@@ -33,8 +33,8 @@ NODE_PORTS = ("7946/tcp", "7946/udp", "4789/udp")
 MEMBER_STATES = ("active", "pending", "error")
 # Where a site names no pool for a new swarm, the first of these to which no host has a route.
 ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.192.0/18")
-# Addresses of a network that no server gets: its own, the broadcast's, the gateway's, those of hub, proxy, demo XNAT,
-# of five launchers, and of the tasks that replace the first three. Each node takes one more.
+# Addresses of a network that no server gets: its own, the broadcast's, the gateway's, those of hub, proxy, demo
+# XNAT and of the tasks that replace them. Each node takes one more.
 RESERVED_ADDRESSES = 16
 DOCKERS_SUBNET_SIZE = 24
 

@@ -95,38 +95,42 @@ def test_a_service_has_converged_with_all_its_tasks_and_tells_the_last_error(
     assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
 
 
-# A service on each manager, m1 and m2, of which the first argument names those that take work.
+BOTH = {"m1": "active", "m2": "active"}
+ONE_PAUSED = {"m1": "active", "m2": "pause"}
+ONE_DOWN = {"m1": "active"}
+
+
+def failed(number: int) -> list[dict[str, Any]]:
+    """Tasks of m1 and m2 that have failed, in turn, and one each that starts."""
+    ended = [task("failed", on=f"m{at % 2 + 1}", at=at, desired="shutdown") for at in range(number)]
+    return [*ended, task("starting", on="m1", at=number), task("starting", on="m2", at=number)]
+
+
 @pytest.mark.parametrize(
-    ("alive", "status", "tasks", "expected"),
+    ("ready", "status", "tasks", "expected"),
     [
-        pytest.param("m1 m2", "", [task("running", on="m1"), task("running", on="m2")], (True, False), id="all"),
-        pytest.param("m1 m2", "", [task("running", on="m1"), task("starting", on="m2")], (False, False),
-                     id="one-starts"),
-        pytest.param("m1", "", [task("running", on="m1"), task("running", on="m2")], (True, False), id="one-is-down"),
-        pytest.param("m1", "", [task("running", on="m1"), task("running", on="m2", image="before")], (True, False),
-                     id="one-is-paused"),
-        pytest.param("m1 m2", "", [task("running", on="m1"), task("running", on="m2", image="before")], (False, False),
-                     id="one-is-old"),
-        pytest.param("m1 m2", "updating", [task("running", on="m1"), task("running", on="m2")], (False, False),
-                     id="watched"),
-        pytest.param("m1 m2", "updating", [task("running", on="m1"), task("new", on="m2", desired="ready")],
-                     (False, False), id="next-one-waits"),
-        pytest.param("m1", "updating", [task("running", on="m1"), task("new", on="m2")], (True, False),
-                     id="one-is-lost-in-an-update"),
-        pytest.param("m1 m2", "", [task("failed", on=f"m{n % 2 + 1}", at=n, desired="shutdown") for n in range(3)]
-                     + [task("starting", on="m1", at=4), task("starting", on="m2", at=4)], (False, False),
-                     id="three-tries-on-two"),
-        pytest.param("m1 m2", "", [task("failed", on=f"m{n % 2 + 1}", at=n, desired="shutdown") for n in range(6)]
-                     + [task("starting", on="m1", at=7), task("starting", on="m2", at=7)], (False, True),
-                     id="six-tries-on-two"),
-        pytest.param("m1", "", [], (False, False), id="none-yet"),
+        pytest.param(BOTH, "", [task("running"), task("running", on="m2")], (True, False), id="all"),
+        pytest.param(BOTH, "", [task("running"), task("starting", on="m2")], (False, False), id="one-starts"),
+        pytest.param(BOTH, "", [task("running"), task("running", on="m2", image="x")], (False, False), id="one-old"),
+        pytest.param(BOTH, "", [], (False, False), id="none-yet"),
+        pytest.param(ONE_DOWN, "", [task("running"), task("running", on="m2")], (True, False), id="one-down"),
+        pytest.param(ONE_PAUSED, "", [task("running"), task("running", on="m2", image="x")], (True, False),
+                     id="one-paused-and-old"),
+        pytest.param({"m1": "pause"}, "", [task("running")], (True, False), id="paused"),
+        pytest.param({"m1": "pause"}, "", [task("running", image="x")], (False, False), id="paused-and-old"),
+        pytest.param(BOTH, "updating", [task("running"), task("running", on="m2")], (False, False), id="watched"),
+        pytest.param(BOTH, "", [task("running"), task("new", on="m2", desired="ready")], (False, False),
+                     id="one-waits"),
+        pytest.param(ONE_DOWN, "updating", [task("running"), task("new", on="m2")], (True, False), id="lost-in-update"),
+        pytest.param(BOTH, "", failed(3), (False, False), id="three-tries-on-two"),
+        pytest.param(BOTH, "", failed(6), (False, True), id="six-tries-on-two"),
     ],
 )  # fmt: skip
-def test_a_global_service_runs_on_the_nodes_that_take_work(
-    alive: str, status: str, tasks: list[dict[str, Any]], expected: tuple[bool, bool]
+def test_a_global_service_runs_on_the_nodes_that_are_ready(
+    ready: dict[str, str], status: str, tasks: list[dict[str, Any]], expected: tuple[bool, bool]
 ) -> None:
     service = {**SERVICE, "Spec": {**SERVICE["Spec"], "Mode": {"Global": {}}}}  # type: ignore[dict-item]
-    judged = judge({**service, "UpdateStatus": update(status)}, tasks, 3, alive=alive.split())
+    judged = judge({**service, "UpdateStatus": update(status)}, tasks, 3, ready=ready)
     assert (judged["converged"], judged["hopeless"]) == expected
 
 

@@ -195,7 +195,7 @@ REPORTS = [
         ("module_utils/xnat_site/storage.py storage_disagreements",),
     ),
     Report("library/port_probe.py", "__preflight_probe", ("main",)),
-    Report("library/swarm_room.py", r"__\w+_room", ("main",), sent=("desired-state", "node", "role")),
+    Report("library/swarm_room.py", r"__\w+_room", ("main",), sent=("desired-state", "node")),
     Report("library/singleuser_probe.py", r"__hub_images_\w+", ("main",)),
     Report(
         "library/node_images.py",
