@@ -72,13 +72,14 @@ molecule-swarm:
 
 # In a container of the images that `make demo` has built; only Docker is needed beside them.
 BENCH_DRIVER := xnatjh-bench-driver
-bench: ## hub against floor and plain hub, as a table (BENCH="logins start", N=3; benchmarks/README.md)
+bench: ## hub against floor, plain hub and an older checkout, as a table (BENCH="logins start", N=3, BEFORE=PATH; benchmarks/README.md)
 	@image="$$(docker images --quiet localhost/xnat-jupyter/runtime | head -n 1)"; \
 	[ -n "$$image" ] || { echo "There is no image localhost/xnat-jupyter/runtime: run \`make demo\` first." >&2; exit 1; }; \
-	docker rm --force $(BENCH_DRIVER) >/dev/null 2>&1 || true; \
+	docker rm --force --volumes $(BENCH_DRIVER) >/dev/null 2>&1 || true; \
 	exec docker run --rm --init --name $(BENCH_DRIVER) --user 0 --volume "$(CURDIR):/project" --workdir /project \
-	  --volume /var/run/docker.sock:/var/run/docker.sock --env PYTHONPATH=/project/files --env PYTHONDONTWRITEBYTECODE=1 \
-	  "$$image" python3 -m benchmarks $(BENCH) $(if $(N),-n $(N))
+	  --volume /var/run/docker.sock:/var/run/docker.sock --volume /run/bench-docker --env PYTHONPATH=/project/files \
+	  --env PYTHONDONTWRITEBYTECODE=1 $(if $(BEFORE),--volume "$(abspath $(BEFORE)):/before:ro") \
+	  "$$image" python3 -m benchmarks $(BENCH) $(if $(N),-n $(N)) $(if $(BEFORE),--before /before)
 
 bench-rollout: $(VENV)/dev.stamp ## what nodes cost: first rollout, rerun, upgrade, join (root; SIZES="1 3")
 	$(BIN)/python3 -m benchmarks.rollout $(SIZES)
