@@ -122,8 +122,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.xnat_site.storage import MOUNT_MARK
 
-MARK = "x-xnat-jupyter"
 TOKEN = ".xnat-jupyter-storage"  # noqa: S105  a file's name
 OWNED_ROWS = ("archive", "workspaces")
 HELPERS = {"nfs": "mount.nfs", "cifs": "mount.cifs", "fuse.sshfs": "sshfs"}
@@ -841,7 +841,7 @@ def plan_changes(
     that nobody writes to it while nothing is mounted there.
     """
     managed = {judgement.row.path for judgement in judgements if judgement.row.managed}
-    leftovers = [line.path for line in lines if MARK in line.opts.split(",") and line.path not in managed]
+    leftovers = [line.path for line in lines if MOUNT_MARK in line.opts.split(",") and line.path not in managed]
     unmount = {path: False for path in leftovers if path in mounts}
     unmount |= {one.row.path: one.seen.hung for one in judgements if "unmount" in one.steps}
 
