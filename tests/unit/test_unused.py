@@ -191,9 +191,10 @@ REPORTS = [
     Report(
         "library/storage_probe.py",
         r"_*node_storage_\w+",
-        ("judge", "main"),
+        ("main", "plan_changes"),
         ("module_utils/xnat_site/storage.py storage_disagreements",),
     ),
+    Report("library/storage_mount.py", r"_*node_storage_\w+", ("main",)),
     Report("library/port_probe.py", "__preflight_probe", ("main",)),
     Report("library/swarm_room.py", r"__\w+_room", ("main",), sent=("desired-state", "node", "role")),
     Report("library/singleuser_probe.py", r"__hub_images_\w+", ("main",)),
