@@ -19,10 +19,12 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help demo demo-down demo-verify test lint unit molecule bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit molecule bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+install: $(VENV)/deploy.stamp ## install Ansible, pinned, into .venv (BUNDLE=DIRECTORY: from an offline bundle and nowhere else)
 
 demo: $(VENV)/deploy.stamp ## set everything up on this machine, with a demo XNAT, and prove that it works
 	@$(PLAY) site.yml -i inventory/demo $(BECOME)
@@ -42,7 +44,8 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy files/xnat_hub files/demo_xnat files/registry files/singleuser filter_plugins library module_utils/*.py doc_fragments benchmarks tests
+	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser filter_plugins library \
+	  module_utils/*.py module_utils/xnat_site doc_fragments benchmarks tests
 
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
@@ -85,12 +88,12 @@ bench-rollout: $(VENV)/dev.stamp ## what nodes cost: first rollout, rerun, upgra
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: $(VENV)/dev.stamp ## pin anew what the *.in and *.txt lists ask for
 	echo 'jupyterhub==$(JUPYTERHUB)' > $(VENV)/jupyterhub.txt
-	$(LOCK) $(UPGRADE) files/hub/requirements.in -c $(VENV)/jupyterhub.txt -o files/hub/requirements.txt
-	$(LOCK) $(UPGRADE) files/hub/npm.in -o files/hub/npm.txt
+	$(LOCK) $(UPGRADE) files/runtime/requirements.in -c $(VENV)/jupyterhub.txt -o files/runtime/requirements.txt
+	$(LOCK) $(UPGRADE) files/runtime/npm.in -o files/runtime/npm.txt
 	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt -c $(VENV)/jupyterhub.txt -o files/singleuser/requirements.lock
 	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt files/singleuser/dashboards.txt -c files/singleuser/requirements.lock -o files/singleuser/dashboards.lock
 	$(LOCK) $(UPGRADE) requirements.in -o requirements.txt
-	$(LOCK) $(UPGRADE) requirements-dev.in -c requirements.txt -c files/hub/requirements.txt -o requirements-dev.txt
+	$(LOCK) $(UPGRADE) requirements-dev.in -c requirements.txt -c files/runtime/requirements.txt -o requirements-dev.txt
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .ansible

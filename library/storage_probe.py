@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Look at the storage of a node as its containers will meet it, without ever hanging on a dead server."""
+"""Inspect the storage of a node as its containers will use it, without ever hanging on a dead server."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ DOCUMENTATION = r"""
 module: storage_probe
 short_description: Whether a node's storage is what the storage table says
 description:
-  - Looks at each row of the filter P(xnat_node_mounts#filter), at its mount, its line in C(/etc/fstab), and at what can
-    be done with it, and says what is wrong in sentences. Nothing is changed but for what O(write) says.
+  - Inspects each row of the filter P(xnat_node_mounts#filter), its mount, its line in C(/etc/fstab), and whether the
+    site's user can use it. Returns what is wrong, in sentences, and what the role C(node_storage) has to change.
+    Changes nothing itself except as O(write) says.
   - Whatever touches a row happens in a child process with a time limit. A child that the kernel does not let go is
-    left behind, and the row is reported as hung. All rows are looked at together.
-  - Nothing is written where something else than what is wanted is mounted.
+    left behind, and the row is reported as hung. All rows are inspected at the same time.
+  - Nothing is written where something other than the wanted file system is mounted.
 options:
   mounts:
     description: What P(xnat_node_mounts#filter) returns.
     type: list
     elements: dict
     required: true
-  uid: {description: Who XNAT and its notebooks are on the file system., type: int, required: true}
-  gid: {description: Their group., type: int, required: true}
-  timeout: {description: Seconds that a row may take to answer., type: int, default: 10}
+  uid: {description: The user ID of XNAT and its notebooks on the file system., type: int, required: true}
+  gid: {description: Their group ID., type: int, required: true}
+  timeout: {description: Seconds that the rows may take to answer., type: int, default: 10}
   write:
     description:
-      - Whether writing is tried. In a row with access read_write the user O(uid) makes and removes a directory, and
-        leaves the file C(.xnat-jupyter-storage) with a random word, by which nodes know that they see one directory.
-        In what is mounted read-only root and the user try to make a file, which must be refused.
-      - Never in check mode. Without it the system is asked whether the user might write.
+      - Whether to test writing. In a row with access read_write the user O(uid) creates and removes a directory, and
+        leaves the file C(.xnat-jupyter-storage) with a random token, by which nodes know that they see one directory.
+        In what is mounted read-only root and the user try to create a file, which must be refused.
+      - Never in check mode. Without it the kernel is asked whether the user might write.
     type: bool
     default: false
   files:
-    description: SHA-256 of files that belong to the mounts, by path. They must be root's with mode 0600.
+    description: SHA-256 of the files that the mounts need, by path. They must belong to root and have mode 0600.
     type: dict
     default: {}
   drop_in:
-    description: The text that O(drop_in_path) should hold where systemd runs. Empty means that it should not be there.
+    description: The wanted content of O(drop_in_path) where systemd runs. Empty means that the file should not exist.
     type: str
     default: ""
   drop_in_path:
-    description: The file that has the Docker Engine start after the mounts.
+    description: The systemd drop-in that starts Docker Engine after the mounts.
     type: path
     default: /etc/systemd/system/docker.service.d/xnat-storage.conf
 attributes:
-  check_mode: {support: full, description: Only looks.}
+  check_mode: {support: full, description: Writes nothing.}
 """
 EXAMPLES = r"""
-- name: Look at the storage of this node
+- name: Inspect the storage of this node
   storage_probe:
     mounts: "{{ site_storage | xnat_node_mounts(inventory_hostname, site_uid, site_gid) }}"
     uid: "{{ site_uid }}"
@@ -56,38 +57,52 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 rows:
-  description: What was seen, for each row in the order of O(mounts).
+  description: The identity of each directory, in the order of O(mounts), so that nodes can be compared.
   type: list
   elements: dict
   returned: always
   contains:
     name: {description: The row., type: str}
     path: {description: Its directory on the node., type: str}
-    hung: {description: Whether it did not answer in time., type: bool}
-    owner: {description: 'uid:gid of the directory.', type: str}
-    writable: {description: For access read_write whether the user can write. None if not seen., type: bool}
-    token: {description: 'Content of C(.xnat-jupyter-storage), for access read_write.', type: str}
-    to_do: {description: 'Steps that mend it: source, directory, unmount, fstab, mount.', type: list, elements: str}
-    findings: {description: What is wrong and what to do., type: list, elements: str}
-    lasting: {description: 'Those findings that O(to_do) does not mend.', type: list, elements: str}
-wanted: {description: The rows that were asked for., type: list, elements: dict, returned: always}
-leftovers:
-  description: Lines of C(/etc/fstab) with the option C(x-xnat-jupyter) that no row wants, as path, src and mounted.
-  type: list
-  elements: dict
+    owner: {description: 'uid:gid of the directory. Empty if not seen.', type: str}
+    token: {description: 'Content of C(.xnat-jupyter-storage), for access read_write. Empty if not seen.', type: str}
+wanted: {description: O(mounts)., type: list, elements: dict, returned: always}
+findings: {description: What is wrong and what to do about it., type: list, elements: str, returned: always}
+unfixable: {description: The findings that RV(changes) does not fix., type: list, elements: str, returned: always}
+proved:
+  description: Whether nothing is wrong, nothing has to change, and each row with access read_write has its token.
+  type: bool
   returned: always
-files_to_do: {description: 'Paths of O(files) that have to be written.', type: list, elements: str, returned: always}
-drop_in_to_do: {description: 'Whether O(drop_in_path) has to be written or removed.', type: bool, returned: always}
-helpers_missing:
-  description: Types of file systems for which the program that mounts them is missing.
-  type: list
-  elements: str
+change_needed: {description: Whether RV(changes) has anything to do., type: bool, returned: always}
+predictions: {description: RV(changes) in sentences, for check mode., type: list, elements: str, returned: always}
+changes:
+  description: What to change so that the node has what the table says, each list in the order in which to do it.
+  type: dict
   returned: always
+  contains:
+    packages:
+      description: Packages of missing mount programs, as the node's package manager calls them.
+      type: list
+      elements: str
+    helpers: {description: Types of file systems whose mount program is missing., type: list, elements: str}
+    files: {description: 'Paths of O(files) to write.', type: list, elements: str}
+    unmount:
+      description: Mounts to remove, each with C(path) and C(force), which is true for one that hangs.
+      type: list
+      elements: dict
+    fstab_remove: {description: Paths of our lines in C(/etc/fstab) that no row wants., type: list, elements: str}
+    fstab:
+      description: Lines of C(/etc/fstab) to write, each with C(src), C(path), C(fstype) and C(opts).
+      type: list
+      elements: dict
+    drop_in: {description: 'Whether to write or remove O(drop_in_path).', type: bool}
+    directories:
+      description: Directories to create, each with C(path), C(uid) and C(gid).
+      type: list
+      elements: dict
+    mount: {description: 'Entries of O(mounts) to mount.', type: list, elements: dict}
 systemd: {description: Whether systemd runs the node., type: bool, returned: always}
 package_manager: {description: 'apt, dnf or empty.', type: str, returned: always}
-to_do: {description: Whether anything is to be done., type: bool, returned: always}
-findings: {description: Those of all rows., type: list, elements: str, returned: always}
-lasting: {description: Those of all rows., type: list, elements: str, returned: always}
 """
 
 import errno
@@ -101,18 +116,94 @@ import signal
 import stat
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.xnat_site.storage import MOUNT_MARK
 
-MARK = "x-xnat-jupyter"
 TOKEN = ".xnat-jupyter-storage"  # noqa: S105  a file's name
 OWNED_ROWS = ("archive", "workspaces")
 HELPERS = {"nfs": "mount.nfs", "cifs": "mount.cifs", "fuse.sshfs": "sshfs"}
+REDHAT_PACKAGES = {"nfs": "nfs-utils", "cifs": "cifs-utils", "fuse.sshfs": "fuse-sshfs"}  # Debian's come with the rows
 SAME_FSTYPE = {"nfs4": "nfs", "smb3": "cifs"}
 REFUSALS = ("EROFS", "EACCES", "EPERM")
+DENIED = ("EACCES", "EPERM")
+
+Tell = Callable[..., None]
+"""Called with fields of `Seen`, by name, as soon as each is known."""
+
+
+# What is compared: the row, the mount table, /etc/fstab
+
+
+@dataclass(frozen=True)
+class User:
+    """The site's user on the file system."""
+
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """What is mounted on a path. access: read_only or read_write."""
+
+    source: str
+    fstype: str
+    access: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """The first four fields of a line of /etc/fstab."""
+
+    src: str
+    path: str
+    fstype: str
+    opts: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a node has to have for one row of the storage table, as the filter xnat_node_mounts describes it."""
+
+    name: str
+    path: str
+    type: str
+    create: bool
+    access: str
+    sentinel: str
+    src: str
+    fstype: str
+    opts: str
+    unit: str
+    packages: Sequence[str]
+
+    @property
+    def key(self) -> str:
+        """The row's name in the inventory."""
+        return f"site_storage.{self.name}"
+
+    @property
+    def managed(self) -> bool:
+        """Whether we mount it."""
+        return bool(self.fstype)
+
+    @property
+    def is_bind(self) -> bool:
+        """Whether it shows another directory of the node."""
+        return self.fstype == "none"
+
+    @property
+    def line(self) -> Line:
+        """Its line in /etc/fstab."""
+        return Line(self.src, self.path, self.fstype, self.opts)
 
 
 def unescape(word: str) -> str:
@@ -120,64 +211,88 @@ def unescape(word: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), word)
 
 
-def mount_table(text: str) -> dict[str, dict[str, str]]:
-    """Read /proc/self/mountinfo: {path: {"source", "fstype", "access"}}; of mounts on one path the last."""
-    table: dict[str, dict[str, str]] = {}
+def mount_table(text: str) -> dict[str, Mount]:
+    """Read /proc/self/mountinfo: {path: Mount}; of several mounts on one path the last."""
+    table: dict[str, Mount] = {}
     for line in text.splitlines():
-        ours, _, theirs = line.partition(" - ")
-        fields, rest = ours.split(), theirs.split(" ")
+        of_mount, _, of_file_system = line.partition(" - ")
+        fields, rest = of_mount.split(), of_file_system.split(" ")
         if len(fields) < 6 or len(rest) < 2:
             continue
-        options = fields[5].split(",")
-        further = rest[2].split(",") if len(rest) > 2 else []
-        table[unescape(fields[4])] = {
-            "source": unescape(rest[1]),
-            "fstype": rest[0],
-            "access": "read_only" if "ro" in options or "ro" in further else "read_write",
-        }
+        options = fields[5].split(",") + (rest[2].split(",") if len(rest) > 2 else [])
+        access = "read_only" if "ro" in options else "read_write"
+        table[unescape(fields[4])] = Mount(unescape(rest[1]), rest[0], access)
     return table
 
 
-def fstab_lines(text: str) -> list[dict[str, str]]:
-    """Read /etc/fstab: [{"src", "path", "fstype", "opts"}, ...], without comments and what is no entry."""
-    lines = []
-    for line in text.splitlines():
-        fields = line.split("#")[0].split()
-        if len(fields) >= 4:
-            src, path = unescape(fields[0]), unescape(fields[1])
-            lines.append({"src": src, "path": path, "fstype": fields[2], "opts": fields[3]})
-    return lines
+def fstab_lines(text: str) -> list[Line]:
+    """Read /etc/fstab without comments and whatever is no entry."""
+    entries = (line.split("#")[0].split() for line in text.splitlines())
+    return [
+        Line(unescape(fields[0]), unescape(fields[1]), fields[2], fields[3]) for fields in entries if len(fields) >= 4
+    ]
 
 
-def holds_source(entry: Mapping[str, Any], mount: Mapping[str, str] | None, same: bool | None) -> bool:
-    """Whether what is mounted comes from where the row says. same: whether a bind's two directories are one."""
+def holds_source(row: Row, mount: Mount | None, same: bool | None) -> bool:
+    """Whether the mounted source is the row's. same: whether the two directories of a bind mount are one."""
     if not mount:
         return False
-    if entry["fstype"] == "none":
+    if row.is_bind:
         return same is True
-    fstype = SAME_FSTYPE.get(mount["fstype"], mount["fstype"])
-    return bool(mount["source"] == entry["src"] and fstype == entry["fstype"])
+    return mount.source == row.src and SAME_FSTYPE.get(mount.fstype, mount.fstype) == row.fstype
 
 
-def in_place(entry: Mapping[str, Any], mount: Mapping[str, str] | None, same: bool | None) -> bool:
-    """Whether a directory that answers is the wanted one, so that it may be judged and written to."""
-    if not entry["fstype"]:
+def in_place(row: Row, mount: Mount | None, same: bool | None) -> bool:
+    """Whether a directory that answers is the wanted one, so that it may be tested and written to."""
+    if not row.managed:
         return True
-    return holds_source(entry, mount, same) and mount is not None and mount["access"] == entry["access"]
+    return holds_source(row, mount, same) and mount is not None and mount.access == row.access
+
+
+# Inspection, in a child process that may hang
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the inspection of a row has found: the default of whatever it did not come to."""
+
+    hung: bool = False  # it did not end in time
+    real: str = ""  # the path without symbolic links
+    exists: bool = False
+    directory: bool = False
+    owner: str = ""  # such as 1500:1500
+    mode: str = ""  # such as 0755
+    error: str = ""  # name of the error with which the path answers, such as ESTALE
+    same: bool | None = None  # whether a bind mount shows its source
+    source_exists: bool = False  # whether that source exists
+    # For "root" and "user": the error that refused a new file in what is read-only, empty if nothing refused it.
+    write_refused: Mapping[str, str] = field(default_factory=dict)
+    # All that follows is seen as the user.
+    readable: bool | None = None
+    sentinel_found: bool | None = None
+    writable: bool | None = None
+    write_error: str = ""  # name of the error that refused writing
+    created_owner: str = ""  # owner of a file that the user created
+    token: str = ""  # content of the file TOKEN
+
+
+def error_name(error: OSError) -> str:
+    """Return the name of an error, such as ENOENT."""
+    return errno.errorcode.get(error.errno or 0, str(error))
 
 
 def try_to_create(path: str) -> str:
-    """Try to make a file and remove it again; return the name of the error that refused it, or an empty text."""
+    """Try to create a file and remove it again; return the name of the error that refused it, or an empty text."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
-        return errno.errorcode.get(error.errno or 0, str(error))
+        return error_name(error)
     os.unlink(path)
     return ""
 
 
 def try_to_work(path: str) -> tuple[str, str]:
-    """Make a directory with a file, read it, remove both; return the error's name and the file's "uid:gid"."""
+    """Create a directory with a file, read it, remove both; return the error's name and the file's "uid:gid"."""
     name = os.path.join(path, "file")
     try:
         os.mkdir(path, 0o700)
@@ -191,12 +306,12 @@ def try_to_work(path: str) -> tuple[str, str]:
         finally:
             os.rmdir(path)
     except OSError as error:
-        return errno.errorcode.get(error.errno or 0, str(error)), ""
+        return error_name(error), ""
     return "" if content == b"written" else "EIO", f"{status.st_uid}:{status.st_gid}"
 
 
 def read_token(directory: str, create: bool) -> str:
-    """Return the random word of a directory, made where it is missing and `create` is set; empty if there is none."""
+    """Return the token of a directory, created if it is missing and `create` is set; empty if there is none."""
     path = os.path.join(directory, TOKEN)
     if create:
         try:
@@ -213,99 +328,107 @@ def read_token(directory: str, create: bool) -> str:
             return ""
         if token or not create:
             return token[:64]
-        time.sleep(0.2)  # another node has just made it and not written yet
+        time.sleep(0.2)  # another node has just created it and not written yet
     return ""
 
 
-def look(
-    entry: Mapping[str, Any],
-    mounts: Mapping[str, Mapping[str, str]],
-    uid: int,
-    gid: int,
-    write: bool,
-    tell: Callable[..., None],
-) -> None:
-    """Touch one row, as root and then as uid:gid, which this process becomes for good; `tell` each thing as it is seen.
+def inspect(row: Row, mounts: Mapping[str, Mount], user: User, write: bool, tell: Tell) -> None:
+    """Inspect one row, as root and then as `user`, which this process becomes for good.
 
-    Bytes are written and read: who has become another user may not be able to import a codec any more.
-    Told are real, exists, directory, owner, mode, error, same, source_exists, write_refused, readable, sentinel_found,
-    writable, write_error, created_owner, token. Raises nothing that the file system says.
+    What is known when the process hangs has been told by then. Raises nothing for errors of the file system.
     """
-    path = str(entry["path"])
-    probe = os.path.join(path, f".xnat-jupyter-probe-{uuid.uuid4().hex}")
-    root = os.geteuid() == 0
-
-    def see() -> str:
-        try:
-            status = os.stat(path)
-            os.statvfs(path)  # asks the server; what stat says may come from a cache
-        except OSError as error:
-            return errno.errorcode.get(error.errno or 0, str(error))
-        owner, mode = f"{status.st_uid}:{status.st_gid}", f"{stat.S_IMODE(status.st_mode):04o}"
-        tell(exists=True, directory=stat.S_ISDIR(status.st_mode), owner=owner, mode=mode)
-        return ""
-
-    def real() -> str:
-        found = os.path.realpath(path)
-        tell(real=found)
-        return found
-
-    tell(real=os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)))
-    error = see()
-    same: bool | None = None
-    if entry["fstype"] == "none":
-        try:
-            source = os.stat(entry["src"])
-            tell(source_exists=True)
-            same = not error and os.path.samestat(source, os.stat(path))
-            tell(same=same)
-        except OSError:
-            tell(source_exists=False)
-    if error and not (error in ("EACCES", "EPERM") and root):
-        if error == "ENOENT":
-            tell(exists=False)
-        else:
-            tell(error=error)
+    tell(real=os.path.join(os.path.realpath(os.path.dirname(row.path)), os.path.basename(row.path)))
+    is_root = os.geteuid() == 0
+    error = inspect_directory(row.path, tell)
+    same = inspect_bind_source(row, error, tell) if row.is_bind else None
+    if error and not (error in DENIED and is_root):
+        tell(**({"exists": False} if error == "ENOENT" else {"error": error}))
         return
-    mount = mounts.get(real())
-    if not in_place(entry, mount, same):
+    real = os.path.realpath(row.path)
+    tell(real=real)
+    mount = mounts.get(real)
+    if not in_place(row, mount, same):
         return
-    read_only = mount is not None and mount["access"] == "read_only" == entry["access"]
+    test_refusal = write and row.access == "read_only" and mount is not None and mount.access == "read_only"
     refused: dict[str, str] = {}
-    if write and read_only and root:
-        refused["root"] = try_to_create(probe)
+    if test_refusal and is_root:
+        refused["root"] = try_to_create(probe_path(row))
         tell(write_refused=refused)
-    if root:
-        os.setgroups([])
-        os.setgid(gid)
-        os.setuid(uid)
-    if error:
-        error = see()
+    if is_root:
+        become(user)
+    if error:  # a server may refuse root and not the user
+        error = inspect_directory(row.path, tell)
         if error:
             tell(error=error)
             return
-    tell(readable=os.access(path, os.R_OK | os.X_OK))
-    if entry["sentinel"]:
+    inspect_reading(row, tell)
+    if row.access == "read_write":
+        inspect_writing(row, write, tell)
+    elif test_refusal:
+        refused["user"] = try_to_create(probe_path(row))
+        tell(write_refused=refused)
+
+
+def inspect_directory(path: str, tell: Tell) -> str:
+    """Tell what the path is; return the name of the error with which it answers, or an empty text."""
+    try:
+        status = os.stat(path)
+        os.statvfs(path)  # asks the server; the answer of stat may come from a cache
+    except OSError as error:
+        return error_name(error)
+    owner, mode = f"{status.st_uid}:{status.st_gid}", f"{stat.S_IMODE(status.st_mode):04o}"
+    tell(exists=True, directory=stat.S_ISDIR(status.st_mode), owner=owner, mode=mode)
+    return ""
+
+
+def inspect_bind_source(row: Row, error: str, tell: Tell) -> bool | None:
+    """Return whether the directory is the source of its bind mount, None if the source does not exist."""
+    same = None
+    try:
+        source = os.stat(row.src)
+        tell(source_exists=True)
+        same = not error and os.path.samestat(source, os.stat(row.path))
+        tell(same=same)
+    except OSError:
+        tell(source_exists=False)
+    return same
+
+
+def inspect_reading(row: Row, tell: Tell) -> None:
+    """Tell whether this process can read the directory and finds its sentinel."""
+    tell(readable=os.access(row.path, os.R_OK | os.X_OK))
+    if row.sentinel:
         try:
-            os.stat(os.path.join(path, entry["sentinel"]))
+            os.stat(os.path.join(row.path, row.sentinel))
             tell(sentinel_found=True)
         except OSError:
             tell(sentinel_found=False)
-    if entry["access"] == "read_only":
-        if write and read_only:
-            refused["user"] = try_to_create(probe)
-            tell(write_refused=refused)
-        return
+
+
+def inspect_writing(row: Row, write: bool, tell: Tell) -> None:
+    """Tell whether this process can write to the directory, by writing or by asking the kernel, and its token."""
     if write:
-        failed, owner = try_to_work(probe)
-        tell(writable=not failed, write_error=failed, created_owner=owner)
+        error, owner = try_to_work(probe_path(row))
+        tell(writable=not error, write_error=error, created_owner=owner)
     else:
-        tell(writable=os.access(path, os.W_OK | os.X_OK))
-    tell(token=read_token(path, write))
+        tell(writable=os.access(row.path, os.W_OK | os.X_OK))
+    tell(token=read_token(row.path, write))
 
 
-def in_child(work: Callable[[Callable[..., None]], None]) -> tuple[int, int]:
-    """Start `work` in a child process and return its number and the pipe on which it tells; it ends with the child.
+def probe_path(row: Row) -> str:
+    """Return a new path in the row's directory for a test of writing."""
+    return os.path.join(row.path, f".xnat-jupyter-probe-{uuid.uuid4().hex}")
+
+
+def become(user: User) -> None:
+    """Make this process the user's. It may not be able to import anything, such as a codec, from now on."""
+    os.setgroups([])
+    os.setgid(user.gid)
+    os.setuid(user.uid)
+
+
+def in_child(work: Callable[[Tell], None]) -> tuple[int, int]:
+    """Start `work` in a child process; return its process ID and the pipe on which it tells, which ends with the child.
 
     The child holds none of this process's files: one that the kernel never lets go must not keep a connection open.
     """
@@ -338,8 +461,8 @@ def in_child(work: Callable[[Callable[..., None]], None]) -> tuple[int, int]:
     raise AssertionError  # never reached
 
 
-def look_at_all(works: Sequence[Callable[[Callable[..., None]], None]], timeout: float) -> list[dict[str, Any]]:
-    """Do all works at once, each in a child; return what each told, merged, with `hung` where one was not done in time.
+def in_children(works: Sequence[Callable[[Tell], None]], timeout: float) -> list[dict[str, Any]]:
+    """Do all works at once, each in a child; return what each told, merged, and `hung` if it was not done in time.
 
     timeout: seconds for all of them together. Returns within a second of it, whatever the file systems do.
     """
@@ -364,148 +487,418 @@ def look_at_all(works: Sequence[Callable[[Callable[..., None]], None]], timeout:
         if seen["hung"]:
             os.kill(child, signal.SIGKILL)
         results.append(seen)
-    waiting = {child for child, _ in children}
-    patience = time.monotonic() + 0.5
-    while waiting:
-        waiting = {child for child in waiting if os.waitpid(child, os.WNOHANG) == (0, 0)}
-        if time.monotonic() > patience:
-            break  # the kernel does not let go of them: init takes what is left
-        if waiting:
-            time.sleep(0.01)
+    wait_briefly({child for child, _ in children})
     return results
 
 
-def judge(
-    entry: Mapping[str, Any],
-    seen: Mapping[str, Any],
-    mounts: Mapping[str, Mapping[str, str]],
-    lines: Sequence[Mapping[str, str]],
-    uid: int,
-    gid: int,
-    timeout: float,
-) -> dict[str, Any]:
-    """Say what is wrong with a row, given what `look` told, the mounts and the lines of /etc/fstab: a row of RETURN."""
-    name, path = entry["name"], entry["path"]
-    where, row = f"site_storage.{name}: {path}", f"site_storage.{name}"
-    mount = mounts.get(seen.get("real", path))
-    line = next((line for line in lines if line["path"] == path), None)
-    managed = bool(entry["fstype"])
-    same = seen.get("same")
-    error = seen.get("error", "")
-    came_from = mount["source"] if mount else ""
-    findings: list[str] = []
-    lasting: list[str] = []
-    to_do: list[str] = []
-
-    def lacks(sentence: str, *steps: str) -> None:
-        findings.append(f"{where} {sentence}")
-        if steps:
-            to_do.extend(step for step in steps if step not in to_do)
-        else:
-            lasting.append(findings[-1])
-
-    answers = not seen.get("hung") and not error
-    if seen.get("hung"):
-        if mount:
-            lacks(
-                f"does not answer within {timeout:g} s: the mount of {came_from} hangs; look at the server, then"
-                f" `umount -f -l {path}`"
-            )
-        else:
-            lacks(f"does not answer within {timeout:g} s: a mount above it hangs; look at `findmnt` and its server")
-        if mount and managed:
-            to_do += ["unmount", "mount"]
-    elif error in ("EACCES", "EPERM"):
-        lacks(f"cannot be entered by root nor by {uid}:{gid} ({error}): open the directories above it, or the export")
-    elif error and mount and managed:
-        lacks(f"answers with {error}: the mount of {came_from} is broken and has to be made again", "unmount", "mount")
-    elif error:
-        what = f"the mount of {came_from}" if mount else "it"
-        lacks(f"answers with {error}: look at {what}, then `umount -l {path}` and mount it again")
-    elif managed and not mount:
-        steps = ([] if seen.get("exists") else ["directory"]) + ["mount"]
-        lacks(f"is not a mount point: {entry['src']} has to be mounted there", *steps)
-    elif managed and not holds_source(entry, mount, same):
-        lacks(f"has {came_from} mounted, and the table says {entry['src']}", "unmount", "mount")
-    elif managed and mount and mount["access"] != entry["access"]:
-        if entry["access"] == "read_only":
-            lacks("can be written to by root: mount it read-only (access is read_only)", "unmount", "mount")
-        else:
-            lacks("is mounted read-only, and its access is read_write", "unmount", "mount")
-    elif not managed and not seen.get("exists"):
-        if entry["create"]:
-            lacks("does not exist and has to be made", "directory")
-        elif entry["type"] == "directory":
-            lacks(f"does not exist: make it, or set {row}.source.create to true")
-        else:
-            lacks(f"does not exist: mount it, or say in {row}.source where it is to be mounted from")
-    elif not seen.get("directory"):
-        lacks("is not a directory: move it out of the way")
-    else:
-        _judge_use(entry, seen, uid, gid, lacks)
-
-    if entry["fstype"] == "none" and answers and not seen.get("source_exists"):
-        if entry["create"]:
-            lacks(f"is to show {entry['src']}, which does not exist and has to be made", "source")
-        else:
-            lacks(f"is to show {entry['src']}, which does not exist: make it, or correct the path in {row}.source")
-    wanted_line = {key: entry[key] for key in ("src", "path", "fstype", "opts")}
-    if managed and (line is None or any(line[key] != value for key, value in wanted_line.items())):
-        if "mount" in to_do:
-            to_do.append("fstab")
-        else:
-            lacks(f"has {'no' if line is None else 'not the wanted'} line in /etc/fstab", "fstab")
-    return {
-        "name": name,
-        "path": path,
-        "hung": bool(seen.get("hung")),
-        "owner": seen.get("owner", ""),
-        "writable": seen.get("writable"),
-        "token": seen.get("token", ""),
-        "to_do": to_do,
-        "findings": findings,
-        "lasting": lasting,
-    }
+def wait_briefly(children: set[int]) -> None:
+    """Collect child processes for half a second. The kernel may not let go of some: init collects these."""
+    deadline = time.monotonic() + 0.5
+    while children:
+        children = {child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)}
+        if time.monotonic() > deadline:
+            return
+        if children:
+            time.sleep(0.01)
 
 
-def _judge_use(
-    entry: Mapping[str, Any], seen: Mapping[str, Any], uid: int, gid: int, lacks: Callable[[str], None]
-) -> None:
-    """Tell `lacks` what is wrong with a directory that is the wanted one: owner, sentinel, reading and writing."""
-    user = f"{uid}:{gid}"
-    if entry["name"] in OWNED_ROWS and seen["owner"] != user:
-        nobody = (
-            " (65534 is nobody: the server maps users, look at its export)"
-            if "65534" in seen["owner"].split(":")
-            else ""
-        )
-        lacks(
-            f"belongs to {seen['owner']}{nobody} and site_uid:site_gid say {user}: set them to the owner of the archive"
-        )
-    if seen.get("sentinel_found") is False:
-        lacks(
-            f"does not hold {entry['sentinel']}, which {user} should see there: the right directory is not mounted, or"
-            f" site_storage.{entry['name']}.source.sentinel is wrong"
-        )
-    if seen.get("readable") is False:
-        lacks(f"cannot be read by {user} (mode {seen['mode']}, owner {seen['owner']}): let that user read it")
-    for who, refusal in seen.get("write_refused", {}).items():
-        if refusal not in REFUSALS:
-            name = "root" if who == "root" else user
-            how = f"answers {refusal} to" if refusal else "can be written to by"
-            lacks(f"{how} {name}: mount it read-only (access is read_only)")
-    if seen.get("writable") is False:
-        why = f" ({seen['write_error']})" if seen.get("write_error") else ""
-        lacks(f"cannot be written to by {user}{why}: let that user write, and look at space and quota of the server")
-    if seen.get("created_owner", user) not in (user, ""):
-        lacks(
-            f"gives what {user} makes to {seen['created_owner']}: the server maps users; let it keep them (NFS without"
-            " all_squash), or log in to it as the user with that uid (sshfs)"
-        )
+# Judgement
 
 
-def files_to_do(files: Mapping[str, str]) -> list[str]:
-    """Return the paths whose content has another SHA-256 than is said, or that are not root's with mode 0600."""
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a row.
+
+    id: which check found it. text: what is wrong with the path and what to do, without the path. steps: what fixes it:
+    unmount, fstab, source, directory or mount. unfixable: an administrator has to fix it.
+    """
+
+    id: str
+    text: str
+    steps: tuple[str, ...] = ()
+    unfixable: bool = False
+
+
+def by_administrator(id: str, text: str, *steps: str) -> Finding:
+    """Return a finding that needs an administrator, even if there are steps that may fix it."""
+    return Finding(id, text, steps, unfixable=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that is known of a row. mount: what is mounted there. line: its line of /etc/fstab. timeout: in seconds."""
+
+    row: Row
+    seen: Seen
+    mount: Mount | None
+    line: Line | None
+    user: User
+    timeout: float
+
+    @property
+    def source(self) -> str:
+        """What is mounted, empty for nothing."""
+        return self.mount.source if self.mount else ""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the directory was reached, or is known not to exist."""
+        return not self.seen.hung and not self.seen.error
+
+
+Check = Callable[[Case], "Finding | None"]
+
+
+def check_hung(case: Case) -> Finding | None:
+    """The directory does not answer in time."""
+    if not case.seen.hung:
+        return None
+    late = f"does not answer within {case.timeout:g} s"
+    if not case.mount:
+        return by_administrator("hung", f"{late}: a mount above it hangs. Look at `findmnt` and check its server")
+    steps = ("unmount", "mount") if case.row.managed else ()
+    text = (
+        f"{late}: the mount of {case.source} hangs. Check its server, then unmount it with `umount -f -l"
+        f" {case.row.path}`"
+    )
+    return by_administrator("mount_hung", text, *steps)
+
+
+def check_denied(case: Case) -> Finding | None:
+    """Neither root nor the user may enter the directory."""
+    if case.seen.error not in DENIED:
+        return None
+    text = (
+        f"cannot be entered by root or by {case.user} ({case.seen.error}): change the permissions of the directories"
+        " above it, or the server's export"
+    )
+    return by_administrator("denied", text)
+
+
+def check_error(case: Case) -> Finding | None:
+    """The directory answers with an error."""
+    error = case.seen.error
+    if not error:
+        return None
+    if case.mount and case.row.managed:
+        text = f"answers with {error}: the mount of {case.source} is broken and has to be mounted again"
+        return Finding("mount_broken", text, ("unmount", "mount"))
+    what = f"the mount of {case.source}" if case.mount else "it"
+    text = f"answers with {error}: check {what}, then run `umount -l {case.row.path}` and mount it again"
+    return by_administrator("broken", text)
+
+
+def check_mounted(case: Case) -> Finding | None:
+    """Nothing is mounted there."""
+    if not case.row.managed or case.mount:
+        return None
+    steps = ("mount",) if case.seen.exists else ("directory", "mount")
+    return Finding("not_mounted", f"is not a mount point: {case.row.src} has to be mounted there", steps)
+
+
+def check_source(case: Case) -> Finding | None:
+    """Something else is mounted there."""
+    if not case.row.managed or holds_source(case.row, case.mount, case.seen.same):
+        return None
+    text = f"has {case.source} mounted, but {case.row.key}.source says {case.row.src}"
+    return Finding("other_source", text, ("unmount", "mount"))
+
+
+def check_access(case: Case) -> Finding | None:
+    """It is mounted read-only and should be writable, or the other way round."""
+    if not case.row.managed or not case.mount or case.mount.access == case.row.access:
+        return None
+    mounted, wanted = (access.replace("_", "-") for access in (case.mount.access, case.row.access))
+    text = f"is mounted {mounted}, but {case.row.key}.access says {wanted.replace('-', '_')}"
+    return Finding(f"mounted_{case.mount.access}", text, ("unmount", "mount"))
+
+
+def check_exists(case: Case) -> Finding | None:
+    """The directory is missing, and we do not mount it."""
+    row = case.row
+    if row.managed or case.seen.exists:
+        return None
+    if row.create:
+        return Finding("to_create", "does not exist and has to be created", ("directory",))
+    if row.type == "directory":
+        return by_administrator("missing", f"does not exist: create it, or set {row.key}.source.create to true")
+    text = f"does not exist: mount it, or set {row.key}.source to what has to be mounted there"
+    return by_administrator("missing", text)
+
+
+def check_directory(case: Case) -> Finding | None:
+    """There is something else than a directory."""
+    if case.seen.directory:
+        return None
+    return by_administrator("not_a_directory", "is not a directory: move it out of the way")
+
+
+def check_owner(case: Case) -> Finding | None:
+    """Archive and workspaces belong to somebody other than the site's user."""
+    owner = case.seen.owner
+    if case.row.name not in OWNED_ROWS or owner == str(case.user):
+        return None
+    nobody = " (65534 is nobody: the server maps users, check its export)" if "65534" in owner.split(":") else ""
+    text = f"belongs to {owner}{nobody}, but site_uid:site_gid are {case.user}: set these to the owner of the archive"
+    return by_administrator("other_owner", text)
+
+
+def check_sentinel(case: Case) -> Finding | None:
+    """What exists in the right directory only is missing."""
+    if case.seen.sentinel_found is not False:
+        return None
+    text = (
+        f"does not contain {case.row.sentinel}, or {case.user} cannot see it there: mount the right directory, or"
+        f" correct {case.row.key}.source.sentinel"
+    )
+    return by_administrator("no_sentinel", text)
+
+
+def check_readable(case: Case) -> Finding | None:
+    """The user cannot read the directory."""
+    if case.seen.readable is not False:
+        return None
+    text = (
+        f"cannot be read by {case.user} (mode {case.seen.mode}, owner {case.seen.owner}): give that user permission to"
+        " read it"
+    )
+    return by_administrator("not_readable", text)
+
+
+def check_root_refused(case: Case) -> Finding | None:
+    """Root can write to what is read-only."""
+    return not_refused(case, "root", "root")
+
+
+def check_user_refused(case: Case) -> Finding | None:
+    """The user can write to what is read-only."""
+    return not_refused(case, "user", str(case.user))
+
+
+def not_refused(case: Case, who: str, name: str) -> Finding | None:
+    """Return a finding if a test of writing was not refused as a read-only file system refuses it."""
+    refusal = case.seen.write_refused.get(who)
+    if refusal is None or refusal in REFUSALS:
+        return None
+    how = f"answers {refusal} when {name} writes to it" if refusal else f"can be written to by {name}"
+    text = f"{how}, but {case.row.key}.access says read_only: mount it read-only"
+    return by_administrator(f"{who}_can_write", text)
+
+
+def check_writable(case: Case) -> Finding | None:
+    """The user cannot write to the directory."""
+    if case.seen.writable is not False:
+        return None
+    why = f" ({case.seen.write_error})" if case.seen.write_error else ""
+    text = (
+        f"cannot be written to by {case.user}{why}: give that user permission to write, and check the server's free"
+        " space and quota"
+    )
+    return by_administrator("not_writable", text)
+
+
+def check_created_owner(case: Case) -> Finding | None:
+    """The server gives the user's files to somebody else."""
+    owner = case.seen.created_owner
+    if owner in (str(case.user), ""):
+        return None
+    text = (
+        f"gives files that {case.user} creates to {owner}, because the server maps users: switch that off (NFS: no"
+        " all_squash), or log in to the server as the user with that uid (sshfs)"
+    )
+    return by_administrator("other_created_owner", text)
+
+
+def check_bind_source(case: Case) -> Finding | None:
+    """The directory that a bind mount shows does not exist."""
+    row = case.row
+    if not row.is_bind or not case.answers or case.seen.source_exists:
+        return None
+    missing = f"is a bind mount of {row.src}, which does not exist"
+    if row.create:
+        return Finding("source_to_create", f"{missing} and has to be created", ("source",))
+    return by_administrator("source_missing", f"{missing}: create it, or correct {row.key}.source.path")
+
+
+def check_fstab(case: Case) -> Finding | None:
+    """/etc/fstab has not the row's line."""
+    if not case.row.managed or case.line == case.row.line:
+        return None
+    if case.line is None:
+        return Finding("fstab_missing", "has no line in /etc/fstab", ("fstab",))
+    return Finding("fstab_differs", "has another line in /etc/fstab than the table says", ("fstab",))
+
+
+STATE_CHECKS: tuple[Check, ...] = (
+    check_hung,
+    check_denied,
+    check_error,
+    check_mounted,
+    check_source,
+    check_access,
+    check_exists,
+    check_directory,
+)
+"""Whether the wanted directory is there. What one of them finds makes the next ones, and USE_CHECKS, meaningless."""
+
+USE_CHECKS: tuple[Check, ...] = (
+    check_owner,
+    check_sentinel,
+    check_readable,
+    check_root_refused,
+    check_user_refused,
+    check_writable,
+    check_created_owner,
+)
+"""Whether the wanted directory can be used as it must be."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The findings about a row, and the steps that fix them."""
+
+    row: Row
+    seen: Seen
+    findings: tuple[Finding, ...]
+    steps: tuple[str, ...]
+
+
+def found_by(checks: Sequence[Check], case: Case) -> Iterator[Finding]:
+    """Yield what the checks find."""
+    for check in checks:
+        finding = check(case)
+        if finding:
+            yield finding
+
+
+def judge(case: Case) -> Judgement:
+    """Return what is wrong with a row and which steps fix it."""
+    state = next(found_by(STATE_CHECKS, case), None)
+    findings = [state] if state else list(found_by(USE_CHECKS, case))
+    findings += found_by([check_bind_source], case)
+    steps = [step for finding in findings for step in finding.steps]
+    fstab = check_fstab(case)
+    if fstab:
+        steps.append("fstab")
+        if "mount" not in steps:  # otherwise the finding about the mount says enough
+            findings.append(fstab)
+    return Judgement(case.row, case.seen, tuple(findings), tuple(dict.fromkeys(steps)))
+
+
+def sentences(judgements: Sequence[Judgement], *, unfixable: bool | None = None) -> list[str]:
+    """Return the findings about all rows as sentences: all of them, the unfixable ones, or the others."""
+    return [
+        f"{judgement.row.key}: {judgement.row.path} {finding.text}"
+        for judgement in judgements
+        for finding in judgement.findings
+        if unfixable is None or finding.unfixable is unfixable
+    ]
+
+
+# Changes
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the node has beside its mounts.
+
+    helpers_missing: types of file systems whose mount program is missing. files: those to write. drop_in: whether the
+    drop-in has to be written or removed. package_manager: apt, dnf or empty.
+    """
+
+    helpers_missing: Sequence[str] = ()
+    files: Sequence[str] = ()
+    drop_in: bool = False
+    package_manager: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the role has to change, see `changes` of RETURN."""
+
+    packages: list[str]
+    helpers: list[str]
+    files: list[str]
+    unmount: list[dict[str, Any]]
+    fstab_remove: list[str]
+    fstab: list[dict[str, Any]]
+    drop_in: bool
+    directories: list[dict[str, Any]]
+    mount: list[dict[str, Any]]
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to change."""
+        return any(asdict(self).values())
+
+
+def plan_changes(
+    judgements: Sequence[Judgement], lines: Sequence[Line], mounts: Mapping[str, Mount], user: User, host: Host
+) -> Changes:
+    """Return what makes the node what the table says, given the lines of /etc/fstab and what is mounted.
+
+    Paths come after those that they may lie below, and are unmounted before them. A mount point belongs to root, so
+    that nobody writes to it while nothing is mounted there.
+    """
+    managed = {judgement.row.path for judgement in judgements if judgement.row.managed}
+    leftovers = [line.path for line in lines if MOUNT_MARK in line.opts.split(",") and line.path not in managed]
+    unmount = {path: False for path in leftovers if path in mounts}
+    unmount |= {one.row.path: one.seen.hung for one in judgements if "unmount" in one.steps}
+
+    def rows_with(step: str) -> list[Row]:
+        return [judgement.row for judgement in judgements if step in judgement.steps]
+
+    def directory(path: str, owner: User) -> dict[str, Any]:
+        return {"path": path, **asdict(owner)}
+
+    root = User(0, 0)
+    sources = sorted(row.src for row in rows_with("source"))
+    directories = sorted(rows_with("directory"), key=lambda row: row.path)
+    return Changes(
+        packages=packages(judgements, host),
+        helpers=list(host.helpers_missing),
+        files=list(host.files),
+        unmount=[{"path": path, "force": unmount[path]} for path in sorted(unmount, reverse=True)],
+        fstab_remove=leftovers,
+        fstab=[asdict(row.line) for row in rows_with("fstab")],
+        drop_in=host.drop_in,
+        directories=[directory(path, user) for path in sources]
+        + [directory(row.path, root if row.managed else user) for row in directories],
+        mount=[asdict(row) for row in sorted(rows_with("mount"), key=lambda row: row.path)],
+    )
+
+
+def packages(judgements: Sequence[Judgement], host: Host) -> list[str]:
+    """Return the packages of the missing mount programs, as the node's package manager calls them."""
+    if host.package_manager == "dnf":
+        return [REDHAT_PACKAGES[fstype] for fstype in host.helpers_missing]
+    rows = [judgement.row for judgement in judgements if judgement.row.fstype in host.helpers_missing]
+    return list(dict.fromkeys(name for row in rows for name in row.packages))
+
+
+def predictions(judgements: Sequence[Judgement], changes: Changes, drop_in_path: str) -> list[str]:
+    """Return the changes as sentences."""
+    return [
+        *sentences(judgements, unfixable=False),
+        *(f"{path} is in no row of site_storage any more and has to be unmounted" for path in changes.fstab_remove),
+        *(f"{path} has to be written" for path in changes.files),
+        *(f"the program that mounts {fstype} has to be installed" for fstype in changes.helpers),
+        *(
+            [f"{drop_in_path}, which starts Docker Engine after the mounts, has to be changed"]
+            if changes.drop_in
+            else []
+        ),
+    ]
+
+
+def is_proved(judgements: Sequence[Judgement], changes: Changes) -> bool:
+    """Whether all is as wanted, and was once tested by writing to each row with access read_write."""
+    well = not changes.needed and not any(judgement.findings for judgement in judgements)
+    return well and all(judgement.seen.token for judgement in judgements if judgement.seen.writable)
+
+
+def files_to_write(files: Mapping[str, str]) -> list[str]:
+    """Return the paths whose content has another SHA-256 than wanted, or that are not root's with mode 0600."""
     differing = []
     for path, digest in files.items():
         try:
@@ -541,44 +934,46 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wanted: list[dict[str, Any]] = module.params["mounts"]
-    uid, gid, timeout = module.params["uid"], module.params["gid"], module.params["timeout"]
-    write = module.params["write"] and not module.check_mode
+    options = module.params
+    rows = [Row(**entry) for entry in options["mounts"]]
+    user, timeout, write = User(options["uid"], options["gid"]), options["timeout"], options["write"]
     mounts, lines = mount_table(read("/proc/self/mountinfo")), fstab_lines(read("/etc/fstab"))
 
-    def work(entry: Mapping[str, Any]) -> Callable[[Callable[..., None]], None]:
-        return lambda tell: look(entry, mounts, uid, gid, write, tell)
+    def work(row: Row) -> Callable[[Tell], None]:
+        return lambda tell: inspect(row, mounts, user, write and not module.check_mode, tell)
 
-    seen = look_at_all([work(entry) for entry in wanted], timeout)
-    both = [(entry, seen[number]) for number, entry in enumerate(wanted)]
-    rows = [judge(entry, told, mounts, lines, uid, gid, timeout) for entry, told in both]
-    managed = {entry["path"] for entry in wanted if entry["fstype"]}
-    leftovers = [
-        {"path": line["path"], "src": line["src"], "mounted": line["path"] in mounts}
-        for line in lines
-        if MARK in line["opts"].split(",") and line["path"] not in managed
-    ]
+    def case(row: Row, seen: Seen) -> Case:
+        line = next((line for line in lines if line.path == row.path), None)
+        return Case(row, seen, mounts.get(seen.real or row.path), line, user, timeout)
+
+    told = in_children([work(row) for row in rows], timeout)
+    judgements = [judge(case(row, Seen(**seen))) for row, seen in zip(rows, told)]  # noqa: B905  Python 3.9
     systemd = os.path.isdir("/run/systemd/system")
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-    fstypes = dict.fromkeys(entry["fstype"] for entry in wanted if entry["fstype"] in HELPERS)
-    result: dict[str, Any] = {
-        "rows": rows,
-        "wanted": wanted,
-        "leftovers": leftovers,
-        "files_to_do": files_to_do(module.params["files"]),
-        "drop_in_to_do": systemd and read(module.params["drop_in_path"]) != module.params["drop_in"],
-        "helpers_missing": [fstype for fstype in fstypes if not shutil.which(HELPERS[fstype], path=search)],
-        "systemd": systemd,
-        "package_manager": next((name for name in ("apt-get", "dnf") if shutil.which(name, path=search)), "")[:3],
-        "findings": [finding for row in rows for finding in row["findings"]],
-        "lasting": [finding for row in rows for finding in row["lasting"]],
-    }
-    result["to_do"] = (
-        any(row["to_do"] for row in rows)
-        or any(result[key] for key in ("leftovers", "files_to_do", "helpers_missing"))
-        or result["drop_in_to_do"]
+    fstypes = dict.fromkeys(row.fstype for row in rows if row.fstype in HELPERS)
+    host = Host(
+        helpers_missing=[fstype for fstype in fstypes if not shutil.which(HELPERS[fstype], path=search)],
+        files=files_to_write(options["files"]),
+        drop_in=systemd and read(options["drop_in_path"]) != options["drop_in"],
+        package_manager=next((name for name in ("apt-get", "dnf") if shutil.which(name, path=search)), "")[:3],
     )
-    module.exit_json(changed=False, **result)
+    changes = plan_changes(judgements, lines, mounts, user, host)
+    module.exit_json(
+        changed=False,
+        rows=[
+            {"name": one.row.name, "path": one.row.path, "owner": one.seen.owner, "token": one.seen.token}
+            for one in judgements
+        ],
+        wanted=options["mounts"],
+        findings=sentences(judgements),
+        unfixable=sentences(judgements, unfixable=True),
+        proved=is_proved(judgements, changes),
+        change_needed=changes.needed,
+        predictions=predictions(judgements, changes, options["drop_in_path"]),
+        changes=asdict(changes),
+        systemd=systemd,
+        package_manager=host.package_manager,
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Wanted and stored rows are compared in one normal form: a dict of the module's o
 optional text that is blank is None, and what refers to another row is its id. Section numbers are those of
 docs/xnat-contract.md.
 """
+# ruff: noqa: D102  Field explains the methods that its subclasses override
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.xnat import ARGUMENTS, MASK, Client, XnatError, quoted
@@ -108,160 +109,9 @@ def wanted_mount(option: Mapping[str, Any]) -> dict[str, Any]:
     return mount({"localPath": option["source"], "containerPath": option["target"], "readOnly": read_only})
 
 
-# What is wrong with an option: the rest of a sentence, empty if nothing
-
-
-def no_problem(value: Any) -> str:
-    """Say nothing."""
-    return ""
-
-
-def cpu_problem(value: Any) -> str:
-    """Look at a number of CPUs."""
-    return "" if value is None or 0 <= value < math.inf else f"is {value}, which is no number of CPUs"
-
-
-def memory_problem(value: Any) -> str:
-    """Look at an amount of memory."""
-    fits = text(value) is None or MEMORY.fullmatch(value)
-    return "" if fits else f"is {value}; XNAT takes whole numbers with K, M, G or T, such as 512M"
-
-
-def constraints_problem(value: Any) -> str:
-    """Look at constraints."""
-    complete = all(text(rule["key"]) and text(rule["value"]) for rule in value or ())
-    return "" if complete else "has an entry whose key or value is blank"
-
-
-def pairs_problem(value: Any) -> str:
-    """Look at names with values: null would make every launch fail (5.4), and true is written in several ways."""
-    for name, item in (value or {}).items():
-        if text(name) is None:
-            return "has an entry without a name"
-        if isinstance(item, bool) or not isinstance(item, (str, int, float)):
-            return f"has no text for {name}: put the value into quotes"
-    return ""
-
-
-def resources_problem(value: Any) -> str:
-    """Look at generic resources."""
-    blank = [name for name, item in (value or {}).items() if text(item) is None]
-    return f"has no value for {blank[0]}" if blank else pairs_problem(value)
-
-
-def mounts_problem(value: Any) -> str:
-    """Look at mounts."""
-    paths = [mount[side] for mount in value or () for side in ("source", "target")]
-    wrong = [path for path in paths if not path.startswith("/")]
-    return f"has {wrong[0] or 'a blank path'} where a path from the root must be" if wrong else ""
-
-
-def names_problem(value: Any) -> str:
-    """Look at a list of names."""
-    return "" if all(text(name) for name in value or ()) else "has a blank entry"
-
-
-def template_problem(value: Any) -> str:
-    """Look at a framework's command."""
-    if value is None or len(value) <= TEMPLATE_LENGTH:
-        return ""
-    return f"has {len(value)} characters; XNAT keeps no more than {TEMPLATE_LENGTH}"
-
-
-def path_problem(value: Any) -> str:
-    """Look at a name that is to be part of a path: XNAT's firewall stops these characters however they are written."""
-    return "must not contain any of / \\ ; %" if re.search(r"[/\\;%]", value or "") else ""
-
-
-def replaced_problem(value: Any) -> str:
-    """Look at a text that XNAT puts into a command by Java's replaceAll (4.2)."""
-    return (
-        "must not contain $ or \\, which XNAT would not leave as they are" if re.search(r"[$\\]", value or "") else ""
-    )
-
-
-# Kinds of rows
-
-
-@dataclass(frozen=True)
-class Field:
-    """One value of a row.
-
-    option: its name in the module. place: where XNAT's JSON has it. wanted, stored: the normal form of the option's
-    and of XNAT's value. sent: the value to send, from the normal form and from what is there. problem: what is wrong
-    with the option. required: must be given. secret: names with values that are not to be shown. refers: the path of
-    the rows that it refers to by name, by_id: in XNAT by id.
-    """
-
-    option: str
-    place: tuple[str, ...]
-    wanted: Callable[[Any], Any] = text
-    stored: Callable[[Any], Any] = text
-    sent: Callable[[Any, Any], Any] = lambda normal, old: normal
-    problem: Callable[[Any], str] = no_problem
-    required: bool = False
-    secret: bool = False
-    refers: str = ""
-    by_id: bool = False
-
-
-def pairs(option: str, part: str, name: str, key: str, form: Callable[[Any], Any], **more: Any) -> Field:
-    """Return the field of names with values, a dict in the option and a list of entries in XNAT."""
-    return Field(
-        option,
-        (part, name),
-        wanted=lambda value: ordered({key: str(item), "value": form(value[item])} for item in value or {}),
-        stored=lambda value: ordered({key: item.get(key), "value": form(item.get("value"))} for item in value or ()),
-        **more,
-    )
-
-
-def entries(
-    option: str,
-    place: tuple[str, ...],
-    wanted: Callable[[Any], Any],
-    stored: Callable[[Any], Any],
-    problem: Callable[[Any], str],
-) -> Field:
-    """Return the field of a list of objects."""
-    return Field(
-        option,
-        place,
-        wanted=lambda value: ordered(map(wanted, value or ())),
-        stored=lambda value: ordered(map(stored, value or ())),
-        problem=problem,
-    )
-
-
 def scope_found(value: Any) -> Any:
     """Return a scope of XNAT's: on for all, or for the ids."""
     return value and {"enabled": bool(value.get("enabled")), "ids": names_in(value.get("ids"))}
-
-
-def scope_sent(scope: str) -> Callable[[Any, Any], Any]:
-    """Return how a scope is sent."""
-    return lambda normal, old: {**(old or {}), "scope": scope, **normal}
-
-
-def scope(option: str, name: str) -> Field:
-    """Return the field of a scope: for the ids of the option, or for all if it is empty."""
-    return Field(
-        option,
-        ("scopes", name),
-        wanted=lambda ids: {"enabled": not ids, "ids": names_in(ids)},
-        stored=scope_found,
-        sent=scope_sent(name),
-        problem=names_problem,
-    )
-
-
-SITE = Field(
-    "enabled",
-    ("scopes", "Site"),
-    wanted=lambda on: {"enabled": on is not False, "ids": []},
-    stored=scope_found,
-    sent=scope_sent("Site"),
-)
 
 
 def hardware_found(options: Any) -> Any:
@@ -272,37 +122,278 @@ def hardware_found(options: Any) -> Any:
     return ordered(row.get("id") for row in options.get("hardwareConfigs") or ())
 
 
-def hardware_sent(normal: Any, old: Any) -> Any:
-    """Return which hardware an environment allows, as it is sent: the rows by their ids alone."""
-    chosen = [] if normal is ALL else [{"id": item} for item in normal]
-    return {**(old or {}), "allowAllHardware": normal is ALL, "hardwareConfigs": chosen}
+# Fields of rows
 
 
-def reference(option: str, name: str, path: str) -> Field:
-    """Return the field of the one row that another refers to."""
-    return Field(
-        option,
-        (name,),
-        stored=lambda row: (row or {}).get("id"),
-        sent=lambda normal, old: {"id": normal},
-        required=True,
-        refers=path,
-        by_id=True,
-    )
+@dataclass(frozen=True)
+class Field:
+    """One value of a row: a text, unless a subclass overrides how it is read, compared and sent.
+
+    option: its name in the module. place: where XNAT's JSON has it. required: must be given. refers: the path of the
+    rows to which it refers by their names. by_id: XNAT has the ids of these rows instead. secret: names with values
+    that must not be shown.
+    """
+
+    option: str
+    place: tuple[str, ...]
+    required: bool = False
+    refers: str = ""
+
+    by_id: ClassVar[bool] = False
+    secret: ClassVar[bool] = False
+
+    def wanted(self, value: Any) -> Any:
+        """Return the normal form of the option's value."""
+        return text(value)
+
+    def stored(self, value: Any) -> Any:
+        """Return the normal form of XNAT's value."""
+        return text(value)
+
+    def sent(self, normal: Any, old: Any) -> Any:
+        """Return the value to send, from its normal form and from what XNAT has at this place."""
+        return normal
+
+    def problem(self, value: Any) -> str:
+        """Return what is wrong with the option's value, as the rest of a sentence; empty if nothing is."""
+        return ""
+
+
+class Cpus(Field):
+    """A number of CPUs."""
+
+    def wanted(self, value: Any) -> Any:
+        return number(value)
+
+    def stored(self, value: Any) -> Any:
+        return number(value)
+
+    def problem(self, value: Any) -> str:
+        return "" if value is None or 0 <= value < math.inf else f"is {value}, which is no number of CPUs"
+
+
+class Memory(Field):
+    """An amount of memory."""
+
+    def problem(self, value: Any) -> str:
+        fits = text(value) is None or MEMORY.fullmatch(value)
+        return "" if fits else f"is {value}; XNAT takes whole numbers with K, M, G or T, such as 512M"
+
+
+class PathPart(Field):
+    """A name that becomes a part of a path: XNAT's firewall stops these characters however they are written."""
+
+    def problem(self, value: Any) -> str:
+        return "must not contain any of / \\ ; %" if re.search(r"[/\\;%]", value or "") else ""
+
+
+class CommandTemplate(Field):
+    """A framework's command."""
+
+    def problem(self, value: Any) -> str:
+        if value is None or len(value) <= TEMPLATE_LENGTH:
+            return ""
+        return f"has {len(value)} characters; XNAT keeps no more than {TEMPLATE_LENGTH}"
+
+
+class CommandPart(Field):
+    """A text that XNAT puts into a command by Java's replaceAll (4.2)."""
+
+    def problem(self, value: Any) -> str:
+        if re.search(r"[$\\]", value or ""):
+            return "must not contain $ or \\, which XNAT would not leave as they are"
+        return ""
+
+
+class Operator(Field):
+    """The operator of a constraint."""
+
+    def wanted(self, value: Any) -> Any:
+        return value or "IN"
+
+
+class ConstraintValue(Field):
+    """The value of a constraint, of which XNAT keeps a list."""
+
+    def wanted(self, value: Any) -> Any:
+        return [value]
+
+    def stored(self, value: Any) -> Any:
+        return names_in(value)
+
+
+class FileSource(Field):
+    """Where a dashboard's files come from: XNAT knows only one source, and the module has no option for it."""
+
+    def wanted(self, value: Any) -> Any:
+        return "git"
+
+
+class NamedValues(Field):
+    """Names with values: a dict in the option, a list of entries in XNAT, each with its name under `name_key`."""
+
+    name_key: ClassVar[str]
+
+    def normal_value(self, value: Any) -> Any:
+        """Return the normal form of one value."""
+        raise NotImplementedError
+
+    def wanted(self, value: Any) -> Any:
+        named = value or {}
+        return ordered({self.name_key: str(name), "value": self.normal_value(named[name])} for name in named)
+
+    def stored(self, value: Any) -> Any:
+        return ordered(
+            {self.name_key: entry.get(self.name_key), "value": self.normal_value(entry.get("value"))}
+            for entry in value or ()
+        )
+
+    def problem(self, value: Any) -> str:
+        """Null would make every launch fail (5.4), and true is written in several ways."""
+        for name, item in (value or {}).items():
+            if text(name) is None:
+                return "has an entry without a name"
+            if isinstance(item, bool) or not isinstance(item, (str, int, float)):
+                return f"has no text for {name}: put the value into quotes"
+        return ""
+
+
+class Variables(NamedValues):
+    """Variables of the environment, whose values may be secrets."""
+
+    name_key = "key"
+    secret = True
+
+    def normal_value(self, value: Any) -> Any:
+        return value_of(value)
+
+
+class GenericResources(NamedValues):
+    """Generic resources of the swarm, such as GPUs."""
+
+    name_key = "name"
+
+    def normal_value(self, value: Any) -> Any:
+        return count(value)
+
+    def problem(self, value: Any) -> str:
+        blank = [name for name, item in (value or {}).items() if text(item) is None]
+        return f"has no value for {blank[0]}" if blank else super().problem(value)
+
+
+class Constraints(Field):
+    """Constraints on nodes."""
+
+    def wanted(self, value: Any) -> Any:
+        return ordered(map(wanted_placement, value or ()))
+
+    def stored(self, value: Any) -> Any:
+        return ordered(map(placement, value or ()))
+
+    def problem(self, value: Any) -> str:
+        complete = all(text(rule["key"]) and text(rule["value"]) for rule in value or ())
+        return "" if complete else "has an entry whose key or value is blank"
+
+
+class Mounts(Field):
+    """Mounts of an environment."""
+
+    def wanted(self, value: Any) -> Any:
+        return ordered(map(wanted_mount, value or ()))
+
+    def stored(self, value: Any) -> Any:
+        return ordered(map(mount, value or ()))
+
+    def problem(self, value: Any) -> str:
+        paths = [mount[side] for mount in value or () for side in ("source", "target")]
+        wrong = [path for path in paths if not path.startswith("/")]
+        return f"has {wrong[0] or 'a blank path'} where a path from the root must be" if wrong else ""
+
+
+class Scope(Field):
+    """For whom a row is on offer: the names of the option, or all if it is empty. Its place ends in its type."""
+
+    def wanted(self, value: Any) -> Any:
+        return {"enabled": not value, "ids": names_in(value)}
+
+    def stored(self, value: Any) -> Any:
+        return scope_found(value)
+
+    def sent(self, normal: Any, old: Any) -> Any:
+        return {**(old or {}), "scope": self.place[-1], **normal}
+
+    def problem(self, value: Any) -> str:
+        return names_problem(value)
+
+
+class SiteScope(Scope):
+    """Whether a row is on offer at all."""
+
+    def wanted(self, value: Any) -> Any:
+        return {"enabled": value is not False, "ids": []}
+
+    def problem(self, value: Any) -> str:
+        return ""
+
+
+class AllowedHardware(Field):
+    """Which hardware an environment allows: the names of the option, or all if it is empty."""
+
+    by_id = True
+
+    def wanted(self, value: Any) -> Any:
+        return names_in(value) or ALL
+
+    def stored(self, value: Any) -> Any:
+        return hardware_found(value)
+
+    def sent(self, normal: Any, old: Any) -> Any:
+        """XNAT gives out the whole rows and needs only their ids."""
+        chosen = [] if normal is ALL else [{"id": item} for item in normal]
+        return {**(old or {}), "allowAllHardware": normal is ALL, "hardwareConfigs": chosen}
+
+    def problem(self, value: Any) -> str:
+        return names_problem(value)
+
+
+class Reference(Field):
+    """The one row to which another refers."""
+
+    by_id = True
+
+    def stored(self, value: Any) -> Any:
+        return (value or {}).get("id")
+
+    def sent(self, normal: Any, old: Any) -> Any:
+        return {"id": normal}
+
+
+def names_problem(value: Any) -> str:
+    """Return what is wrong with a list of names."""
+    return "" if all(text(name) for name in value or ()) else "has a blank entry"
+
+
+PROJECTS = Scope("projects", ("scopes", "Project"))
+USERS = Scope("users", ("scopes", "User"))
+DATA_TYPES = Scope("data_types", ("scopes", "DataType"))
+SITE = SiteScope("enabled", ("scopes", "Site"))
+
+
+# Kinds of rows
 
 
 def unchanged(normal: Normal) -> Normal:
-    """Return the row as it is."""
+    """Return the row without change: the default of Kind.tidy."""
     return normal
 
 
 def nothing_wrong(row: Mapping[str, Any]) -> str:
-    """Say nothing."""
+    """Return no problem: the default of Kind.problem."""
     return ""
 
 
 def every_row(row: Row) -> bool:
-    """Whether a row is one of the kind's: always."""
+    """Whether a row belongs to the kind: the default of Kind.ours and Kind.purged."""
     return True
 
 
@@ -311,9 +402,10 @@ class Kind:
     """One kind of rows.
 
     noun: what messages call one. option: the module's. path: of the REST calls. fields: what a row has. keys: the
-    options that make up its name. new: what a new row has besides. created, deleted: the status that says so.
-    path_by_name: a row's own path ends in its name and not in its id. tidy: what one field means for another.
-    problem: what is wrong with a row as a whole. ours: whether a row is looked at, purged: whether it may be purged.
+    options that make up its name. new: what a new row has besides. created, deleted: the status of XNAT's answer.
+    path_by_name: a row's own path ends in its name and not in its id. tidy: drops the fields that others make
+    meaningless. problem: what is wrong with a row as a whole. ours: whether the module reads a row; purged: whether it
+    may purge it.
     """
 
     noun: str
@@ -331,6 +423,20 @@ class Kind:
     purged: Callable[[Row], bool] = every_row
 
 
+TYPE = "JUPYTERHUB"
+"""The type of compute environments for notebooks. One environment may have several types."""
+
+
+def is_for_jupyterhub(environment: Row) -> bool:
+    """Whether an environment is for notebooks."""
+    return TYPE in (environment.get("configTypes") or ())
+
+
+def is_only_for_jupyterhub(environment: Row) -> bool:
+    """Whether an environment is for notebooks and for nothing else, so that it may be removed."""
+    return environment.get("configTypes") == [TYPE]
+
+
 def own_command(framework: Any) -> bool:
     """Whether a dashboard has its own command: its framework is blank or "custom" (4.2)."""
     return (text(framework) or "custom").lower() == "custom"
@@ -343,14 +449,13 @@ def one_command(normal: Normal) -> Normal:
 
 
 def dashboard_problem(row: Mapping[str, Any]) -> str:
-    """Look at a dashboard's command."""
+    """Return what is wrong with a dashboard's command."""
     framework, command = not own_command(row.get("framework")), text(row.get("command")) is not None
     if framework and command:
         return "has a framework and a command: only one can count"
     return "" if framework or command else "needs a framework, or a command of its own"
 
 
-TYPE = "JUPYTERHUB"
 FRAMEWORKS_PATH = "/xapi/jupyterhub/dashboards/frameworks"
 
 HARDWARE = Kind(
@@ -359,15 +464,15 @@ HARDWARE = Kind(
     "/xapi/compute/hardware",
     (
         Field("name", ("hardware", "name"), required=True),
-        Field("cpu_limit", ("hardware", "cpuLimit"), wanted=number, stored=number, problem=cpu_problem),
-        Field("cpu_reservation", ("hardware", "cpuReservation"), wanted=number, stored=number, problem=cpu_problem),
-        Field("memory_limit", ("hardware", "memoryLimit"), problem=memory_problem),
-        Field("memory_reservation", ("hardware", "memoryReservation"), problem=memory_problem),
-        entries("constraints", ("hardware", "constraints"), wanted_placement, placement, constraints_problem),
-        pairs("environment", "hardware", "environmentVariables", "key", value_of, problem=pairs_problem, secret=True),
-        pairs("generic_resources", "hardware", "genericResources", "name", count, problem=resources_problem),
-        scope("projects", "Project"),
-        scope("users", "User"),
+        Cpus("cpu_limit", ("hardware", "cpuLimit")),
+        Cpus("cpu_reservation", ("hardware", "cpuReservation")),
+        Memory("memory_limit", ("hardware", "memoryLimit")),
+        Memory("memory_reservation", ("hardware", "memoryReservation")),
+        Constraints("constraints", ("hardware", "constraints")),
+        Variables("environment", ("hardware", "environmentVariables")),
+        GenericResources("generic_resources", ("hardware", "genericResources")),
+        PROJECTS,
+        USERS,
         SITE,
     ),
     {},
@@ -380,33 +485,16 @@ ENVIRONMENTS = Kind(
         Field("name", ("computeEnvironment", "name"), required=True),
         Field("image", ("computeEnvironment", "image"), required=True),
         Field("command", ("computeEnvironment", "command")),
-        pairs(
-            "environment",
-            "computeEnvironment",
-            "environmentVariables",
-            "key",
-            value_of,
-            problem=pairs_problem,
-            secret=True,
-        ),
-        entries("mounts", ("computeEnvironment", "mounts"), wanted_mount, mount, mounts_problem),
-        Field(
-            "hardware",
-            ("hardwareOptions",),
-            wanted=lambda names: names_in(names) or ALL,
-            stored=hardware_found,
-            sent=hardware_sent,
-            problem=names_problem,
-            refers=HARDWARE.path,
-            by_id=True,
-        ),
-        scope("projects", "Project"),
-        scope("users", "User"),
+        Variables("environment", ("computeEnvironment", "environmentVariables")),
+        Mounts("mounts", ("computeEnvironment", "mounts")),
+        AllowedHardware("hardware", ("hardwareOptions",), refers=HARDWARE.path),
+        PROJECTS,
+        USERS,
         SITE,
     ),
     {"configTypes": [TYPE]},
-    ours=lambda row: TYPE in (row.get("configTypes") or ()),
-    purged=lambda row: row.get("configTypes") == [TYPE],
+    ours=is_for_jupyterhub,
+    purged=is_only_for_jupyterhub,
 )
 CONSTRAINTS = Kind(
     "constraint",
@@ -414,9 +502,9 @@ CONSTRAINTS = Kind(
     "/xapi/compute/constraints",
     (
         Field("key", ("constraint", "key"), required=True),
-        Field("operator", ("constraint", "operator"), wanted=lambda value: value or "IN"),
-        Field("value", ("constraint", "values"), wanted=lambda value: [value], stored=names_in, required=True),
-        scope("projects", "Project"),
+        Operator("operator", ("constraint", "operator")),
+        ConstraintValue("value", ("constraint", "values"), required=True),
+        PROJECTS,
         SITE,
     ),
     {},
@@ -427,8 +515,8 @@ FRAMEWORKS = Kind(
     "frameworks",
     FRAMEWORKS_PATH,
     (
-        Field("name", ("name",), required=True, problem=path_problem),
-        Field("command_template", ("commandTemplate",), required=True, problem=template_problem),
+        PathPart("name", ("name",), required=True),
+        CommandTemplate("command_template", ("commandTemplate",), required=True),
     ),
     {},
     created=200,
@@ -444,14 +532,14 @@ DASHBOARDS = Kind(
         Field("description", ("dashboard", "description")),
         Field("framework", ("dashboard", "framework"), refers=FRAMEWORKS.path),
         Field("command", ("dashboard", "command")),
-        Field("file_source", ("dashboard", "fileSource"), wanted=lambda none: "git"),
-        Field("git_repo_url", ("dashboard", "gitRepoUrl"), problem=replaced_problem),
-        Field("git_repo_branch", ("dashboard", "gitRepoBranch"), problem=replaced_problem),
-        Field("main_file_path", ("dashboard", "mainFilePath"), problem=replaced_problem),
-        reference("environment", "computeEnvironmentConfig", ENVIRONMENTS.path),
-        reference("hardware", "hardwareConfig", HARDWARE.path),
-        scope("projects", "Project"),
-        scope("data_types", "DataType"),
+        FileSource("file_source", ("dashboard", "fileSource")),
+        CommandPart("git_repo_url", ("dashboard", "gitRepoUrl")),
+        CommandPart("git_repo_branch", ("dashboard", "gitRepoBranch")),
+        CommandPart("main_file_path", ("dashboard", "mainFilePath")),
+        Reference("environment", ("computeEnvironmentConfig",), required=True, refers=ENVIRONMENTS.path),
+        Reference("hardware", ("hardwareConfig",), required=True, refers=HARDWARE.path),
+        PROJECTS,
+        DATA_TYPES,
         SITE,
     ),
     {},

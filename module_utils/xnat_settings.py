@@ -15,8 +15,10 @@ def as_text(value: object) -> str:
 
 
 def differences(wanted: Mapping[str, object], stored: Mapping[str, object]) -> dict[str, object]:
-    """Return what of `wanted` is stored otherwise. Raises XnatError for a name that XNAT does not know, for nothing
-    and for a list or an object as a value: XNAT would skip the first, and fail over the others (5.2).
+    """Return the wanted values that differ from the stored ones.
+
+    Raises XnatError for a name that XNAT does not know, which it would skip, and for null, a list or an object as a
+    value, with which it would fail (docs/xnat-contract.md, 5.2).
     """
     for name, value in wanted.items():
         if name not in stored:
@@ -32,7 +34,7 @@ def shown(values: Mapping[str, object], names: Collection[str], secret: Collecti
 
 
 def keep(module: AnsibleModule, path: str, wanted: Mapping[str, object], secret: Collection[str] = ()) -> None:
-    """Make the settings at `path` what is wanted, and end the module."""
+    """Change the settings at `path` to the wanted values where they differ, and end the module."""
     run(module, lambda module, client: _keep(module, client, path, wanted, secret))
 
 

@@ -1,13 +1,25 @@
-"""What an engine is told, and what is done to the one that is there."""
+"""The options of an engine, and the plan of what to do to the one that is there."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import yaml
 
-from module_utils.xnat_site.engine import SAFE, EngineError, engine_options, engine_plan
+from module_utils.xnat_site.engine import (
+    SAFE,
+    EngineError,
+    Node,
+    Offer,
+    Wanted,
+    engine_options,
+    engine_plan,
+    make_plan,
+    refusal,
+)
 from tests.unit.conftest import ROOT
 
 PACKAGES = yaml.safe_load((ROOT / "roles/docker_engine/vars/main.yml").read_text())["__docker_engine_packages"]
@@ -30,10 +42,6 @@ def packages(*names: str, version: str = DEBIANS, status: str = "installed", hel
 
 
 WITHOUT_ROTATION = {key: SAFE[key] for key in SAFE if key != "log-opts"}
-ROOT_FOR_ALL = (
-    "and whoever reaches that port is root on the node: use the socket, or ssh://USER@NODE as the client's DOCKER_HOST"
-)
-FOREIGN = "did not bring: remove it, or set docker_engine_source to existing to use it as it is"
 HELD = packages(*TOOLS, "containerd", "docker-buildx", "docker-cli", "docker.io")
 
 
@@ -107,49 +115,55 @@ def test_the_same_said_twice_is_no_contradiction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("id", "arguments", "facts"),
     [
-        (
+        pytest.param(
+            "live_restore",
             ({"live-restore": True},),
-            "docker_engine_daemon_options: live-restore must be off, an engine that has it on can be in no swarm",
+            ["docker_engine_daemon_options", "live-restore"],
+            id="live-restore",
         ),
-        (
+        pytest.param(
+            "open_port",
             ({"hosts": ["fd://", "tcp://0.0.0.0:2375"]},),
-            f"docker_engine_daemon_options: hosts has 'tcp://0.0.0.0:2375', {ROOT_FOR_ALL}",
+            ["docker_engine_daemon_options", "'tcp://0.0.0.0:2375'", "root", "DOCKER_HOST"],
+            id="port among sockets",
         ),
-        (
-            ({"hosts": "0.0.0.0:2375"},),
-            f"docker_engine_daemon_options: hosts has '0.0.0.0:2375', {ROOT_FOR_ALL}",
-        ),
-        (
+        pytest.param("open_port", ({"hosts": "0.0.0.0:2375"},), ["'0.0.0.0:2375'"], id="port as a string"),
+        pytest.param(
+            "log_opts_text",
             ({"log-opts": {"max-file": 3}},),
-            'docker_engine_daemon_options: the engine wants log-opts as text, so max-file as "3" in quotes',
+            ["docker_engine_daemon_options", 'max-file to "3"'],
+            id="number in log-opts",
         ),
-        (
-            ({}, ["gpu"]),
-            "docker_engine_generic_resources: 'gpu' is not NAME=VALUE, such as gpu=GPU-1a2b3c4d",
+        pytest.param(
+            "resource_form", ({}, ["gpu"]), ["docker_engine_generic_resources", "'gpu'", "NAME=VALUE"], id="resource"
         ),
-        (
+        pytest.param(
+            "set_twice",
             ({"node-generic-resources": ["gpu=GPU-9"]}, ["gpu=GPU-1"]),
-            "docker_engine_daemon_options says 'node-generic-resources' as ['gpu=GPU-9'], "
-            "but docker_engine_generic_resources makes it ['gpu=GPU-1']: say it in one place only",
+            ["docker_engine_daemon_options", "docker_engine_generic_resources", "['gpu=GPU-9']", "['gpu=GPU-1']"],
+            id="resources twice",
         ),
-        (
+        pytest.param(
+            "set_twice",
             ({"default-runtime": "runc"}, [], "/n"),
-            "docker_engine_daemon_options says 'default-runtime' as 'runc', "
-            "but docker_engine_nvidia_runtime makes it 'nvidia': say it in one place only",
+            ["'default-runtime' to 'runc'", "docker_engine_nvidia_runtime sets it to 'nvidia'"],
+            id="default runtime twice",
         ),
-        (
+        pytest.param(
+            "set_twice",
             ({"runtimes": {"nvidia": {"path": "/other"}}}, [], "/n"),
-            "docker_engine_daemon_options says 'nvidia' as {'path': '/other'}, but docker_engine_nvidia_runtime "
-            "makes it {'path': '/n'}: say it in one place only",
+            ["{'path': '/other'}", "docker_engine_nvidia_runtime", "{'path': '/n'}"],
+            id="runtime twice",
         ),
     ],
-)  # fmt: skip
-def test_wrong_options_are_named(arguments: tuple[Any, ...], message: str) -> None:
+)
+def test_wrong_options_are_named(id: str, arguments: tuple[Any, ...], facts: list[str]) -> None:
     with pytest.raises(EngineError) as raised:
         engine_options(*arguments)
-    assert str(raised.value) == message
+    assert raised.value.id == id
+    assert [fact for fact in facts if fact not in str(raised.value)] == []
 
 
 @pytest.mark.parametrize("source", ["any", "distribution", "existing"])
@@ -297,29 +311,79 @@ def test_the_engines_packages_are_held_or_let_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "engine", "known", "system", "message"),
+    ("id", "source", "engine", "known", "system", "facts"),
     [
-        ("existing", NOTHING, {}, TRIXIE,
-         "there is no Docker Engine: install one, or set docker_engine_source to distribution"),
-        ("distribution", RUNS, packages("docker-ce"), TRIXIE,
-         f"there is a Docker Engine already that the package docker.io {FOREIGN}"),
-        ("docker", STOPPED, packages("docker.io"), TRIXIE,
-         f"there is a Docker Engine already that the package docker-ce {FOREIGN}"),
-        ("distribution", RUNS, packages("docker-ce"), ROCKY,
-         f"there is a Docker Engine already that the package of the distribution {FOREIGN}"),
-        ("any", NOTHING, {}, ROCKY,
-         "Rocky Linux 9 has no Docker Engine of its own: set docker_engine_source to docker"),
-        ("distribution", NOTHING, {}, ALPINE,
-         "Alpine Linux is of neither Debian's nor Red Hat's family: "
-         "install a Docker Engine and set docker_engine_source to existing"),
+        pytest.param(
+            "no_engine", "existing", NOTHING, {}, TRIXIE, ["docker_engine_source to distribution"], id="none exists"
+        ),
+        pytest.param(
+            "foreign_engine", "distribution", RUNS, packages("docker-ce"), TRIXIE,
+            ["docker.io", "docker_engine_source to existing"], id="Docker's instead of Debian's",
+        ),
+        pytest.param(
+            "foreign_engine", "docker", STOPPED, packages("docker.io"), TRIXIE, ["docker-ce"],
+            id="Debian's instead of Docker's",
+        ),
+        pytest.param(
+            "foreign_engine", "distribution", RUNS, packages("docker-ce"), ROCKY, ["of the distribution"],
+            id="the distribution has none",
+        ),
+        pytest.param(
+            "no_package", "any", NOTHING, {}, ROCKY, ["Rocky Linux 9", "docker_engine_source to docker"],
+            id="nothing to install",
+        ),
+        pytest.param(
+            "unknown_system", "distribution", NOTHING, {}, ALPINE, ["Alpine Linux", "docker_engine_source to existing"],
+            id="neither Debian nor Red Hat",
+        ),
+        pytest.param(
+            "unknown_system", "any", NOTHING, {}, {**ALPINE, "name": ""}, ["this system"], id="a system without a name"
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_sentence(
-    source: str, engine: dict[str, Any], known: dict[str, Any], system: dict[str, str], message: str
+    id: str, source: str, engine: dict[str, Any], known: dict[str, Any], system: dict[str, str], facts: list[str]
 ) -> None:
+    node = Node.from_report({"engine": engine, "packages": known, "system": system})
+    refused = refusal(node, Offer.for_system(PACKAGES, system, source), Wanted(source, SAFE))
+    assert refused
+    assert refused.id == id
+    assert [fact for fact in facts if fact not in refused.text] == []
     found = plan(source, engine, known, system)
-    assert found["refusal"] == message
+    assert found["refusal"] == refused.text
     assert not found["done"]
+
+
+@pytest.mark.parametrize(
+    ("system", "manager"),
+    [
+        (TRIXIE, "apt"),
+        ({**TRIXIE, "id": "linuxmint", "like": "ubuntu debian"}, "apt"),
+        (ROCKY, "dnf"),
+        ({**ROCKY, "id": "fedora", "like": ""}, "dnf"),
+        (ALPINE, ""),
+    ],
+    ids=lambda value: value["id"] if isinstance(value, dict) else value or "none",
+)
+def test_a_system_is_known_by_its_family(system: dict[str, str], manager: str) -> None:
+    assert Offer.for_system(PACKAGES, system, "docker").manager == manager
+
+
+def test_only_packages_with_the_engines_version_are_pinned() -> None:
+    apt, dnf = (Offer.for_system(PACKAGES, system, "docker") for system in (TRIXIE, ROCKY))
+    assert apt.pinned("docker-ce", "5:28.*") == "docker-ce=5:28.*"
+    assert dnf.pinned("docker-ce", "28.*") == "docker-ce-28.*"
+    assert apt.pinned("containerd.io", "5:28.*") == "containerd.io"
+    assert apt.pinned("docker-ce", "") == "docker-ce"
+
+
+def test_the_filter_returns_the_plan_as_the_role_reads_it() -> None:
+    found = plan("distribution", NOTHING, {})
+    node = Node.from_report({"engine": NOTHING, "packages": {}, "system": TRIXIE})
+    made = make_plan(node, Offer.for_system(PACKAGES, TRIXIE, "distribution"), Wanted("distribution", SAFE))
+    assert found == {**asdict(made), "done": False}
+    role = "".join(path.read_text() for path in (ROOT / "roles/docker_engine").glob("**/*.yml"))
+    assert set(re.findall(r"__docker_engine_plan\.(\w+)", role)) == set(found)
 
 
 def test_the_report_is_asked_for_all_packages_that_are_looked_at() -> None:

@@ -1,5 +1,4 @@
 """The modules that keep XNAT's rows: run against the demo XNAT, and the thinking behind them alone."""
-# ruff: noqa: I001  (xnat_modules comes first: it makes Ansible find our module_utils)
 
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from ansible.module_utils import xnat as xnat_client
+from ansible.module_utils import xnat_rows as rows
+from ansible.module_utils.basic import AnsibleModule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_demo_xnat import SECRETS
 from tests.unit.xnat_modules import Xnat, run_module, xnat_fixture  # noqa: F401
-
-from ansible.module_utils import xnat as xnat_client, xnat_rows as rows
-from ansible.module_utils.basic import AnsibleModule
 
 Json = dict[str, Any]
 MASK = "********"
@@ -912,6 +911,47 @@ def test_a_new_row_is_sent_in_xnat_s_form(module: str, expected: Json) -> None:
     wanted, _ = rows.resolved(kind, wanted, names)
     (change,) = rows.plan(kind, [], wanted)
     assert rows.body(kind, change) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "normal"),
+    [
+        (rows.Field, " a ", " a "),
+        (rows.Cpus, 2, 2.0),
+        (rows.Memory, " ", None),
+        (rows.Operator, None, "IN"),
+        (rows.ConstraintValue, "x", ["x"]),
+        (rows.FileSource, None, "git"),
+        (rows.Variables, {"B": 1, "A": ""}, [{"key": "A", "value": ""}, {"key": "B", "value": "1"}]),
+        (rows.GenericResources, {"gpu": 2.0}, [{"name": "gpu", "value": "2"}]),
+        (rows.Scope, [], {"enabled": True, "ids": []}),
+        (rows.Scope, ["B", "A"], {"enabled": False, "ids": ["A", "B"]}),
+        (rows.SiteScope, None, {"enabled": True, "ids": []}),
+        (rows.SiteScope, False, {"enabled": False, "ids": []}),
+        (rows.AllowedHardware, [], rows.ALL),
+        (rows.AllowedHardware, ["B", "A"], ["A", "B"]),
+        (rows.Reference, "E", "E"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else json.dumps(value),
+)
+def test_each_field_has_one_normal_form_of_its_option(field: Any, value: Any, normal: Any) -> None:
+    one = field("option", ("part", "Name"))
+    assert one.wanted(value) == normal
+    assert one.problem(value) == ""
+
+
+def test_fields_tell_what_is_secret_and_what_is_referred_to_by_id() -> None:
+    fields = {(kind.option, field.option): field for _, kind, _, _ in MODULES.values() for field in kind.fields}
+    assert {key for key, field in fields.items() if field.secret} == {
+        ("hardware", "environment"),
+        ("environments", "environment"),
+    }
+    assert {key for key, field in fields.items() if field.by_id} == {
+        ("environments", "hardware"),
+        ("dashboards", "environment"),
+        ("dashboards", "hardware"),
+    }
+    assert {key for key, field in fields.items() if field.refers and not field.by_id} == {("dashboards", "framework")}
 
 
 def test_all_hardware_is_sent_as_such() -> None:
