@@ -14,8 +14,8 @@ from sqlalchemy.engine import Engine
 def commit_fast() -> None:
     """Let SQLite write a log ahead of the database, and wait for the disk only when it copies that log.
 
-    The database stays whole whatever happens. A power failure may take the last seconds of commits, which the keeper
-    mends as it does after a hub that was killed.
+    The database stays whole whatever happens. A power failure may take the last seconds of commits, which the
+    reconciler mends as it does after a hub that was killed.
     """
     event.listen(Engine, "connect", _use_log)
 

@@ -60,7 +60,7 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path: Path, hub_config: Config) -> Iterator[Hub]:  # noqa: F811
-    roles = [role for role in hub_config.JupyterHub.load_roles if role["name"] != "keeper"]
+    roles = [role for role in hub_config.JupyterHub.load_roles if role["name"] != "reconciler"]
     port = plain_hub.free_port()
     environment = {**os.environ, "PLAIN_HUB_PORT": str(port), "PLAIN_HUB_ROLES": json.dumps(roles)}
     environment["PYTHONPATH"] = str(ROOT)

@@ -167,13 +167,16 @@ def test_null_at_any_level_is_no_type_error(settings: Settings, place: tuple[Any
         assert json.dumps(made)
 
 
-def services() -> list[dict[str, Any]]:
-    tasks = yaml.safe_load((ROOT / "roles/jupyterhub/tasks/services.yml").read_text())
-    return [task["community.docker.docker_swarm_service"] for task in tasks if task["name"].startswith("Run the ")]
+SERVICES: dict[str, dict[str, Any]] = {
+    task["name"]: task["community.docker.docker_swarm_service"]
+    for path in sorted((ROOT / "roles/jupyterhub/tasks").glob("*.yml"))
+    for task in yaml.safe_load(path.read_text())
+    if task["name"].startswith("Run the ") and "community.docker.docker_swarm_service" in task
+}
 
 
 def test_database_and_cookie_secret_outlive_the_container(hub_config: Config) -> None:  # 6.21  # noqa: F811
-    mounts = [mount for service in services() for mount in service.get("mounts", ())]
+    mounts = [mount for mount in SERVICES["Run the hub"]["mounts"] if isinstance(mount, dict)]
     targets = {mount["target"]: mount["type"] for mount in mounts}
     assert targets["/srv/jupyterhub"] == "volume"
     assert hub_config.JupyterHub.db_url == "sqlite:////srv/jupyterhub/jupyterhub.sqlite"
@@ -186,7 +189,8 @@ def test_logging_out_leaves_servers_alone(hub_config: Config) -> None:  # 6.23  
 
 
 def test_no_secret_is_in_a_services_environment() -> None:  # 6.25
-    for service in services():
+    assert set(SERVICES) == {"Run the hub", "Run the launcher", "Run the proxy"}
+    for service in SERVICES.values():
         assert "env" not in service
         assert "secrets" in service
 
