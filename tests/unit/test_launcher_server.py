@@ -186,7 +186,7 @@ def requests(draw: st.DrawFn) -> tuple[str, Any]:
 def test_whatever_a_hub_asks_for_is_within_the_policy(served: Served, asked: list[tuple[str, Any]], odd: Any) -> None:
     for name, body in [*asked, (asked[0][0], odd)]:
         kind = checked(*served.post(name, json.dumps(body).encode()))
-        if body == VALID[name]:
+        if json.dumps(body) == json.dumps(VALID[name]):  # False is 0 otherwise
             assert kind is None
     for service in served.bed.docker.services.values():
         assert service["Spec"]["Labels"]["org.xnat.jupyterhub.user"] == "jdoe"  # whose workspace XNAT names
