@@ -1,4 +1,4 @@
-"""What outlives a restart of the demo XNAT: JSON documents by table and key, in memory and in one SQLite file."""
+"""What survives a restart of the demo XNAT: JSON documents by table and key, in memory and in one SQLite file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Database:
         return not any(self._tables.values())
 
     def table(self, name: str) -> dict[str, Any]:
-        """The documents of one table by key, in the order of their making: to read, and to change by ``write``."""
+        """The documents of one table by key, in the order of their making: read only, ``write`` changes them."""
         return self._tables.setdefault(name, {})
 
     def write(self, changes: Changes) -> None:

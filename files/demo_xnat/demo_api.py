@@ -87,7 +87,7 @@ class DemoApi:
         fault = faults.take(request.method, request.path, user)
         if fault is None:
             return await handler(request)
-        LOG.warning("%s %s %s: a fault is ordered", user or "-", request.method, request.path)
+        LOG.warning("%s %s %s: a fault applies", user or "-", request.method, request.path)
         await asyncio.sleep(fault.delay or 0)
         if fault.restart is not None:
             faults.down_until = self._state.clock() + fault.restart

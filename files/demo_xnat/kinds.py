@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -47,95 +47,73 @@ class Model(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-class Scope(Model):
-    """Where a row is on offer: everywhere (``enabled``), or for the given ids."""
-
+class _Scope(Model):
     scope: ScopeName | None = None
     enabled: Flag = False
-    ids: Many[str] = Field(default_factory=list)
+    ids: Many[str] = []
 
 
-class Scopes(Model):
-    """The scopes by name."""
-
-    Site: Scope | None = None
-    Project: Scope | None = None
-    Subject: Scope | None = None
-    Experiment: Scope | None = None
-    User: Scope | None = None
-    DataType: Scope | None = None
+class _Scopes(Model):
+    Site: _Scope | None = None
+    Project: _Scope | None = None
+    Subject: _Scope | None = None
+    Experiment: _Scope | None = None
+    User: _Scope | None = None
+    DataType: _Scope | None = None
 
 
-class Constraint(Model):
-    """A constraint on nodes."""
-
+class _Constraint(Model):
     key: str | None = None
-    values: Many[str] = Field(default_factory=list)
+    values: Many[str] = []
     operator: Literal["IN", "NOT_IN"] | None = None
 
 
-class Variable(Model):
-    """An environment variable."""
-
+class _Variable(Model):
     key: str | None = None
     value: str | None = None
 
 
-class GenericResource(Model):
-    """A generic resource of Swarm."""
-
+class _GenericResource(Model):
     name: str | None = None
     value: str | None = None
 
 
-class Mount(Model):
-    """A mount of a compute environment."""
-
+class _Mount(Model):
     volumeName: str | None = None
     localPath: str | None = None
     containerPath: str | None = None
     readOnly: Flag = False
 
 
-class Reference(Model):
-    """Another row, by its id."""
-
+class _Reference(Model):
     id: Id | None = None
 
 
-class Hardware(Model):
-    """Limits and reservations."""
-
+class _Hardware(Model):
     name: str | None = None
     cpuLimit: Number | None = None
     cpuReservation: Number | None = None
     memoryLimit: str | None = None
     memoryReservation: str | None = None
-    constraints: Many[Constraint] = Field(default_factory=list)
-    environmentVariables: Many[Variable] = Field(default_factory=list)
-    genericResources: Many[GenericResource] = Field(default_factory=list)
+    constraints: Many[_Constraint] = []
+    environmentVariables: Many[_Variable] = []
+    genericResources: Many[_GenericResource] = []
 
 
-class ComputeEnvironment(Model):
-    """An image and how it is started."""
-
+class _ComputeEnvironment(Model):
     name: str | None = None
     image: str | None = None
     command: str | None = None
-    environmentVariables: Many[Variable] = Field(default_factory=list)
-    mounts: Many[Mount] = Field(default_factory=list)
+    environmentVariables: Many[_Variable] = []
+    mounts: Many[_Mount] = []
 
 
-class HardwareOptions(Model):
-    """The hardware on which an environment may run."""
-
+class _HardwareOptions(Model):
     allowAllHardware: Flag = False
-    hardwareConfigs: list[Reference] | None = None
+    hardwareConfigs: list[_Reference] | None = None
 
 
-class Dashboard(Model):
-    """What a dashboard shows."""
-
+class _Dashboard(Model):
     name: str | None = None
     description: str | None = None
     framework: str | None = None
@@ -150,35 +128,27 @@ class Config(Model):
     """What all kinds of configuration have."""
 
     id: Id | None = None
-    scopes: Scopes | None = None
+    scopes: _Scopes | None = None
 
 
-class HardwareConfig(Config):
-    """Hardware and its scopes."""
-
-    hardware: Hardware | None = None
+class _HardwareConfig(Config):
+    hardware: _Hardware | None = None
 
 
-class EnvironmentConfig(Config):
-    """A compute environment, its scopes and its hardware."""
-
-    configTypes: Many[Literal["JUPYTERHUB", "CONTAINER_SERVICE", "GENERAL"]] = Field(default_factory=list)
-    computeEnvironment: ComputeEnvironment | None = None
-    hardwareOptions: HardwareOptions | None = None
+class _EnvironmentConfig(Config):
+    configTypes: Many[Literal["JUPYTERHUB", "CONTAINER_SERVICE", "GENERAL"]] = []
+    computeEnvironment: _ComputeEnvironment | None = None
+    hardwareOptions: _HardwareOptions | None = None
 
 
-class ConstraintConfig(Config):
-    """A constraint and its scopes."""
-
-    constraint: Constraint | None = None
+class _ConstraintConfig(Config):
+    constraint: _Constraint | None = None
 
 
-class DashboardConfig(Config):
-    """A dashboard, its scopes, its environment and its hardware."""
-
-    dashboard: Dashboard | None = None
-    computeEnvironmentConfig: Reference | None = None
-    hardwareConfig: Reference | None = None
+class _DashboardConfig(Config):
+    dashboard: _Dashboard | None = None
+    computeEnvironmentConfig: _Reference | None = None
+    hardwareConfig: _Reference | None = None
 
 
 class Framework(Model):
@@ -231,7 +201,7 @@ _ENVIRONMENT = "ComputeEnvironmentConfig"
 # Keys are the paths below /xapi/.
 KINDS = {
     "compute/hardware": Kind(
-        HardwareConfig,
+        _HardwareConfig,
         (
             ("hardware", NULL, "Hardware cannot be null"),
             ("hardware.name", EMPTY, "Hardware name cannot be blank"),
@@ -244,7 +214,7 @@ KINDS = {
         wrong_id="The hardware config ID in the path must match the ID in the body.",
     ),
     "compute/environments": Kind(
-        EnvironmentConfig,
+        _EnvironmentConfig,
         (
             ("configTypes", EMPTY, f"{_ENVIRONMENT} must have at least one config type"),
             ("computeEnvironment", NULL, "ComputeEnvironment cannot be null"),
@@ -266,7 +236,7 @@ KINDS = {
         offered=True,
     ),
     "compute/constraints": Kind(
-        ConstraintConfig,
+        _ConstraintConfig,
         (
             ("constraint", NULL, "Constraint cannot be null"),
             ("constraint.key", EMPTY, "Constraint key cannot be null or blank"),
@@ -280,7 +250,7 @@ KINDS = {
         wrong_id="The ID in the path must match the ID in the body.",
     ),
     "jupyterhub/dashboards/configs": Kind(
-        DashboardConfig,
+        _DashboardConfig,
         (
             ("dashboard", NULL, "Dashboard cannot be null"),
             ("dashboard.name", EMPTY, "Dashboard name cannot be blank"),

@@ -57,7 +57,7 @@ class StartRequest(BaseModel):
     dashboardConfigId: int | None = None
 
     def application(self) -> str:
-        """What the messages call it."""
+        """What the messages call the server."""
         return "Jupyter notebook" if self.dashboardConfigId is None else "dashboard"
 
     def problems(self, person: Person) -> list[str]:
