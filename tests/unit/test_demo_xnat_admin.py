@@ -238,7 +238,12 @@ def test_an_account_is_made_201_once_and_can_be_used(tmp_path: Path) -> None:
         ({"username": "JDOE"}, 201),
         ({"username": "m_l-e.e'"}, 201),
     ],
-)
+    ids=[
+        "no name", "name begins with a digit", "name with a blank", "name too long", "blank e-mail",
+        "no e-mail address", "no first name", "markup in the last name", "short password", "text for a boolean",
+        "another letter case", "all signs that a name may have",
+    ],
+)  # fmt: skip
 def test_an_account_with_bad_fields_is_not_made(tmp_path: Path, changes: dict[str, Any], status: int) -> None:
     async def check(client: Client) -> None:
         assert await change(client, "POST", USERS, NEW | changes) == status
@@ -260,7 +265,11 @@ def test_an_account_with_bad_fields_is_not_made(tmp_path: Path, changes: dict[st
         ({"verified": 1}, 500),
         ([], 500),
     ],
-)
+    ids=[
+        "all as it is", "blank fields", "another name", "no e-mail address", "short password", "the same password",
+        "another last name", "number for a boolean", "no object",
+    ],
+)  # fmt: skip
 def test_a_change_of_an_account_is_200_and_none_is_304_but_a_password_always_is_one(
     tmp_path: Path, body: Any, status: int
 ) -> None:

@@ -246,6 +246,7 @@ def test_an_environment_has_all_hardware_or_just_the_named(tmp_path: Path) -> No
         (scopes("Site", "Project", "User", Project=["DEMO_CT"]), "jdoe", "DEMO_MR", False),
         (scopes("Site", "Project", "User", Project=["DEMO_CT"]), "jdoe", "DEMO_CT", True),
     ],
+    ids=["for all", "no site", "this site", "this user", "another user", "another project", "this project"],
 )
 def test_scopes_rule_environments_and_hardware_alike(
     tmp_path: Path, within: dict[str, Any], login: str, project: str, offered: bool
