@@ -44,7 +44,8 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy files/xnat_hub files/demo_xnat files/registry files/singleuser filter_plugins library module_utils/*.py doc_fragments benchmarks tests
+	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser filter_plugins library \
+	  module_utils/*.py module_utils/xnat_site doc_fragments benchmarks tests
 
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
@@ -71,13 +72,14 @@ molecule-swarm:
 
 # In a container of the images that `make demo` has built; only Docker is needed beside them.
 BENCH_DRIVER := xnatjh-bench-driver
-bench: ## hub against floor and plain hub, as a table (BENCH="logins start", N=3; benchmarks/README.md)
+bench: ## hub against floor, plain hub and an older checkout, as a table (BENCH="logins start", N=3, BEFORE=PATH; benchmarks/README.md)
 	@image="$$(docker images --quiet localhost/xnat-jupyter/runtime | head -n 1)"; \
 	[ -n "$$image" ] || { echo "There is no image localhost/xnat-jupyter/runtime: run \`make demo\` first." >&2; exit 1; }; \
-	docker rm --force $(BENCH_DRIVER) >/dev/null 2>&1 || true; \
+	docker rm --force --volumes $(BENCH_DRIVER) >/dev/null 2>&1 || true; \
 	exec docker run --rm --init --name $(BENCH_DRIVER) --user 0 --volume "$(CURDIR):/project" --workdir /project \
-	  --volume /var/run/docker.sock:/var/run/docker.sock --env PYTHONPATH=/project/files --env PYTHONDONTWRITEBYTECODE=1 \
-	  "$$image" python3 -m benchmarks $(BENCH) $(if $(N),-n $(N))
+	  --volume /var/run/docker.sock:/var/run/docker.sock --volume /run/bench-docker --env PYTHONPATH=/project/files \
+	  --env PYTHONDONTWRITEBYTECODE=1 $(if $(BEFORE),--volume "$(abspath $(BEFORE)):/before:ro") \
+	  "$$image" python3 -m benchmarks $(BENCH) $(if $(N),-n $(N)) $(if $(BEFORE),--before /before)
 
 bench-rollout: $(VENV)/dev.stamp ## what nodes cost: first rollout, rerun, upgrade, join (root; SIZES="1 3")
 	$(BIN)/python3 -m benchmarks.rollout $(SIZES)
@@ -86,12 +88,12 @@ bench-rollout: $(VENV)/dev.stamp ## what nodes cost: first rollout, rerun, upgra
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: $(VENV)/dev.stamp ## pin anew what the *.in and *.txt lists ask for
 	echo 'jupyterhub==$(JUPYTERHUB)' > $(VENV)/jupyterhub.txt
-	$(LOCK) $(UPGRADE) files/hub/requirements.in -c $(VENV)/jupyterhub.txt -o files/hub/requirements.txt
-	$(LOCK) $(UPGRADE) files/hub/npm.in -o files/hub/npm.txt
+	$(LOCK) $(UPGRADE) files/runtime/requirements.in -c $(VENV)/jupyterhub.txt -o files/runtime/requirements.txt
+	$(LOCK) $(UPGRADE) files/runtime/npm.in -o files/runtime/npm.txt
 	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt -c $(VENV)/jupyterhub.txt -o files/singleuser/requirements.lock
 	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt files/singleuser/dashboards.txt -c files/singleuser/requirements.lock -o files/singleuser/dashboards.lock
 	$(LOCK) $(UPGRADE) requirements.in -o requirements.txt
-	$(LOCK) $(UPGRADE) requirements-dev.in -c requirements.txt -c files/hub/requirements.txt -o requirements-dev.txt
+	$(LOCK) $(UPGRADE) requirements-dev.in -c requirements.txt -c files/runtime/requirements.txt -o requirements-dev.txt
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .ansible

@@ -13,24 +13,24 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.bed import FEATHER, Bed, DockerError
-from benchmarks.measures import MEASURES, SIDES, USERS, Row
+from benchmarks.measures import FLOOR, MEASURES, USERS, Row
 from benchmarks.slow_xnat import SlowXnat
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], sides: list[str]) -> str:
     """The rows as text: the median and, of more than one run, the least and the greatest value of each side."""
-    heads = ["measure", "unit", *SIDES, "ours/floor", "ours/plain", "target", "met"]
-    lines = [heads]
+    others = [side for side in sides if side != "ours"]
+    lines = [["measure", "unit", *sides, *(f"ours/{side}" for side in others), "target", "met"]]
     for row in rows:
-        floor, plain, ours = (row.median(side) for side in SIDES)
-        target = row.target()
+        ours, target = row.median("ours"), row.target()
         met = "" if target is None or ours is None else "yes" if ours <= target else "no"
-        ratios = [f"{ours / other:.2f}" if ours is not None and other else "" for other in (floor, plain)]
-        cells = [_cell(row.runs.get(side, [])) for side in SIDES]
+        medians = [row.median(side) for side in others]
+        ratios = [f"{ours / other:.2f}" if ours is not None and other else "" for other in medians]
+        cells = [_cell(row.runs.get(side, [])) for side in sides]
         lines.append([row.measure, row.unit, *cells, *ratios, "" if target is None else f"<= {_number(target)}", met])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
@@ -49,18 +49,18 @@ def _cell(values: list[float]) -> str:
     return _number(middle) + (f" ({_number(min(values))}-{_number(max(values))})" if len(values) > 1 else "")
 
 
-async def main(names: list[str], n: int | None) -> None:
+async def main(names: list[str], n: int | None, before: Path | None) -> None:
     """Build the test bed, run the measures, print and keep the table, and remove everything again."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
     bed, xnat = Bed(), SlowXnat()
     rows: list[Row] = []
     try:
         print("Swarm, network and images are made ...", flush=True)
-        await bed.up()
+        await bed.up(before)
         await xnat.up(8080)
         xnat.image, xnat.command = FEATHER, "perl /feather.pl"
-        for name, config in (("plain", "/opt/bench/plain_config.py"), ("ours", "/opt/xnat-hub/jupyterhub_config.py")):
-            hub = await bed.hub(name, config)
+        for name in bed.sides:
+            hub = await bed.hub(name, name)
             await hub.add_users(USERS)
             await hub.start([(USERS[0], "warm-up")])
             await hub.stop([(USERS[0], "warm-up")])
@@ -71,7 +71,7 @@ async def main(names: list[str], n: int | None) -> None:
             rows += await measure(bed, xnat, n or usual)
     finally:
         if rows:
-            print(f"\n{table(rows)}\n", flush=True)
+            print(f"\n{table(rows, [FLOOR, *bed.sides])}\n", flush=True)
             RESULTS.mkdir(exist_ok=True)
             path = RESULTS / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime())
             found = [{**asdict(row), "limit": row.target()} for row in rows]
@@ -87,11 +87,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, prog="benchmarks")
     parser.add_argument("names", nargs="*", help=f"which measures: {', '.join(MEASURES)}; all if none is named")
     parser.add_argument("-n", type=int, help="how often each is repeated")
+    parser.add_argument("--before", type=Path, help="an older checkout of the project to compare with")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(MEASURES):
         parser.error(f"no measure is called {', '.join(sorted(unknown))}")
     try:
-        asyncio.run(main(arguments.names or list(MEASURES), arguments.n))
+        asyncio.run(main(arguments.names or list(MEASURES), arguments.n, arguments.before))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit("Interrupted; everything is removed.")
     except DockerError as error:

@@ -1,4 +1,4 @@
-"""The test bed: Docker's API without a library, swarm, network, hubs with their proxies, and what removes it all.
+"""The test bed: Docker's API without a library, swarm, network, hubs with their parts, and what removes it all.
 
 Runs in a container of its own on the network of the hubs, so that it reaches everything as hubs and browsers do.
 """
@@ -9,9 +9,12 @@ import asyncio
 import io
 import json
 import os
+import pwd
+import sys
 import tarfile
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -20,8 +23,6 @@ import aiohttp
 from yarl import URL
 
 from benchmarks.slow_xnat import PASSWORD
-from module_utils.xnat_site.storage import mount_policy
-from tests import hub_settings
 
 PREFIX = "xnatjh-bench"
 DRIVER = f"{PREFIX}-driver"  # this container
@@ -29,9 +30,11 @@ SOCKET = "/var/run/docker.sock"
 RUNTIME = "localhost/xnat-jupyter/runtime"
 SINGLEUSER = "localhost/xnat-jupyter/singleuser"
 FEATHER = f"{PREFIX}/feather:latest"
-HUB = f"{PREFIX}/hub:latest"
+STUB_DIR = "/run/bench-docker"  # of this container: an anonymous volume, for the socket of the stub of Docker's API
 XNAT_URL = f"http://{DRIVER}:8080"
+CONFIGS = "/opt/bench"  # of hubs' images
 ROOT = Path(__file__).resolve().parents[1]
+LOCKED = {"CapDrop": ["ALL"]}
 SECRETS = {
     "cookie_secret": "0f" * 32,
     "proxy_token": "proxy-token-of-the-benchmarks",
@@ -40,29 +43,95 @@ SECRETS = {
 }
 
 
-def settings_data(name: str, images: list[str]) -> dict[str, Any]:
-    """The settings file's JSON for the hub `name` that starts these images; times are the role's, but as said."""
-    storage = {
-        "archive": {"xnat_path": "/data/archive", "node_path": "/srv/archive", "access": "read_only"},
-        "workspaces": {"xnat_path": "/data/workspaces", "node_path": "/srv/workspaces", "access": "read_write"},
+# Times are the role's, but those of a start: 20 real servers at once on 2 cores are slow in any hub.
+START_TIMEOUT, HTTP_TIMEOUT = 140, 120
+XNAT = {
+    "url": XNAT_URL,
+    "verify": True,
+    "ca_file": None,
+    "client_certificate_file": None,
+    "connect_timeout": 5,
+    "timeout": 20,
+}
+SERVER_UID = 1500  # the single-user image's, as inventory/demo makes it
+BEFORE = "import json; from tests.hub_settings import settings_data; print(json.dumps(settings_data()))"
+
+
+def hub_settings(name: str) -> dict[str, Any]:
+    """The settings of the hub `name`, as xnat_hub.settings reads them."""
+    return {
+        "base_url": "/jupyterhub/",
+        "public_url": "http://hub.example.org",  # visitors come without TLS
+        "trusted_proxies": [],
+        "hub_host": f"{PREFIX}-{name}-hub",
+        "proxy_api_url": f"http://{PREFIX}-{name}-proxy:8001",
+        "launcher_socket": "/run/xnat-launcher/launcher.sock",
+        "xnat": XNAT,
+        "xnat_username": "jupyterhub",
+        "failed_logins": 5,
+        "failed_logins_window": 86400,
+        "auth_refresh_age": 300,
+        "start_timeout": START_TIMEOUT,
+        "http_timeout": HTTP_TIMEOUT,
+        "stop_grace_period": 10,
+        "prune_interval": 300,
+        "token_expires_in_max": 172800,
     }
-    return hub_settings.settings_data(
-        deployment=f"{PREFIX}-{name}",
-        public_url="http://hub.example.org",  # visitors come without TLS
-        hub_host=f"{PREFIX}-{name}-hub",
-        proxy_api_url=f"http://{PREFIX}-{name}-proxy:8001",
-        network=PREFIX,
-        xnat_url=XNAT_URL,
-        xnat_connect_timeout=5,
-        xnat_timeout=20,
-        uid=1500,  # the single-user image's, as inventory/demo makes it
-        gid=1500,
-        groups=[],
-        images=images,
-        start_timeout=140,
-        http_timeout=120,  # 20 real servers at once on 2 cores are slow in any hub: measured, not refused
-        roots=mount_policy(storage),
-    )
+
+
+def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
+    """The settings of the launcher beside the hub `name`, as xnat_launcher.settings reads them."""
+    return {
+        "deployment": f"{PREFIX}-{name}",
+        "network": PREFIX,
+        "hub_uid": hub_uid(),
+        "xnat": XNAT,
+        "xnat_username": "jupyterhub",
+        "ca_config_id": None,
+        "ca_config_name": None,
+        "failed_logins": 5,
+        "failed_logins_window": 86400,
+        "default_server": "refuse",
+        "uid": SERVER_UID,
+        "gid": SERVER_UID,
+        "groups": [],
+        "stop_grace_period": 10,
+        "pids_limit": 4096,
+        "cpu_ceiling": None,
+        "memory_ceiling": "",
+        "shm_size": "",
+        "images": images,
+        "image_names": {},
+        "roots": [
+            {"name": "archive", "path": "/srv/archive", "read_only": True, "targets": ["/data"], "per_user": False}
+        ],
+    }
+
+
+def settings_before(site: Mapping[str, Any], name: str, images: list[str]) -> dict[str, Any]:
+    """The settings of a hub without a launcher. site: the settings file of an ordinary site in its checkout."""
+    return {
+        **site,
+        "deployment": f"{PREFIX}-{name}",
+        "public_url": "http://hub.example.org",
+        "hub_host": f"{PREFIX}-{name}-hub",
+        "proxy_api_url": f"http://{PREFIX}-{name}-proxy:8001",
+        "network": PREFIX,
+        "xnat_url": XNAT_URL,
+        "xnat_connect_timeout": XNAT["connect_timeout"],
+        "xnat_timeout": XNAT["timeout"],
+        "uid": SERVER_UID,
+        "gid": SERVER_UID,
+        "groups": [],
+        "images": images,
+        "start_timeout": START_TIMEOUT,
+        "http_timeout": HTTP_TIMEOUT,
+    }
+
+
+def hub_uid() -> int:
+    """The user that hubs run as; this container has the same image."""
+    return pwd.getpwnam("jupyterhub").pw_uid
 
 
 class DockerError(Exception):
@@ -87,11 +156,10 @@ class Docker:
                 raise DockerError(f"{method} {path}: {response.status} {text.strip()}")
             return json.loads(text) if text and response.content_type == "application/json" else None
 
-    async def listed(self, kind: str, **filters: str) -> list[dict[str, Any]]:
-        """Return services, secrets, tasks, containers/json ... that match each filter."""
+    async def listed(self, kind: str, **filters: str) -> Any:
+        """Return services, secrets, tasks, containers/json ... that match each filter: a list, but for volumes."""
         query = {"filters": json.dumps({key: [value] for key, value in filters.items()}), "all": "1"}
-        found: list[dict[str, Any]] = await self.call("GET", f"/{kind}", params=query)
-        return found
+        return await self.call("GET", f"/{kind}", params=query)
 
     async def build(self, tag: str, files: Iterable[tuple[str, bytes]], **arguments: str) -> None:
         """Build an image of the files (one is the Dockerfile)."""
@@ -102,12 +170,10 @@ class Docker:
         if errors:
             raise DockerError(f"building {tag}: {errors[0]}")
 
-    async def run(
-        self, name: str, image: str, command: list[str], files: Iterable[tuple[str, bytes]] = (), **config: Any
-    ) -> None:
+    async def run(self, name: str, image: str, files: Iterable[tuple[str, bytes]] = (), **config: Any) -> None:
         """Start a container on the network of the benchmarks, with files (path, content) put into it before."""
         host = {"NetworkMode": PREFIX, "Init": True, **config.pop("HostConfig", {})}
-        body = {"Image": image, "Cmd": command, "HostConfig": host, **config}
+        body = {"Image": image, "HostConfig": host, **config}
         await self.call("POST", "/containers/create", params={"name": name}, json=body)
         await self.call("PUT", f"/containers/{name}/archive", params={"path": "/"}, data=tar(files))
         await self.call("POST", f"/containers/{name}/start")
@@ -145,39 +211,93 @@ async def until(what: str, condition: Callable[[], Awaitable[Any]], within: floa
     raise TimeoutError(f"no {what} within {within:g} s")
 
 
-class Hub:
-    """A hub with its proxy, and the calls that browsers and XNAT make to it."""
+@dataclass(frozen=True)
+class Side:
+    """What a column of the table runs: images of a checkout, and the configuration of its hub.
 
-    def __init__(self, docker: Docker, name: str, images: list[str]) -> None:
+    launcher: None where the hub itself talks to Docker. site: the settings file of an ordinary site, from a checkout that
+    has no launcher; None for others.
+    """
+
+    hub: str
+    launcher: str | None
+    config: str
+    site: Mapping[str, Any] | None = None
+
+    def hub_files(self, name: str, images: list[str]) -> list[tuple[str, bytes]]:
+        """Return settings and secrets (path, content) of the hub `name`."""
+        if self.site is not None:
+            settings = settings_before(self.site, name, images)
+        elif self.launcher:
+            settings = hub_settings(name)
+        else:
+            settings = hub_settings(name) | {"deployment": f"{PREFIX}-{name}", "network": PREFIX}
+        secrets = {key: value for key, value in SECRETS.items() if key != "xnat_password" or not self.launcher}
+        files = {"settings.json": json.dumps(settings), **{f"secrets/{key}": value for key, value in secrets.items()}}
+        return [(f"/run/bench/{path}", text.encode()) for path, text in files.items()]
+
+
+class Hub:
+    """A hub with its proxy and launcher, and the calls that browsers and XNAT make to it."""
+
+    def __init__(self, docker: Docker, name: str, side: Side, images: list[str]) -> None:
         self.docker = docker
         self.name = name
+        self.side = side
         self.images = images
-        self.container = f"{PREFIX}-{name}-hub"
-        self.proxy = f"{PREFIX}-{name}-proxy"
-        self.url = f"http://{self.proxy}:8000/jupyterhub/hub"
+        self.parts = {part: f"{PREFIX}-{name}-{part}" for part in ("hub", "proxy", "launcher")}
+        if not side.launcher:
+            del self.parts["launcher"]
+        self.container = self.parts["hub"]
+        self._volume = f"{PREFIX}-{name}-launcher"
+        self.url = f"http://{self.parts['proxy']}:8000/jupyterhub/hub"
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"token {SECRETS['service_token']}"},
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=600),
         )
 
-    async def up(self, config: str, *, environment: Iterable[str] = (), docker_socket: bool = True) -> None:
-        """Start both with the configuration at `config` of the image HUB, and wait until the hub answers."""
-        settings = json.dumps(settings_data(self.name, self.images)).encode()
-        files = [("/run/bench/settings.json", settings)]
-        files += [(f"/run/bench/secrets/{name}", value.encode()) for name, value in SECRETS.items()]
+    async def up(self, *, config: str = "", environment: Iterable[str] = (), docker_socket: str = SOCKET) -> None:
+        """Start all parts as the roles do, and wait until the hub answers.
+
+        config: another configuration than the side's. docker_socket: what hub or launcher has in place of Docker's
+        socket, a path of this machine.
+        """
         token = f"CONFIGPROXY_AUTH_TOKEN={SECRETS['proxy_token']}"
         target = f"--default-target=http://{self.container}:8081"
         listen = ["--ip=0.0.0.0", "--port=8000", "--api-ip=0.0.0.0", "--api-port=8001"]
-        await self.docker.run(self.proxy, HUB, ["configurable-http-proxy", *listen, target], Env=[token])
-        host: dict[str, Any] = {"Mounts": [{"Type": "volume", "Target": "/srv/jupyterhub"}]}
-        if docker_socket:
-            host |= {"Binds": [f"{SOCKET}:{SOCKET}"], "GroupAdd": [str(os.stat(SOCKET).st_gid)]}
+        command = ["configurable-http-proxy", *listen, target]
+        await self.docker.run(self.parts["proxy"], self.side.hub, Cmd=command, Env=[token], HostConfig=LOCKED)
+        host: dict[str, Any] = {**LOCKED, "Mounts": [{"Type": "volume", "Target": "/srv/jupyterhub"}]}
+        reach = {"Binds": [f"{docker_socket}:{SOCKET}"]}
+        if self.side.launcher:
+            shared = {"Type": "volume", "Source": self._volume, "Target": "/run/xnat-launcher"}
+            host["Mounts"].append(shared)
+            await self._run_launcher({**LOCKED, **reach, "Mounts": [shared], "GroupAdd": [str(hub_uid())]})
+        else:
+            host |= {**reach, "GroupAdd": [str(os.stat(SOCKET).st_gid)]}
         paths = ["XNAT_HUB_SETTINGS=/run/bench/settings.json", "XNAT_HUB_SECRETS=/run/bench/secrets"]
         await self.docker.run(
-            self.container, HUB, ["jupyterhub", "--config", config], files, Env=[*paths, *environment], HostConfig=host
+            self.container,
+            self.side.hub,
+            self.side.hub_files(self.name, self.images),
+            Cmd=["jupyterhub", "--config", config or self.side.config],
+            Env=[*paths, *environment],
+            HostConfig=host,
         )
         await until(f"answer of {self.container}", self._answers)
+
+    async def _run_launcher(self, host: dict[str, Any]) -> None:
+        assert self.side.launcher  # noqa: S101
+        settings = json.dumps(launcher_settings(self.name, self.images))
+        files = {"/etc/xnat-launcher/settings.json": settings, "/run/secrets/xnat_password": SECRETS["xnat_password"]}
+        contents = [(path, text.encode()) for path, text in files.items()]
+        await self.docker.run(self.parts["launcher"], self.side.launcher, contents, HostConfig=host)
+
+    async def usage(self) -> dict[str, tuple[float, float]]:
+        """Return CPU seconds so far and memory in MB of each part."""
+        found = await asyncio.gather(*(self.docker.usage(container) for container in self.parts.values()))
+        return dict(zip(self.parts, found, strict=True))
 
     async def _answers(self) -> bool:
         try:
@@ -186,10 +306,11 @@ class Hub:
             return False
 
     async def down(self) -> None:
-        """Remove both containers, with the hub's database."""
+        """Remove all parts, with the hub's database."""
         await self._session.close()
-        for name in (self.container, self.proxy):
+        for name in self.parts.values():
             await self.docker.call("DELETE", f"/containers/{name}", params={"force": "1", "v": "1"}, missing_ok=True)
+        await self.docker.call("DELETE", f"/volumes/{self._volume}", missing_ok=True)
 
     async def api(self, method: str, path: str, body: Any = None) -> Any:
         """Make a REST call as XNAT does. Raises RuntimeError for a status other than 2xx."""
@@ -281,15 +402,19 @@ class Visitor:
 
 
 class Bed:
-    """Swarm, network and images of the benchmarks; `docker` and the hubs by name."""
+    """Swarm, network and images of the benchmarks; `docker`, and sides and hubs by name."""
 
     def __init__(self) -> None:
         self.docker = Docker()
+        self.sides: dict[str, Side] = {}
         self.hubs: dict[str, Hub] = {}
         self.singleuser = ""
 
-    async def up(self) -> None:
-        """Make everything; what an earlier run left behind goes first. Raises DockerError with what is missing."""
+    async def up(self, before: Path | None) -> None:
+        """Make everything; what an earlier run left behind goes first. before: an older checkout to compare with.
+
+        Raises DockerError with what is missing.
+        """
         await self.clear()
         runtime = await self.newest(RUNTIME)
         self.singleuser = await self.newest(SINGLEUSER)
@@ -301,17 +426,37 @@ class Bed:
         network = {"Name": PREFIX, "Driver": "overlay", "Attachable": True, "CheckDuplicate": True}
         await self.docker.call("POST", "/networks/create", json=network)
         await self.docker.call("POST", f"/networks/{PREFIX}/connect", json={"Container": DRIVER})
-        files, here = ROOT / "files", ROOT / "benchmarks"
-        context = [(str(path.relative_to(files)), path.read_bytes()) for path in sorted(files.glob("xnat_hub/*.py"))]
-        context += [(str(path.relative_to(files)), path.read_bytes()) for path in sorted(files.glob("templates/*"))]
-        context += [("jupyterhub_config.py", (files / "jupyterhub_config.py").read_bytes())]
-        context += [("Dockerfile", (files / "hub/Dockerfile").read_bytes())]
-        await self.docker.build(f"{PREFIX}/project:latest", context, RUNTIME=runtime)
-        dockerfile = f"FROM {PREFIX}/project:latest\nCOPY plain_config.py stub_config.py /opt/bench/\n"
-        configs = [(f"{name}_config.py", (here / f"{name}_config.py").read_bytes()) for name in ("plain", "stub")]
-        await self.docker.build(HUB, [("Dockerfile", dockerfile.encode()), *configs])
+        here = Path(__file__).parent
+        ours = await self._side("ours", ROOT, runtime)
+        self.sides = {"plain": Side(ours.hub, None, f"{CONFIGS}/plain_config.py")}
+        if before:
+            self.sides["before"] = await self._side("before", before, runtime)
+        self.sides["ours"] = ours
         feather = [("Dockerfile", f"FROM {runtime}\nCOPY feather.pl /\n".encode())]
         await self.docker.build(FEATHER, [*feather, ("feather.pl", (here / "feather.pl").read_bytes())])
+
+    async def _side(self, name: str, checkout: Path, runtime: str) -> Side:
+        """Build the images of a checkout, the hub's with the configurations of the benchmarks in it."""
+        files = checkout / "files"
+        found = sorted(path for part in ("xnat_*/**/*.py", "templates/*") for path in files.glob(part))
+        context = [(str(path.relative_to(files)), path.read_bytes()) for path in found]
+        context += [("jupyterhub_config.py", (files / "jupyterhub_config.py").read_bytes())]
+
+        async def build(part: str, tag: str) -> None:
+            dockerfile = ("Dockerfile", (files / part / "Dockerfile").read_bytes())
+            await self.docker.build(tag, [*context, dockerfile], RUNTIME=runtime)
+
+        bare, hub, launcher = (f"{PREFIX}/{name}-{part}:latest" for part in ("bare", "hub", "launcher"))
+        await build("hub", bare)
+        configs = [f"{config}_config.py" for config in ("plain", "stub")]
+        dockerfile = f"FROM {bare}\nCOPY {' '.join(configs)} {CONFIGS}/\n"
+        contents = [(config, (Path(__file__).parent / config).read_bytes()) for config in configs]
+        await self.docker.build(hub, [("Dockerfile", dockerfile.encode()), *contents])
+        config = "/opt/xnat-hub/jupyterhub_config.py"
+        if not (files / "launcher").is_dir():
+            return Side(hub, None, config, await _site(checkout))
+        await build("launcher", launcher)
+        return Side(hub, launcher, config)
 
     async def newest(self, repository: str) -> str:
         """Return the name of the image made last. Raises DockerError when there is none."""
@@ -321,11 +466,20 @@ class Bed:
         newest = max(images, key=lambda image: image["Created"])
         return next(str(tag) for tag in newest["RepoTags"] if tag.startswith(f"{repository}:"))
 
-    async def hub(self, name: str, config: str, **options: Any) -> Hub:
-        """Start one more hub."""
-        self.hubs[name] = Hub(self.docker, name, [FEATHER, self.singleuser])
-        await self.hubs[name].up(config, **options)
+    async def hub(self, name: str, side: str, **options: Any) -> Hub:
+        """Start one more hub of a side."""
+        self.hubs[name] = Hub(self.docker, name, self.sides[side], [FEATHER, self.singleuser])
+        await self.hubs[name].up(**options)
         return self.hubs[name]
+
+    async def remove_hub(self, name: str) -> None:
+        """Remove a hub; its servers stay."""
+        await self.hubs.pop(name).down()
+
+    async def stub_dir(self) -> str:
+        """Return what this machine calls STUB_DIR."""
+        mounts = (await self.docker.call("GET", f"/containers/{DRIVER}/json"))["Mounts"]
+        return next(str(mount["Source"]) for mount in mounts if mount["Destination"] == STUB_DIR)
 
     async def clear(self) -> None:
         """Remove all that the benchmarks ever make, but images; leave a swarm that they made and nobody else uses."""
@@ -336,6 +490,8 @@ class Bed:
             name = container["Names"][0].lstrip("/")
             if name != DRIVER and "com.docker.swarm.service.name" not in container["Labels"]:
                 await self.docker.call("DELETE", f"/containers/{name}?force=1&v=1", missing_ok=True)
+        for volume in (await self.docker.listed("volumes", name=f"{PREFIX}-"))["Volumes"] or []:
+            await self.docker.call("DELETE", f"/volumes/{volume['Name']}", missing_ok=True)
         swarm = await self.docker.call("GET", "/swarm") if await self._is_manager() else None
         if swarm:
             await self.clear_servers()
@@ -362,8 +518,9 @@ class Bed:
 
     async def remove_images(self) -> None:
         """Remove the images of the benchmarks."""
-        for tag in (FEATHER, HUB, f"{PREFIX}/project:latest"):
-            await self.docker.call("DELETE", f"/images/{quote(tag)}?force=1", missing_ok=True)
+        for image in await self.docker.listed("images/json", reference=f"{PREFIX}/*"):
+            for tag in image["RepoTags"]:
+                await self.docker.call("DELETE", f"/images/{quote(tag)}?force=1", missing_ok=True)
 
     async def clear_servers(self) -> None:
         """Remove services and secrets, and wait until no container of them is left."""
@@ -376,3 +533,21 @@ class Bed:
             return not await self.docker.listed("containers/json", **filters)
 
         await until("end of all containers of servers", no_container)
+
+
+async def _site(checkout: Path) -> dict[str, Any]:
+    """Return the settings file of an ordinary site as the tests of a checkout without a launcher have it."""
+    paths = os.pathsep.join(str(path) for path in (checkout, checkout / "files"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        BEFORE,
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    answer, _ = await process.communicate()
+    if process.returncode:
+        raise DockerError(f"{checkout} has no tests/hub_settings.py of a hub without a launcher")
+    found: dict[str, Any] = json.loads(answer)
+    return found

@@ -1,6 +1,6 @@
 """What is measured. Each measure takes the test bed and a number of repetitions and returns rows of the table.
 
-Repetitions are interleaved (floor, plain, ours, floor, ...), so that a machine that gets slower does so for all.
+Repetitions are interleaved (floor, plain, before, ours, floor, ...): a machine that gets slower does so for all.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.bed import DRIVER, FEATHER, PREFIX, XNAT_URL, Bed, Hub, Visitor, until
+from benchmarks.bed import CONFIGS, DRIVER, FEATHER, PREFIX, STUB_DIR, XNAT_URL, Bed, Hub, Visitor, until
 from benchmarks.slow_xnat import HANG, PASSWORD, SlowXnat
-from benchmarks.stub_docker import PORT, StubDocker
+from benchmarks.stub_docker import StubDocker
 
 USERS = [f"user{number:03d}" for number in range(50)]
-SIDES = ("floor", "plain", "ours")
+FLOOR = "floor"
+CORE = ("hub", "launcher")  # the parts that are this project's own code
+SETTLE = 20.0  # seconds that hubs have before memory or rest is measured
+MEMORY = 170.0  # MB of hub, launcher and proxy together, at most
 _numbers = itertools.count()
 
 
 @dataclass
 class Row:
-    """A line of the table. runs: the values of each side. limit: the target, from the median of the floor."""
+    """A line of the table. runs: the values of each side. limits: targets for `ours`, None where one does not apply."""
 
     measure: str
     unit: str
-    limit: Callable[[float], float] | None = None
+    limits: Sequence[Callable[[Row], float | None]] = ()
     runs: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, side: str, value: float) -> None:
@@ -46,14 +49,29 @@ class Row:
         return statistics.median(self.runs[side]) if self.runs.get(side) else None
 
     def target(self) -> float | None:
-        """The target's value, None if the row has none."""
-        return self.limit(self.median("floor") or 0.0) if self.limit else None
+        """The strictest target, None if the row has none."""
+        return min((value for limit in self.limits if (value := limit(self)) is not None), default=None)
 
 
-def rotated(repetition: int, sides: Sequence[str] = SIDES) -> list[str]:
-    """The sides in another order each time, so that none always comes after the same one."""
-    first = repetition % len(sides)
-    return [*sides[first:], *sides[:first]]
+def at_most(value: float) -> Callable[[Row], float | None]:
+    """A target that is always the same."""
+    return lambda _: value
+
+
+def beside(side: str, plus: float = 0.0, times: float = 1.0) -> Callable[[Row], float | None]:
+    """A target that follows from the median of another side."""
+
+    def limit(row: Row) -> float | None:
+        median = row.median(side)
+        return None if median is None else times * median + plus
+
+    return limit
+
+
+def rotated(n: int, sides: Sequence[str]) -> list[str]:
+    """The sides n times, in another order each time, so that none always comes after the same one."""
+    orders = ([*sides[number % len(sides) :], *sides[: number % len(sides)]] for number in range(n))
+    return list(itertools.chain.from_iterable(orders))
 
 
 def launches(count: int, prefix: str = "s") -> list[tuple[str, str]]:
@@ -65,11 +83,11 @@ async def logins(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
     """Many people log in at once while XNAT is slow. The floor asks XNAT once for each, and nothing else."""
     rows = []
     for count, delay, limit in ((50, 0.2, 0.8), (20, 2.0, 2.3)):
-        row = Row(f"{count} log-ins at once, XNAT at {delay:g} s", "s", lambda _, limit=limit: limit)  # type: ignore[misc]
+        row = Row(f"{count} log-ins at once, XNAT at {delay:g} s", "s", [at_most(limit)])
         rows.append(row)
-        for side in itertools.chain.from_iterable(rotated(repetition) for repetition in range(n)):
+        for side in rotated(n, [FLOOR, *bed.sides]):
             xnat.delay = 0.0
-            if side == "floor":
+            if side == FLOOR:
                 async with aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", PASSWORD)) as session:
                     xnat.delay = delay
                     begin = time.monotonic()
@@ -102,10 +120,10 @@ async def hang(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
     xnat.image, xnat.command = FEATHER, "perl /feather.pl"
     stuck, others = USERS[0], USERS[1:11]
     for what in ("log-in", "start"):
-        log_in = Row(f"XNAT hangs {HANG:g} s at a {what}: worst log-in of others", "s", lambda _: 0.150)
-        health = Row(f"XNAT hangs {HANG:g} s at a {what}: worst /hub/health", "s", lambda _: 0.050)
+        log_in = Row(f"XNAT hangs {HANG:g} s at a {what}: worst log-in of others", "s", [at_most(0.150)])
+        health = Row(f"XNAT hangs {HANG:g} s at a {what}: worst /hub/health", "s", [at_most(0.050)])
         rows += [log_in, health]
-        for side in itertools.chain.from_iterable(rotated(repetition, ("plain", "ours")) for repetition in range(n)):
+        for side in rotated(n, list(bed.sides)):
             hub = bed.hubs[side]
             async with AsyncExitStack() as stack:
                 visitors = [await stack.enter_async_context(Visitor(hub, name)) for name in (stuck, *others)]
@@ -190,46 +208,96 @@ async def floor_start(bed: Bed, spec: dict[str, Any], count: int) -> float:
 
 
 async def _starts(bed: Bed, xnat: SlowXnat, n: int, count: int, row: Row) -> list[Row]:
-    """Start `count` servers at once, n times; return the row, and the hubs' CPU time and memory for each start."""
-    cpu = Row(f"hub's CPU for each of {count} starts", "s")
-    memory = Row(f"hub's memory for each of {count} starts", "MB")
+    """Start `count` servers at once, n times; return the row, and the CPU time of hub and launcher for each start."""
+    cpu = Row(f"CPU of hub and launcher for each of {count} starts", "s")
     xnat.delay = 0.2
     spec = await specimen(bed)
-    for side in itertools.chain.from_iterable(rotated(repetition) for repetition in range(n)):
+    for side in rotated(n, [FLOOR, *bed.sides]):
         servers = launches(count)
-        if side == "floor":
+        if side == FLOOR:
             row.add(side, await floor_start(bed, spec, count))
         else:
             hub = bed.hubs[side]
-            before = await bed.docker.usage(hub.container)
+            before = await hub.usage()
             row.add(side, await hub.start(servers))
-            after = await bed.docker.usage(hub.container)
-            cpu.add(side, (after[0] - before[0]) / count)
-            memory.add(side, (after[1] - before[1]) / count)
+            after = await hub.usage()
+            cpu.add(side, sum(after[part][0] - before[part][0] for part in CORE if part in after) / count)
             await hub.stop(servers)
         await bed.clear_servers()
-    return [row, cpu, memory]
+    return [row, cpu]
 
 
 async def start(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
     """One start of a server that costs nothing."""
     xnat.image, xnat.command = FEATHER, "perl /feather.pl"
-    row = Row("1 featherweight start, XNAT at 0.2 s", "s", lambda floor: floor + 0.2 + 0.2)
-    return (await _starts(bed, xnat, n, 1, row))[:1]
+    limits = [beside(FLOOR, 0.2 + 0.2), beside("before", 0.05)]
+    return (await _starts(bed, xnat, n, 1, Row("1 featherweight start, XNAT at 0.2 s", "s", limits)))[:1]
 
 
 async def starts(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
     """Twenty starts at once of servers that cost nothing."""
     xnat.image, xnat.command = FEATHER, "perl /feather.pl"
-    row = Row("20 featherweight starts at once, XNAT at 0.2 s", "s", lambda floor: 1.25 * floor)
-    return await _starts(bed, xnat, n, 20, row)
+    limits = [beside(FLOOR, times=1.25), beside("before", 0.05)]
+    return await _starts(bed, xnat, n, 20, Row("20 featherweight starts at once, XNAT at 0.2 s", "s", limits))
 
 
 async def real(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
-    """Twenty real single-user servers at once. The target of the issue: half of the official hub's 41.7 s."""
+    """Twenty real single-user servers at once. The target: half of the official hub's 41.7 s."""
     xnat.image, xnat.command = bed.singleuser, None
-    row = Row("20 real single-user servers at once, XNAT at 0.2 s", "s", lambda _: 41.7 / 2)
+    row = Row("20 real single-user servers at once, XNAT at 0.2 s", "s", [at_most(41.7 / 2)])
     return (await _starts(bed, xnat, n, 20, row))[:1]
+
+
+async def memory(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
+    """Memory of fresh hubs and their parts, with no server and with 20."""
+    xnat.image, xnat.command, xnat.delay = FEATHER, "perl /feather.pl", 0.0
+    rows: dict[str, Row] = {}
+    for side in rotated(n, list(bed.sides)):
+        hub = await bed.hub(f"memory-{side}", side)
+        await hub.add_users(USERS)
+        for count in (0, 20):
+            if count:
+                await hub.start(launches(count))
+            await asyncio.sleep(SETTLE)
+            used = await hub.usage()
+            name = f"memory of hub, launcher and proxy, {count} servers"
+            row = rows.setdefault(name, Row(name, "MB", [at_most(MEMORY)]))
+            row.add(side, sum(megabytes for _, megabytes in used.values()))
+            for part, (_, megabytes) in used.items():
+                name = f"memory of the {part}, {count} servers"
+                rows.setdefault(name, Row(name, "MB")).add(side, megabytes)
+        await hub.stop(await hub.servers())
+        await bed.remove_hub(hub.name)
+        await bed.clear_servers()
+    return list(rows.values())
+
+
+async def idle(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
+    """CPU time in n minutes of hubs that nobody uses, with no server and with 20, all sides in the same minutes."""
+    xnat.image, xnat.command, xnat.delay = FEATHER, "perl /feather.pl", 0.0
+    rows: dict[str, Row] = {}
+    for count in (0, 20):
+        if count:
+            for side in bed.sides:
+                await bed.hubs[side].start(launches(count))
+        await asyncio.sleep(SETTLE)
+        before = {side: await bed.hubs[side].usage() for side in bed.sides}
+        for _ in range(n):
+            await asyncio.sleep(60)
+            after = {side: await bed.hubs[side].usage() for side in bed.sides}
+            for side, found in after.items():
+                spent = {part: seconds - before[side][part][0] for part, (seconds, _) in found.items()}
+                name = f"idle, {count} servers: CPU of hub and launcher in a minute"
+                row = rows.setdefault(name, Row(name, "s", [beside("before")]))
+                row.add(side, sum(seconds for part, seconds in spent.items() if part in CORE))
+                for part, seconds in spent.items():
+                    name = f"idle, {count} servers: CPU of the {part} in a minute"
+                    rows.setdefault(name, Row(name, "s")).add(side, seconds)
+            before = after
+    for side in bed.sides:
+        await bed.hubs[side].stop(await bed.hubs[side].servers())
+    await bed.clear_servers()
+    return list(rows.values())
 
 
 async def many(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
@@ -240,12 +308,16 @@ async def many(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
     def add(measure: str, unit: str, side: str, value: float) -> None:
         rows.setdefault(measure, Row(measure, unit)).add(side, value)
 
-    for side in itertools.chain.from_iterable(rotated(repetition, ("plain", "ours")) for repetition in range(n)):
-        config = "/opt/bench/stub_config.py" if side == "ours" else "/opt/bench/plain_config.py"
+    for side in rotated(n, list(bed.sides)):
         stub = StubDocker()
-        await stub.up()
-        environment = [f"DOCKER_HOST=tcp://{DRIVER}:{PORT}", f"BENCH_SERVER={DRIVER}"]
-        hub = await bed.hub(f"many-{side}", config, environment=environment, docker_socket=False)
+        await stub.up(f"{STUB_DIR}/docker.sock")
+        hub = await bed.hub(
+            f"many-{side}",
+            side,
+            config=bed.sides[side].config if side == "plain" else f"{CONFIGS}/stub_config.py",
+            environment=[f"BENCH_SERVER={DRIVER}"],
+            docker_socket=f"{await bed.stub_dir()}/docker.sock",
+        )
         running: list[tuple[str, str]] = []
         memory: list[float] = []
         for count in (100, 1000):
@@ -258,13 +330,18 @@ async def many(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
             print(f"  {side}: {count} servers run after {time.monotonic() - begin:.0f} s", flush=True)
             await asyncio.sleep(2 * 30)  # JupyterHub polls each server every 30 s: two rounds
             stub.requests.clear()
-            before = await bed.docker.usage(hub.container)
+            before = await hub.usage()
             await asyncio.sleep(60)
-            after = await bed.docker.usage(hub.container)
-            memory.append(after[1])
-            add(f"{count} servers: hub's CPU in a minute", "s", side, after[0] - before[0])
+            after = await hub.usage()
+            core = [part for part in CORE if part in after]
+            memory.append(sum(after[part][1] for part in core))
+            spent = {part: after[part][0] - before[part][0] for part in core}
+            add(f"{count} servers: CPU of hub and launcher in a minute", "s", side, sum(spent.values()))
             add(f"{count} servers: requests to Docker in a minute", "", side, stub.requests.total())
-            add(f"{count} servers: hub's memory", "MB", side, after[1])
+            add(f"{count} servers: memory of hub and launcher", "MB", side, memory[-1])
+            for part in core:
+                add(f"{count} servers: CPU of the {part} in a minute", "s", side, spent[part])
+                add(f"{count} servers: memory of the {part}", "MB", side, after[part][1])
             health, user, users = await _latencies(hub, running, 30)
             for name, values in (("/hub/health", health), ("GET user", user)):
                 cuts = statistics.quantiles(values, n=100, method="inclusive")
@@ -272,8 +349,8 @@ async def many(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
                 add(f"{count} servers: {name}, 99 %", "s", side, cuts[98])
                 add(f"{count} servers: {name}, worst", "s", side, max(values))
             add(f"{count} servers: GET all users", "s", side, users)
-        add("hub's memory for each 100 servers", "MB", side, (memory[1] - memory[0]) / 9)
-        await bed.hubs.pop(hub.name).down()
+        add("memory of hub and launcher for each 100 servers", "MB", side, (memory[1] - memory[0]) / 9)
+        await bed.remove_hub(hub.name)
         await stub.down()
     return list(rows.values())
 
@@ -302,5 +379,7 @@ MEASURES = {  # name: the measure, and how often it is repeated if nobody says
     "start": (start, 10),
     "starts": (starts, 3),
     "real": (real, 3),
+    "memory": (memory, 3),
+    "idle": (idle, 5),
     "many": (many, 1),
 }

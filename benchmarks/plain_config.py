@@ -10,7 +10,7 @@ from jupyterhub.auth import Authenticator
 
 settings = json.loads(Path(os.environ["XNAT_HUB_SETTINGS"]).read_text())
 secrets = Path(os.environ["XNAT_HUB_SECRETS"])
-xnat = settings["xnat_url"]
+xnat = settings["xnat"]["url"]
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 
 

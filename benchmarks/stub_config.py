@@ -16,7 +16,7 @@ class StubSpawner(XnatSpawner):
         await super().start()
         return os.environ["BENCH_SERVER"], 8888
 
-    async def _until_jupyter_answers(self) -> None:
+    async def _until_jupyter_answers(self, *_: object) -> None:
         """The hub itself looks at the address that `start` returns."""
 
 

@@ -1,18 +1,19 @@
 """A stub of Docker's API for a thousand servers that no machine here can run, and the one server that answers for all.
 
-Every service that is created runs at once and until it is removed. What spawners ask is answered: version, services,
-secrets, tasks by service, label and id. Answers have the size of real ones: a task holds its whole specification.
+Every service that is created runs at once and until it is removed. What launcher and spawners ask is answered: version,
+services, secrets, tasks by service, name, label and id. Answers have the size of real ones: a task holds its whole
+specification.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import Any
 
 from aiohttp import web
 
-PORT = 2375
 SERVER_PORT = 8888
 
 
@@ -27,27 +28,28 @@ class StubDocker:
         self._made = 0
         self._runners: list[web.AppRunner] = []
 
-    async def up(self) -> None:
-        """Listen for hubs at PORT, and as the server of everybody at SERVER_PORT."""
+    async def up(self, path: str) -> None:
+        """Listen for launchers and hubs at the unix socket `path`, and as the server of everybody at SERVER_PORT."""
         docker = web.Application(middlewares=[self._counted], client_max_size=2**24)
-        for path in ("", "/{version:v[0-9.]+}"):
-            docker.router.add_get(f"{path}/version", self._version)
-            docker.router.add_get(f"{path}/tasks", self._tasks)
-            docker.router.add_get(f"{path}/tasks/{{id}}", self._task)
-            docker.router.add_get(f"{path}/services", self._list)
-            docker.router.add_post(f"{path}/services/create", self._create)
-            docker.router.add_get(f"{path}/services/{{id}}", self._inspect)
-            docker.router.add_delete(f"{path}/services/{{id}}", self._remove)
-            docker.router.add_get(f"{path}/secrets", self._no_secrets)
-            docker.router.add_post(f"{path}/secrets/create", self._create_secret)
-            docker.router.add_delete(f"{path}/secrets/{{id}}", self._remove_secret)
+        for prefix in ("", "/{version:v[0-9.]+}"):
+            docker.router.add_get(f"{prefix}/version", self._version)
+            docker.router.add_get(f"{prefix}/tasks", self._tasks)
+            docker.router.add_get(f"{prefix}/tasks/{{id}}", self._task)
+            docker.router.add_get(f"{prefix}/services", self._list)
+            docker.router.add_post(f"{prefix}/services/create", self._create)
+            docker.router.add_get(f"{prefix}/services/{{id}}", self._inspect)
+            docker.router.add_delete(f"{prefix}/services/{{id}}", self._remove)
+            docker.router.add_get(f"{prefix}/secrets", self._no_secrets)
+            docker.router.add_post(f"{prefix}/secrets/create", self._create_secret)
+            docker.router.add_delete(f"{prefix}/secrets/{{id}}", self._remove_secret)
         server = web.Application()
         server.router.add_get("/{path:.*}", self._served)
-        for app, port in ((docker, PORT), (server, SERVER_PORT)):
-            runner = web.AppRunner(app, access_log=None)
-            self._runners.append(runner)
+        self._runners = [web.AppRunner(app, access_log=None) for app in (docker, server)]
+        for runner in self._runners:
             await runner.setup()
-            await web.TCPSite(runner, port=port, backlog=1024).start()
+        await web.UnixSite(self._runners[0], path, backlog=1024).start()
+        os.chmod(path, 0o666)  # hubs without a launcher are not root
+        await web.TCPSite(self._runners[1], port=SERVER_PORT, backlog=1024).start()
 
     async def down(self) -> None:
         """Stop listening."""

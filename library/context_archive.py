@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: context_archive
 short_description: Files from several places as one tar archive
 description:
-  - Writes an archive on the host where it runs, most often the controller. Equal files give an equal archive.
+  - Writes an archive on the host where it runs, most often the control node. Equal files give an equal archive.
 options:
   path: {description: The archive to write., type: path, required: true}
   files:
@@ -25,7 +25,7 @@ EXAMPLES = r"""
 - name: Pack a build context
   context_archive:
     path: /tmp/context.tar
-    files: [{src: /project/files/hub/Dockerfile, dest: Dockerfile}]
+    files: [{src: /project/files/runtime/Dockerfile, dest: Dockerfile}]
   delegate_to: localhost
 """
 

@@ -153,7 +153,7 @@ def container(image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def host(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of its host: the least that a server of the hub's has (files/xnat_hub/service.py)."""
+    """Return the options of its host: the least that a server of the hub's has (files/xnat_launcher/service.py)."""
     return {
         "network_mode": "none",
         "init": True,

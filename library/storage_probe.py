@@ -106,8 +106,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.xnat_site.storage import MOUNT_MARK
 
-MARK = "x-xnat-jupyter"
 TOKEN = ".xnat-jupyter-storage"  # noqa: S105  a file's name
 OWNED_ROWS = ("archive", "workspaces")
 HELPERS = {"nfs": "mount.nfs", "cifs": "mount.cifs", "fuse.sshfs": "sshfs"}
@@ -556,7 +556,7 @@ def main() -> None:
     leftovers = [
         {"path": line["path"], "src": line["src"], "mounted": line["path"] in mounts}
         for line in lines
-        if MARK in line["opts"].split(",") and line["path"] not in managed
+        if MOUNT_MARK in line["opts"].split(",") and line["path"] not in managed
     ]
     systemd = os.path.isdir("/run/systemd/system")
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])

@@ -8,6 +8,7 @@ module: swarm_service_status
 short_description: How far a Swarm service is
 description:
   - Looks once at a service and its tasks, since the modules that create services do not wait. Meant for C(until).
+  - Of a global service the tasks on nodes that are down do not count, nor old ones on paused nodes.
 options:
   name: {description: Name of the service., type: str, required: true}
   attempts:
@@ -40,6 +41,7 @@ state: {description: The newest task's state with its error., type: str, returne
 log: {description: The service's last log lines., type: list, elements: str, returned: always}
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -55,10 +57,18 @@ except ImportError:
 LOG_TIMEOUT = 5  # seconds without a word of a log that is read
 
 
-def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int, updated: bool = False) -> dict[str, Any]:
+def judge(
+    service: dict[str, Any],
+    tasks: list[dict[str, Any]],
+    attempts: int,
+    updated: bool = False,
+    ready: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return converged, hopeless and state for a service and its tasks, as Docker's API gives them.
 
     updated: whether a roll-back belongs to the change that is waited for. Then also the id of the task that failed.
+    ready: availability of the nodes that are ready, by their id. Of a global service only the tasks there count, on a
+    paused node not an old one, which Swarm leaves alone. An update waits for a node that was lost meanwhile.
     """
     wanted = service["Spec"]["Mode"].get("Replicated", {}).get("Replicas", 1)
     update = service.get("UpdateStatus") or {}
@@ -69,6 +79,15 @@ def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int, u
         if task["Spec"]["ContainerSpec"] == template["ContainerSpec"]
         and task["Spec"].get("ForceUpdate", 0) == template.get("ForceUpdate", 0)
     ]
+    lost = False
+    if "Global" in service["Spec"]["Mode"]:
+        ready = ready or {}
+        lost = any(task.get("NodeID") not in ready for task in current)
+        current = [task for task in current if task.get("NodeID") in ready]
+        changing = [task for task in tasks if ready.get(task.get("NodeID", "")) == "active"]
+        due = [task for task in [*changing, *current] if task["DesiredState"] in ("ready", "running")]
+        wanted = max(1, len({task["NodeID"] for task in due}))
+        attempts *= wanted
     newest = max(current, key=lambda task: task["CreatedAt"], default=None)
     running = [task for task in current if task["DesiredState"] == "running" and task["Status"]["State"] == "running"]
     failed = [
@@ -91,7 +110,7 @@ def judge(service: dict[str, Any], tasks: list[dict[str, Any]], attempts: int, u
     if updated and update.get("State", "").startswith("rollback_"):
         return judge_rollback(tasks, update)
     return {
-        "converged": len(running) >= wanted and not updating,
+        "converged": len(running) >= wanted and (lost or not updating),
         "hopeless": len(failed) >= attempts or stuck,
         "state": state,
     }
@@ -149,9 +168,10 @@ def main() -> None:
     name = module.params["name"]
     try:
         service = client.inspect_service(name)
-        result = judge(
-            service, client.tasks(filters={"service": name}), module.params["attempts"], module.params["updated"]
-        )
+        tasks = client.tasks(filters={"service": name})
+        nodes = client.nodes()
+        ready = {node["ID"]: node["Spec"]["Availability"] for node in nodes if node["Status"]["State"] == "ready"}
+        result = judge(service, tasks, module.params["attempts"], module.params["updated"], ready)
         result["log"] = []
         if not result["converged"]:
             result["log"] = log_of(client, name, result.pop("task", ""), module.params["log_lines"])

@@ -62,6 +62,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.xnat import ARGUMENTS, Client, XnatError, quoted
 from ansible.module_utils.xnat_launcher.policy import MountError, roots_from_policy
+from ansible.module_utils.xnat_site import launch_preview
 from ansible.module_utils.xnat_site.storage import mount_policy
 
 
@@ -78,7 +79,7 @@ def root_of(client: Client, project: str) -> tuple[str, str]:
     """Return a project's archive directory and arc directory; asked once, whatever the number of its sessions."""
     specification = client.get(f"/data/projects/{quoted(project)}/archive_spec").text
     archive_path = client.get("/xapi/siteConfig/archivePath").text.strip().strip('"')
-    root, arc = items.archive_root(specification, archive_path, project)
+    root, arc = launch_preview.archive_root(specification, archive_path, project)
     return root, arc
 
 
@@ -86,7 +87,7 @@ def session_of(client: Client, number: str) -> tuple[str, str, str]:
     """Return project, label and directory of a session."""
     session = item_of(client, f"/data/experiments/{quoted(number)}")
     project = str(session["data_fields"]["project"])
-    directory = items.session_directory(session, *root_of(client, project))
+    directory = launch_preview.session_directory(session, *root_of(client, project))
     return project, str(session["data_fields"]["label"]), directory
 
 
@@ -99,19 +100,19 @@ def subject_of(client: Client, number: str) -> tuple[str, dict[str, str]]:
     for row in listed.json(dict)["ResultSet"]["Result"]:
         _, name, directory = session_of(client, row["ID"])
         sessions[name] = directory
-    return project, items.subject_paths(project, root_of(client, project)[0], label, sessions)
+    return project, launch_preview.subject_paths(project, root_of(client, project)[0], label, sessions)
 
 
 def paths_of(client: Client, kind: str, number: str, scan: str) -> tuple[str, dict[str, str]]:
     """Return the item's project, and target to source as XNAT sees it."""
     if kind == "project":
-        return number, items.project_paths(number, *root_of(client, number))
+        return number, launch_preview.project_paths(number, *root_of(client, number))
     if kind == "subject":
         return subject_of(client, number)
     project, label, directory = session_of(client, number)
     if kind == "scan":
-        return project, items.scan_paths(project, label, directory, scan)
-    return project, items.session_paths(project, label, directory)
+        return project, launch_preview.scan_paths(project, label, directory, scan)
+    return project, launch_preview.session_paths(project, label, directory)
 
 
 def main() -> None:
@@ -134,8 +135,8 @@ def main() -> None:
         with Client(module) as client:
             project, paths = paths_of(client, wanted["type"], wanted["id"], wanted["scan"])
             preferences = client.get("/xapi/jupyterhub/preferences").json(dict)
-        mounts = items.launch_mounts(paths, preferences, wanted["launched_by"], roots)
-    except (XnatError, MountError, items.ItemError) as error:
+        mounts = launch_preview.launch_mounts(paths, preferences, wanted["launched_by"], roots)
+    except (XnatError, MountError, launch_preview.ItemError) as error:
         module.fail_json(msg=str(error))
     except KeyError as error:
         module.fail_json(msg=f"XNAT's answer lacks {error}: is {wanted['id']} a {wanted['type']}?")

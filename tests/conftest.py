@@ -1,11 +1,16 @@
-"""What failed is kept in a file, since the tests of a scenario end long before `make test` does."""
+"""For all tests: modules find module_utils as on a host, and what failed is kept, since `make test` runs long."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-FAILURES = Path(__file__).parents[1] / ".cache/failures.txt"
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[1]
+FAILURES = ROOT / ".cache/failures.txt"
+
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,7 +1,8 @@
-"""The hub's settings file for an ordinary site, which unit tests and benchmarks change where they need to."""
+"""The settings files of hub and launcher for an ordinary site, which tests change where they need to."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from module_utils.xnat_site.storage import mount_policy
@@ -18,43 +19,62 @@ ATLASES = [
 IMAGES = ["localhost/x:1", "xnat/datascience-notebook:latest", "registry.example.org/jupyter/tensorflow:2.16"]
 
 
+XNAT = {
+    "url": "http://xnat.example.org",
+    "verify": True,
+    "ca_file": None,
+    "client_certificate_file": None,
+    "connect_timeout": 2,
+    "timeout": 2,
+}
+
+
 def settings_data(**changes: Any) -> dict[str, Any]:
-    """The settings file's JSON of an ordinary site."""
+    """The JSON of the hub's settings file."""
     return {
-        "deployment": "jupyterhub",
         "base_url": "/jupyterhub/",
         "public_url": "https://hub.example.org",
         "trusted_proxies": [],
         "hub_host": "jupyterhub-hub",
         "proxy_api_url": "http://jupyterhub-proxy:8001",
-        "network": "jupyterhub",
-        "xnat_url": "http://xnat.example.org",
+        "launcher_socket": "/nowhere/launcher.sock",
+        "xnat": XNAT,
         "xnat_username": "jupyterhub",
-        "xnat_verify": True,
-        "xnat_ca_file": None,
-        "xnat_client_certificate_file": None,
-        "ca_config_id": None,
-        "ca_config_name": None,
-        "xnat_connect_timeout": 2,
-        "xnat_timeout": 2,
         "failed_logins": 5,
         "failed_logins_window": 86400,
         "auth_refresh_age": 300,
+        "start_timeout": 60,
+        "http_timeout": 30,
+        "stop_grace_period": 10,
+        "prune_interval": 300,
+        "token_expires_in_max": 172800,
+        **changes,
+    }
+
+
+def launcher_settings_data(**changes: Any) -> dict[str, Any]:
+    """The JSON of the launcher's settings file."""
+    return {
+        "deployment": "jupyterhub",
+        "network": "jupyterhub",
+        "hub_uid": os.getuid(),
+        "xnat": XNAT,
+        "xnat_username": "jupyterhub",
+        "ca_config_id": None,
+        "ca_config_name": None,
+        "failed_logins": 5,
+        "failed_logins_window": 86400,
+        "default_server": "refuse",
         "uid": 1500,
         "gid": 1501,
         "groups": [20],
-        "start_timeout": 60,
-        "http_timeout": 30,
         "stop_grace_period": 10,
         "pids_limit": 4096,
         "cpu_ceiling": None,
         "memory_ceiling": "",
         "shm_size": "",
         "images": IMAGES,
-        "default_server": "refuse",
-        "prune_interval": 300,
-        "token_expires_in_max": 172800,
-        "roots": mount_policy(STORAGE, ATLASES),
         "image_names": {},
+        "roots": mount_policy(STORAGE, ATLASES),
         **changes,
     }

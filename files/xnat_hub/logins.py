@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 
 from xnat_wire.attempts import counted
@@ -18,6 +19,7 @@ class Logins:
         self._rest = rest
         self._service_account = service_account
         self._throttle = throttle
+        self._end: asyncio.Task[None] | None = None
 
     async def may_start_jupyter(self, username: str, password: str, source: str) -> bool:
         """Return whether this person, so authenticated, may use Jupyter.
@@ -25,6 +27,8 @@ class Logins:
         source: the address that the log-in comes from. Raises a XnatError when XNAT does not accept the log-in or
         gives no usable answer.
         """
+        if self._end is None:
+            self._end = asyncio.create_task(self._close_at_end())
         check_name(username)
         if username == self._service_account:  # which strangers could lock, and so end all launches
             raise NotPermittedError("the service account is no person's")
@@ -33,7 +37,16 @@ class Logins:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._rest.close()
+        if self._end is not None:
+            self._end.cancel()
+            await asyncio.wait([self._end])
+
+    async def _close_at_end(self) -> None:
+        """Wait for the end, which is a cancellation: JupyterHub cancels all tasks when it stops, and waits for them."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._rest.close()
 
 
 def logins(settings: Settings) -> Logins:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from xnat_wire.rest import XnatSite
 from xnat_wire.secrets import SECRETS_DIR, SettingsError, read_secret
+from xnat_wire.site import XnatSite
 
 SETTINGS_FILE = "/etc/jupyterhub/settings.json"
 

@@ -12,13 +12,15 @@ from typing import Any
 import aiohttp
 from dockerspawner import SwarmSpawner
 from tornado import web
-from xnat_wire.launcher import RefusedError, Seen
+from xnat_wire.launcher import Kind, RefusedError
 
 from xnat_hub.launcher import Launcher, shared_launcher
 from xnat_hub.settings import load
 
 ANSWER_TIMEOUT = 5.0  # seconds for one try whether Jupyter answers
 ANSWER_INTERVAL = 0.1  # seconds between two of them
+AWAY_INTERVAL = 1.0  # seconds between two calls to a launcher that does not answer
+AWAY_TRIES = 10  # calls to remove what did not start before that is left to the reconciler
 TASK_INTERVAL = 1.0  # seconds between two looks at the server while Jupyter starts in it
 CLEANUP = 10  # seconds before the hub's own time limit at which a start gives up by itself, to say why
 REMOVAL = 20.0  # seconds that what did not start has to end
@@ -69,10 +71,9 @@ class XnatSpawner(SwarmSpawner):
         return host, port
 
     async def _until_container_runs(self) -> None:
-        while (seen := await self._look()).state != "running":
-            self._state_text = seen.words
-            await asyncio.sleep(ANSWER_INTERVAL)
-        self._state_text = seen.words
+        running = False
+        while not running:  # a look takes a tenth of a second
+            running = await self._look() == "running"
 
     async def _until_jupyter_answers(self, host: str, port: int) -> None:
         """Wait until the hub may send people there; a server that ends before that is told at once."""
@@ -89,9 +90,20 @@ class XnatSpawner(SwarmSpawner):
                     looked = clock()
                 await asyncio.sleep(ANSWER_INTERVAL)
 
-    async def _look(self) -> Seen:
-        """Return how the server is that starts. Raises web.HTTPError with the reason if it has ended or cannot run."""
-        seen = await self.launcher.one(self.user.name, self.name)
+    async def _look(self) -> str:
+        """Return the state of the server that starts, nothing while the launcher does not answer, as in its restart.
+
+        Raises web.HTTPError with the reason if the server has ended or cannot run.
+        """
+        try:
+            seen = await self.launcher.one(self.user.name, self.name)
+        except RefusedError as error:
+            if error.kind is not Kind.AWAY:
+                raise
+            self._state_text = "the launcher does not answer"
+            await asyncio.sleep(AWAY_INTERVAL)
+            return ""
+        self._state_text = seen.words
         if seen.failed:
             raise web.HTTPError(503, seen.failed)
         if seen.state == "missing":
@@ -99,7 +111,7 @@ class XnatSpawner(SwarmSpawner):
         if seen.ended is not None:
             await self._log_end()
             raise web.HTTPError(500, f"The server ended while it started: {seen.words}.")
-        return seen
+        return seen.state
 
     async def _log_end(self) -> None:
         """Repeat in the hub's log what a server that failed wrote last."""
@@ -124,7 +136,9 @@ class XnatSpawner(SwarmSpawner):
     async def poll(self) -> int | str | None:
         """None while the server lives or the launcher cannot say; else how it ended, its service removed."""
         try:
-            seen = await self.launcher.one(self.user.name, self.name, fresh=False)
+            if await self.launcher.lives(self.user.name, self.name):
+                return None
+            seen = await self.launcher.one(self.user.name, self.name)
         except RefusedError as error:
             self.log.warning("It is not known how %s is: %s", self._log_name, error)
             return None
@@ -144,10 +158,15 @@ class XnatSpawner(SwarmSpawner):
         self.clear_state()
 
     async def _remove_quietly(self, patience: float = REMOVAL) -> None:
-        try:
-            await self.launcher.stop(self.user.name, self.name, patience)
-        except RefusedError as error:
-            self.log.error("What was made for %s could not be removed: %s", self._log_name, error)
+        for tries_left in reversed(range(AWAY_TRIES)):
+            try:
+                await self.launcher.stop(self.user.name, self.name, patience)
+            except RefusedError as error:
+                if error.kind is Kind.AWAY and tries_left:
+                    await asyncio.sleep(AWAY_INTERVAL)
+                    continue
+                self.log.error("What was made for %s could not be removed: %s", self._log_name, error)
+            return
 
 
 async def _answers(http: aiohttp.ClientSession, url: str) -> bool:

@@ -33,30 +33,30 @@ BEAT = 2.0  # seconds between two signs of life, which the health check looks fo
 GRACE = 5.0  # seconds that calls under way have at the end
 
 
-async def serve(settings: Settings, password: str, path: Path) -> None:
-    """Serve the hub at a socket until SIGTERM or SIGINT."""
+async def serve(settings: Settings, password: str, path: Path, docker: Docker) -> None:
+    """Serve the hub at a socket until SIGTERM or SIGINT; then end XNAT's session and close all connections."""
     end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
-    docker = Docker()
     throttle = Throttle(settings.failed_logins, settings.failed_logins_window)
     xnat = ServiceAccount(Rest(settings.xnat), settings.xnat_username, password, throttle)
     launcher = Launcher(settings, xnat, Swarm(docker, settings.deployment, settings.network), Audit())
     runner = web.AppRunner(make_app(launcher, settings.hub_uid), access_log=None, shutdown_timeout=GRACE)
-    await runner.setup()
-    path.unlink(missing_ok=True)
-    await web.UnixSite(runner, path).start()
-    # For the hub alone: its group is one of this process'.
-    os.chown(path, -1, settings.hub_uid)
-    path.chmod(0o660)
-    log.info("Serving the hub at %s", path)
-    tasks = [asyncio.create_task(_tidy(launcher)), asyncio.create_task(_beat(path.with_name("alive")))]
-    await end.wait()
-    for task in tasks:
-        task.cancel()
-    await runner.cleanup()
-    await xnat.close()
-    await docker.close()
+    try:
+        await runner.setup()
+        _remove(path)
+        await web.UnixSite(runner, path).start()
+        _give(path, settings.hub_uid)
+        log.info("Serving the hub at %s", path)
+        tasks = [asyncio.create_task(_tidy(launcher)), asyncio.create_task(_beat(path.with_name("alive")))]
+        await end.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    finally:
+        await runner.cleanup()
+        await xnat.close()
+        await docker.close()
 
 
 async def _tidy(launcher: Launcher) -> None:
@@ -65,13 +65,29 @@ async def _tidy(launcher: Launcher) -> None:
             await launcher.tidy()
         except SwarmError as error:
             log.warning("Clean-up incomplete: %s", error)
+        except Exception:  # such as an answer of Docker's that is not understood: the next round may do
+            log.exception("Clean-up failed")
         await asyncio.sleep(TIDY_INTERVAL)
 
 
 async def _beat(file: Path) -> None:
     while True:
-        file.touch()
+        _touch(file)
         await asyncio.sleep(BEAT)
+
+
+def _remove(socket: Path) -> None:
+    socket.unlink(missing_ok=True)
+
+
+def _give(socket: Path, group: int) -> None:
+    # For the hub alone: its group is one of this process'.
+    os.chown(socket, -1, group)
+    socket.chmod(0o660)
+
+
+def _touch(file: Path) -> None:
+    file.touch()
 
 
 def main() -> None:
@@ -83,7 +99,7 @@ def main() -> None:
     except (SettingsError, MountError, OptionsError) as error:
         sys.exit(f"The launcher cannot start: {error}.")
     with suppress(KeyboardInterrupt):
-        asyncio.run(serve(settings, password, Path(SOCKET)))
+        asyncio.run(serve(settings, password, Path(SOCKET), Docker()))
 
 
 if __name__ == "__main__":

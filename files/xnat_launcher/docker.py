@@ -1,4 +1,4 @@
-"""Docker's API over its unix socket, as far as the launcher needs it. Nothing here blocks; each call has a time limit."""
+"""Docker's API over its unix socket, as far as the launcher needs it. Nothing blocks; each call has a time limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from urllib.parse import quote
 import aiohttp
 
 SOCKET = "/var/run/docker.sock"
-API = "http://docker/v1.41"  # Engine 20.10, the oldest that is supported; the host name is no one's
+ENGINE = "http://docker"  # the host name is no one's
+OLDEST_API = "1.41"  # of Engine 20.10
 TIMEOUT = 20.0  # seconds for one call
 CONNECTIONS = 32
 LOG_TIMEOUT = 5.0  # seconds for the end of a log: Docker waits for ever when a node does not send its part
@@ -19,7 +20,7 @@ LOG_BYTES = 2**18
 
 
 class SwarmError(Exception):
-    """Docker did not do what it was asked: one sentence for the log."""
+    """The Docker request failed: one sentence for the log."""
 
 
 class UnreachableError(SwarmError):
@@ -40,14 +41,19 @@ class Docker:
     def __init__(self, socket: str = SOCKET) -> None:
         self._socket = socket
         self._http: aiohttp.ClientSession | None = None
+        self._api = ""
 
     async def get(self, path: str, filters: Mapping[str, Any] | None = None) -> Any:
         """Return the JSON of a path. filters: Docker's, each a list of values. Raises SwarmError."""
         return await self._call("GET", path, params={"filters": json.dumps(filters)} if filters else None)
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Send JSON, and return the answer's. Raises SwarmError."""
-        return await self._call("POST", path, json=body)
+    async def create(self, kind: str, body: Mapping[str, Any]) -> str:
+        """Make an object and return its id. kind: such as `services`. Raises SwarmError."""
+        answer = await self._call("POST", f"/{kind}/create", json=body)
+        found = answer.get("ID") if isinstance(answer, dict) else None
+        if not isinstance(found, str) or not found:
+            raise SwarmError(f"Docker gave no id for what it made of {kind}")
+        return found
 
     async def delete(self, kind: str, name: str) -> None:
         """Remove an object. kind: such as `services`. Raises SwarmError."""
@@ -58,19 +64,17 @@ class Docker:
         parts: list[bytes] = []
         params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
         try:
-            async with (
-                asyncio.timeout(LOG_TIMEOUT),
-                self._session().get(f"{API}/services/{quote(service, safe='')}/logs", params=params) as answer,
-            ):
-                if answer.status >= 400:
-                    raise _error(answer.status, await answer.text())
-                while sum(map(len, parts)) < LOG_BYTES:
-                    header = await answer.content.readexactly(8)  # stream, three zeros, length
-                    parts.append(await answer.content.readexactly(min(int.from_bytes(header[4:], "big"), LOG_BYTES)))
+            async with asyncio.timeout(LOG_TIMEOUT):
+                url = f"{await self._base()}/services/{quote(service, safe='')}/logs"
+                async with self._session().get(url, params=params) as answer:
+                    if answer.status >= 400:
+                        raise _error(answer.status, await answer.read())
+                    await _read_frames(answer.content, parts)
         except (TimeoutError, asyncio.IncompleteReadError):
             pass
         except (aiohttp.ClientError, OSError) as error:
-            raise UnreachableError(f"Docker does not answer ({type(error).__name__})") from error
+            if not parts:
+                raise UnreachableError(f"Docker does not answer ({type(error).__name__})") from error
         return b"".join(parts)
 
     async def close(self) -> None:
@@ -86,23 +90,44 @@ class Docker:
             )
         return self._http
 
+    async def _base(self) -> str:
+        """Return the URL of the engine's own version of the API: newer engines refuse the oldest ones' versions."""
+        if not self._api:
+            async with self._session().get(f"{ENGINE}/_ping") as answer:
+                body = await answer.read()
+                if answer.status >= 500:
+                    raise _error(answer.status, body)
+                self._api = f"{ENGINE}/v{answer.headers.get('Api-Version', OLDEST_API)}"
+        return self._api
+
     async def _call(self, method: str, path: str, **options: Any) -> Any:
         try:
-            async with self._session().request(method, API + path, **options) as answer:
-                if answer.status >= 400:
-                    raise _error(answer.status, await answer.text())
-                text = await answer.text()
+            url = await self._base() + path
+            async with self._session().request(method, url, **options) as answer:
+                body = await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise UnreachableError(f"Docker does not answer ({type(error).__name__})") from error
+        if answer.status >= 400:
+            raise _error(answer.status, body)
         try:
-            return json.loads(text) if text.strip() else None
-        except ValueError as error:
+            return json.loads(body) if body.strip() else None
+        except (ValueError, RecursionError) as error:
             raise SwarmError(f"Docker answered {path} with something that is no JSON") from error
 
 
-def _error(status: int, text: str) -> SwarmError:
+async def _read_frames(content: aiohttp.StreamReader, parts: list[bytes]) -> None:
+    """Add what a multiplexed log holds to `parts`, at most LOG_BYTES. Raises asyncio.IncompleteReadError at its end."""
+    left = LOG_BYTES
+    while left > 0:
+        header = await content.readexactly(8)  # stream, three zeros, length
+        part = await content.readexactly(min(int.from_bytes(header[4:], "big"), left))
+        parts.append(part)
+        left -= len(part)
+
+
+def _error(status: int, body: bytes) -> SwarmError:
     try:
-        message = str(json.loads(text)["message"])
-    except (ValueError, TypeError, KeyError):
-        message = text.strip() or f"status {status}"
-    return {404: MissingError, 409: ConflictError}.get(status, SwarmError)(message)
+        message = str(json.loads(body)["message"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        message = body.decode(errors="replace").strip() or f"status {status}"
+    return {404: MissingError, 409: ConflictError}.get(status, SwarmError)(message[:1000])

@@ -1,4 +1,4 @@
-"""What the launcher does for the hub: starts, looks, stops. A server is named by its user and its name, and by nothing else.
+"""What the launcher does for the hub: start, look, stop. A server is named by its user and its name only.
 
 The mounts, image, user, node and limits of a server come from XNAT, judged by the policy; the hub has no say in them.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,7 @@ log = logging.getLogger("xnat_launcher.launches")
 
 GRACE = 3.0  # seconds that a task may be without node or address before that is believed
 REMEMBERED = 900.0  # seconds for which a start is remembered, more than any start lasts
+LONGEST_MESSAGE = 2000  # characters: XNAT can have the policy refuse a path of any length
 WORDS = {
     "new": "Swarm has accepted the server",
     "pending": "Swarm is looking for a node",
@@ -62,15 +63,24 @@ WORDS = {
 class Start:
     """A start that was made not long ago. Times are those of the event loop.
 
-    secrets: values that must not be seen in its log. state: of its task at the last look, since when. unschedulable:
-    since when no node could take it.
+    secrets: values that must not be seen in its log; None where they are not known, of a start before this launcher's.
+    state: of its task at the last look, since when. unschedulable: since when no node could take it.
     """
 
     at: float
-    secrets: list[str] = field(repr=False)
+    secrets: list[str] | None = field(repr=False)
     state: str = ""
     since: float = 0.0
     unschedulable: float | None = None
+
+
+@dataclass
+class UnderWay:
+    """A server that calls under way are about. lock: held by the one that changes it. stops: how many there were."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    calls: int = 0
+    stops: int = 0
 
 
 class Launcher:
@@ -82,71 +92,86 @@ class Launcher:
         self._swarm = swarm
         self._audit = audit
         self._starts: dict[str, Start] = {}
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._under_way: dict[str, UnderWay] = {}
 
     async def start(self, user: str, server: str, env: Mapping[str, str]) -> tuple[str, int]:
         """Create the service of a server. Returns (host, port) at which it will answer.
 
-        env: the hub's own variables. Raises RefusedError; nothing is left behind then.
+        env: the hub's own variables. Raises RefusedError; nothing is left behind then. Once it is called it goes on to
+        its end, also when the hub has gone away; a stop in the meantime ends it.
         """
-        try:
-            launch = await self._ask_xnat(user, server)
-            variables = self._variables(launch, env)
-            project = launch.project
-            service_labels = labels(self._settings.deployment, user, server, project)
-            open_env, secret_env = split_env(variables)
-            template, mounts = task_template(launch, self._settings, user, open_env, service_labels)
-        except MountError as error:
-            raise self._refusal(
-                user, server, Kind.MOUNTS, f"The mounts of this launch are refused: {error}."
-            ) from error
-        except OptionsError as error:
-            message = f"The launch in XNAT cannot be used: {error}."
-            raise self._refusal(user, server, Kind.OPTIONS, message) from error
-        if launch.dropped_env:
-            log.warning("Variables not passed on to %s's %r: %s", user, server, ", ".join(launch.dropped_env))
         name = self._name(user, server)
-        owner = (self._settings.uid, self._settings.gid)
-        async with self._alone(name):
+        with self._called_for(name) as under_way:
+            stops = under_way.stops
             try:
-                await self._swarm.create(name, template, service_labels, secret_env.encode(), owner)
-            except SwarmError as error:
-                await self._remove_quietly(name)
-                raise self._refusal(user, server, Kind.DOCKER, f"Docker does not start the server: {error}.") from error
-            self._remember(name, variables)
-        self._audit.started(user, server, project, launch.image, mounts, name)
+                launch = await self._ask_xnat(user, server)
+                variables = self._variables(launch, env)
+                service_labels = labels(self._settings.deployment, user, server, launch.project)
+                open_env, secret_env = split_env(variables)
+                template, mounts = task_template(launch, self._settings, user, open_env, service_labels)
+            except MountError as error:
+                message = f"The mounts of this launch are refused: {error}."
+                raise self._refusal(user, server, Kind.MOUNTS, message) from error
+            except OptionsError as error:
+                message = f"The launch in XNAT cannot be used: {error}."
+                raise self._refusal(user, server, Kind.OPTIONS, message) from error
+            if launch.dropped_env:
+                log.warning("Variables not passed on to %s's %r: %s", user, server, ", ".join(launch.dropped_env))
+            owner = (self._settings.uid, self._settings.gid)
+            async with under_way.lock:
+                if under_way.stops != stops:
+                    raise RefusedError(Kind.STOPPED, "The server was stopped while it started.")
+                # Before it is given anything, so that no line is missing whatever happens then.
+                self._audit.started(user, server, launch.project, launch.image, mounts, name)
+                try:
+                    await self._swarm.create(name, template, service_labels, secret_env.encode(), owner)
+                except SwarmError as error:
+                    await self._remove_quietly(name)
+                    message = f"Docker does not start the server: {error}."
+                    raise self._refusal(user, server, Kind.DOCKER, message) from error
+                self._remember(name, secret_values(variables))
         return name, PORT
 
-    async def one(self, user: str, server: str, fresh: bool) -> Seen:
-        """Return how a server is. fresh: False to be content with a listing some seconds old. Raises RefusedError."""
+    async def one(self, user: str, server: str) -> Seen:
+        """Return how a server is. Raises RefusedError."""
         name = self._name(user, server)
         try:
-            task = await self._swarm.task(name, from_listing=not fresh)
-            return await self._judge(name, task)
+            return await self._judge(name, await self._swarm.task(name))
         except SwarmError as error:
             raise RefusedError(Kind.DOCKER, f"Docker does not say how the server is: {error}.") from error
 
-    async def all(self) -> list[tuple[str, str]]:
-        """Return (user, server) of every server that has a service. Raises RefusedError."""
+    async def all(self) -> dict[tuple[str, str], str]:
+        """Return every (user, server) that has a service, with the service's id. Raises RefusedError."""
         try:
             return await self._swarm.servers()
         except SwarmError as error:
             raise RefusedError(Kind.DOCKER, f"Docker does not list the servers: {error}.") from error
 
-    async def stop(self, user: str, server: str, patience: float) -> bool:
-        """Remove a server's service and secret where they exist. Raises RefusedError.
+    async def living(self) -> list[tuple[str, str]]:
+        """Return every (user, server) that runs or may come to run. Raises RefusedError."""
+        try:
+            return await self._swarm.living()
+        except SwarmError as error:
+            raise RefusedError(Kind.DOCKER, f"Docker does not list the servers: {error}.") from error
 
+    async def stop(self, user: str, server: str, patience: float, service_id: str = "") -> bool:
+        """Remove a server's service and secret where they exist, and end a start under way. Raises RefusedError.
+
+        service_id: that of the service which is meant; a newer one, or a start under way, then goes on.
         Returns whether its container has ended within `patience` seconds; Swarm ends it in any case.
         """
         name = self._name(user, server)
-        async with self._alone(name):
-            self._starts.pop(name, None)
-            try:
-                removed, ended = await self._swarm.remove(name, patience)
-            except SwarmError as error:
-                raise RefusedError(Kind.DOCKER, f"Docker does not stop the server: {error}.") from error
-        if removed:
-            self._audit.stopped(user, server)
+        with self._called_for(name) as under_way:
+            if not service_id:
+                under_way.stops += 1
+            async with under_way.lock:
+                try:
+                    removed, ended = await self._swarm.remove(name, patience, service_id)
+                except SwarmError as error:
+                    raise RefusedError(Kind.DOCKER, f"Docker does not stop the server: {error}.") from error
+                if removed:
+                    self._starts.pop(name, None)
+                    self._audit.stopped(user, server)
         return ended
 
     async def log(self, user: str, server: str) -> str:
@@ -156,7 +181,7 @@ class Launcher:
         """
         name = self._name(user, server)
         start = self._starts.get(name)
-        if start is None:
+        if start is None or start.secrets is None:
             return ""
         try:
             text = await self._swarm.log_end(name)
@@ -177,7 +202,8 @@ class Launcher:
 
     async def tidy(self) -> None:
         """Remove secrets without a service, as a launcher leaves them that is killed between both."""
-        for name in await self._swarm.remove_lone_secrets(older_than=REMEMBERED):
+        self._forget()
+        for name in await self._swarm.remove_lone_secrets(REMEMBERED, but=set(self._under_way)):
             log.warning("Removed the secret %s, which has no service", name)
 
     async def _ask_xnat(self, user: str, server: str) -> Launch:
@@ -224,7 +250,7 @@ class Launcher:
         if task.state == "running" or ended is not None:
             return Seen(task.state, words, "", ended)
         if start is None:  # of a launcher before this one
-            start = self._remember(name, {})
+            start = self._remember(name, None)
         if task.state != start.state:
             start.state, start.since = task.state, now
         error = str(task.status.get("Err") or "")
@@ -246,13 +272,19 @@ class Launcher:
         except MissingError:
             return {}
 
-    def _remember(self, name: str, variables: Mapping[str, str]) -> Start:
+    def _remember(self, name: str, secrets: list[str] | None) -> Start:
+        self._forget()
         now = asyncio.get_running_loop().time()
-        self._starts = {key: start for key, start in self._starts.items() if now - start.at < REMEMBERED}
-        start = self._starts[name] = Start(now, secret_values(variables), since=now)
+        start = self._starts[name] = Start(now, secrets, since=now)
         return start
 
+    def _forget(self) -> None:
+        """Forget starts of long ago, and their secrets."""
+        now = asyncio.get_running_loop().time()
+        self._starts = {key: start for key, start in self._starts.items() if now - start.at < REMEMBERED}
+
     def _refusal(self, user: str, server: str, kind: Kind, message: str) -> RefusedError:
+        message = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
         log.error("Launch of %s's %r refused: %s", user, server, message)
         self._audit.refused(user, server, message)
         return RefusedError(kind, message)
@@ -263,18 +295,17 @@ class Launcher:
         except SwarmError as error:
             log.error("What was made for %s could not be removed: %s", name, error)
 
-    @asynccontextmanager
-    async def _alone(self, name: str) -> AsyncIterator[None]:
-        """Let one call at a time change a server."""
-        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
-        self._locks[name] = lock, users + 1
+    @contextmanager
+    def _called_for(self, name: str) -> Iterator[UnderWay]:
+        """Note a call that is under way for a server."""
+        under_way = self._under_way.setdefault(name, UnderWay())
+        under_way.calls += 1
         try:
-            async with lock:
-                yield
+            yield under_way
         finally:
-            lock, users = self._locks.pop(name)
-            if users > 1:
-                self._locks[name] = lock, users - 1
+            under_way.calls -= 1
+            if not under_way.calls:
+                del self._under_way[name]
 
     def _name(self, user: str, server: str) -> str:
         return service_name(self._settings.deployment, user, server)

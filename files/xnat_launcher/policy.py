@@ -1,7 +1,7 @@
 """The mount policy: what a container may ever see, whatever XNAT says that its user should see.
 
-The launcher enforces it at each start. On the control node the storage table is turned into it, and launches are judged by
-it before anything changes. Only the standard library is imported, so that both can use it.
+The launcher enforces it at each start. On the control node the storage table is turned into it, and launches are judged
+by it before anything changes. Only the standard library is imported, so that both can use it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +23,8 @@ from xnat_launcher.options import SERVER_NAME
 log = logging.getLogger("xnat_launcher.server")
 
 AT_ONCE = 500  # calls under way
-PEER = struct.Struct("3i")  # process, user, group: Linux' struct ucred
+SERVICE_ID = re.compile(r"[0-9a-z]{0,64}")
+PEER = struct.Struct("iII")  # process, user, group: Linux' struct ucred
 
 Body = dict[str, Any]
 Call = Callable[[Launcher, Body], Awaitable[Body]]
@@ -62,7 +64,7 @@ def make_app(launcher: Launcher, hub_uid: int) -> web.Application:
 
 def _handler(call: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
-        answer = await call(request.app[LAUNCHER], _body(await request.read()))
+        answer = await call(request.app[LAUNCHER], _body(await _read(request)))
         return web.json_response(answer)
 
     return handle
@@ -75,23 +77,28 @@ async def _start(launcher: Launcher, body: Body) -> Body:
 
 
 async def _one(launcher: Launcher, body: Body) -> Body:
-    user, server = _server(body, "fresh")
-    if not isinstance(body["fresh"], bool):
-        raise RefusedError(Kind.BAD_REQUEST, "fresh is no truth value")
-    return (await launcher.one(user, server, body["fresh"])).as_json()
+    return (await launcher.one(*_server(body))).as_json()
 
 
 async def _all(launcher: Launcher, body: Body) -> Body:
     _keys(body)
-    return {"servers": [{"user": user, "server": server} for user, server in await launcher.all()]}
+    found = await launcher.all()
+    return {"servers": [{"user": user, "server": server, "id": found[user, server]} for user, server in found]}
+
+
+async def _living(launcher: Launcher, body: Body) -> Body:
+    _keys(body)
+    return {"servers": [{"user": user, "server": server} for user, server in await launcher.living()]}
 
 
 async def _stop(launcher: Launcher, body: Body) -> Body:
-    user, server = _server(body, "patience")
-    patience = body["patience"]
+    user, server = _server(body, "patience", "id")
+    patience, service_id = body["patience"], body["id"]
     if isinstance(patience, bool) or not isinstance(patience, int | float) or not 0 <= patience <= MAX_PATIENCE:
         raise RefusedError(Kind.BAD_REQUEST, f"patience is no number of seconds up to {MAX_PATIENCE:g}")
-    return {"ended": await launcher.stop(user, server, patience)}
+    if not isinstance(service_id, str) or not SERVICE_ID.fullmatch(service_id):
+        raise RefusedError(Kind.BAD_REQUEST, "id is none of a service")
+    return {"ended": await launcher.stop(user, server, patience, service_id)}
 
 
 async def _log(launcher: Launcher, body: Body) -> Body:
@@ -106,10 +113,20 @@ CALLS: dict[str, Call] = {
     "start": _start,
     "one": _one,
     "all": _all,
+    "living": _living,
     "stop": _stop,
     "log": _log,
     "standing": _standing,
 }
+
+
+async def _read(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPException:  # too large
+        raise
+    except Exception as error:  # broken HTTP, a broken compression, a hub that has gone away
+        raise RefusedError(Kind.BAD_REQUEST, f"the request cannot be read ({type(error).__name__})") from error
 
 
 def _body(data: bytes) -> Body:
@@ -164,7 +181,7 @@ def _encodes(text: str) -> bool:
 
 def _peer(request: web.Request) -> int:
     """Return the user of the process at the other end; -1 where there is none."""
-    connection = request.transport and request.transport.get_extra_info("socket")
+    connection = request.transport.get_extra_info("socket") if request.transport else None
     if connection is None:
         return -1
     try:

@@ -1,7 +1,7 @@
 """One server as a Swarm service: request bodies for Docker's API, from a `Launch` and the site's settings.
 
-Pure functions; `xnat_launcher.launches` sends what they return. The policy is enforced here, so nothing that leaves this
-module mounts more than the site allows.
+Pure functions; `xnat_launcher.launches` sends what they return. The policy is enforced here, so nothing that leaves
+this module mounts more than the site allows.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from xnat_wire.rest import XnatSite
 from xnat_wire.secrets import SettingsError
+from xnat_wire.site import XnatSite
 
 from xnat_launcher.options import parse_memory
 from xnat_launcher.policy import Root, roots_from_policy
@@ -26,9 +26,9 @@ class Settings:
 
     hub_uid: the user that the hub runs as, the only one that the launcher answers. default_server: whether a server
     without a name is refused or gets the workspace alone. cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one
-    server may have at most; None for no such ceiling. shm_size (bytes) is the size of a server's /dev/shm; None for half
-    of its memory limit. images: what a launch may name, each exactly as XNAT has it. image_names: what nodes call an
-    image that XNAT names otherwise.
+    server may have at most; None for no such ceiling. shm_size (bytes) is the size of a server's /dev/shm; None for
+    half of its memory limit. images: what a launch may name, each exactly as XNAT has it. image_names: what nodes call
+    an image that XNAT names otherwise.
     """
 
     deployment: str

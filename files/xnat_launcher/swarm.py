@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
+
+from xnat_wire.shared import Shared
 
 from xnat_launcher.docker import ConflictError, Docker, MissingError
 from xnat_launcher.service import ENV_SUFFIX, LABEL, secret_reference, service_name
 
-Answer = TypeVar("Answer")
-
 LOOK = 0.1  # seconds that a look at a task takes; whoever looks in that time shares its request
-LISTING_AGE = 10.0  # seconds that one listing of the deployment's tasks serves the hub's regular polls
-NODES_AGE = 5.0  # the same for the list of nodes
+NODES_AGE = 5.0  # seconds that one list of nodes serves everybody who asks
 ADDRESSES_AGE = 5.0  # the same for what has addresses on the network
 LOG_LINES = 15
 USER, SERVER = f"{LABEL}.user", f"{LABEL}.server"
+Owner = tuple[str, str]  # user and server
 ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
 
 
@@ -70,7 +70,6 @@ class Swarm:
         self._mine = {"label": [f"{LABEL}.deployment={deployment}"]}
         self._wanted: set[str] = set()
         self._round: asyncio.Future[dict[str, Task]] | None = None
-        self._listing = Shared(self._list_all, LISTING_AGE)
         self._nodes = Shared(self._list_nodes, NODES_AGE)
         self._addresses = Shared(self._list_addresses, ADDRESSES_AGE)
 
@@ -92,10 +91,10 @@ class Swarm:
     ) -> str:
         secret_name = name + ENV_SUFFIX
         data = base64.b64encode(secret).decode()
-        made = await self._docker.post("/secrets/create", {"Name": secret_name, "Data": data, "Labels": dict(labels)})
-        container = {**template["ContainerSpec"], "Secrets": [secret_reference(made["ID"], secret_name, *owner)]}
-        created = await self._docker.post(
-            "/services/create",
+        made = await self._docker.create("secrets", {"Name": secret_name, "Data": data, "Labels": dict(labels)})
+        container = {**template["ContainerSpec"], "Secrets": [secret_reference(made, secret_name, *owner)]}
+        return await self._docker.create(
+            "services",
             {
                 "Name": name,
                 "Labels": dict(labels),
@@ -104,24 +103,29 @@ class Swarm:
                 "EndpointSpec": {"Mode": "dnsrr"},
             },
         )
-        return str(created["ID"])
 
-    async def remove(self, name: str, patience: float = 20) -> tuple[bool, bool]:
+    async def remove(self, name: str, patience: float = 20, service_id: str = "") -> tuple[bool, bool]:
         """Remove service and secret of a server where they exist, and wait until its container has ended.
 
-        Returns whether there was a service, and False if the end took longer than `patience` seconds: Swarm then ends it
-        by itself. Raises SwarmError.
+        service_id: remove nothing if the service is another one by now; empty for whichever it is.
+        Returns whether there was a service, and whether its container has ended within `patience` seconds; Swarm ends
+        it in any case. Raises SwarmError.
         """
+        if service_id and await self._id(name) not in {service_id, None}:
+            return False, True
+        removed = True
         try:
-            await self._docker.delete("services", name)
-            removed, ended = True, await self._until_ended(name, patience)
+            await self._docker.delete("services", service_id or name)
         except MissingError:
-            removed, ended = False, True
+            removed = False
+        # At once: a launcher that is killed while it waits leaves nothing.
         with suppress(MissingError):
             await self._docker.delete("secrets", name + ENV_SUFFIX)
-        return removed, ended
+        return removed, not removed or await self._has_ended(name, patience)
 
-    async def _until_ended(self, name: str, patience: float) -> bool:
+    async def _has_ended(self, name: str, patience: float) -> bool:
+        if not patience:
+            return False
         # A quick restart must not meet the old server on the same files.
         try:
             async with asyncio.timeout(patience):
@@ -131,19 +135,16 @@ class Swarm:
             return False
         return True
 
-    async def task(self, name: str, from_listing: bool = False) -> Task | None:
-        """Return a service's newest task after LOOK seconds, None when there is none. Raises SwarmError.
-
-        from_listing: be content with a listing of up to LISTING_AGE seconds if the task was alive then.
-        """
-        if from_listing:
-            listed = (await self._listing.get()).get(name)
-            if listed and listed.alive:
-                return listed
+    async def task(self, name: str) -> Task | None:
+        """Return a service's newest task after LOOK seconds, None when there is none. Raises SwarmError."""
         self._wanted.add(name)
         if self._round is None:
             self._round = asyncio.ensure_future(self._ask_round())
         return (await asyncio.shield(self._round)).get(name)
+
+    async def living(self) -> list[Owner]:
+        """Return the servers that run or may come to run. Raises SwarmError."""
+        return [owner for owner, task in (await self._newest(self._mine)).items() if task.wanted]
 
     async def template(self, name: str) -> dict[str, Any]:
         """Return a service's `TaskTemplate`. Raises SwarmError."""
@@ -157,38 +158,51 @@ class Swarm:
         """Return what has addresses on the network, at most ADDRESSES_AGE seconds old. Raises SwarmError."""
         return await self._addresses.get()
 
-    async def servers(self) -> list[tuple[str, str]]:
-        """Return (user, server) of every server of this deployment that has a service. Raises SwarmError."""
-        found = await self._docker.get("/services", self._mine)
-        labels = [service["Spec"].get("Labels") or {} for service in found]
-        return [(each[USER], each.get(SERVER, "")) for each in labels if each.get(USER)]
+    async def servers(self) -> dict[Owner, str]:
+        """Return the id of every server's service of this deployment. Raises SwarmError."""
+        found = {}
+        for service in await self._docker.get("/services", self._mine):
+            labels = service["Spec"].get("Labels") or {}
+            if user := labels.get(USER):
+                found[user, labels.get(SERVER, "")] = str(service["ID"])
+        return found
 
     async def log_end(self, name: str) -> str:
         """Return the last lines that a server wrote. Raises SwarmError."""
         return (await self._docker.log_end(name, LOG_LINES)).decode(errors="replace")
 
-    async def remove_lone_secrets(self, older_than: float) -> list[str]:
+    async def remove_lone_secrets(self, older_than: float, but: Collection[str]) -> list[str]:
         """Remove servers' secrets without a service, as a launcher leaves them that is killed between both.
 
-        older_than: seconds; younger ones may belong to a start under way. Returns their names. Raises SwarmError.
+        older_than: seconds; younger ones may belong to a start under way, also on another manager. but: the services
+        of servers that are being started. Returns the secrets' names. Raises SwarmError.
         """
         secrets = await self._docker.get("/secrets", self._mine)
         services = {service["Spec"]["Name"] for service in await self._docker.get("/services", self._mine)}
         removed = []
         for secret in secrets:
             name = secret["Spec"]["Name"]
-            owned = USER in (secret["Spec"].get("Labels") or {})
-            if owned and name.removesuffix(ENV_SUFFIX) not in services and _age(secret["CreatedAt"]) > older_than:
+            service = name.removesuffix(ENV_SUFFIX)
+            if USER not in (secret["Spec"].get("Labels") or {}) or service in services or service in but:
+                continue
+            if _age(secret["CreatedAt"]) > older_than:
                 with suppress(MissingError):
                     await self._docker.delete("secrets", secret["ID"])
                 removed.append(name)
         return removed
 
+    async def _id(self, name: str) -> str | None:
+        try:
+            return str((await self._docker.get(f"/services/{name}"))["ID"])
+        except MissingError:
+            return None
+
     async def _ask_round(self) -> dict[str, Task]:
         await asyncio.sleep(LOOK)
         names, self._wanted, self._round = self._wanted, set(), None
         # By the beginning of the tasks' names: unlike a service's name, one that is unknown makes no error.
-        return await self._tasks({"name": [f"{name}." for name in sorted(names)]})
+        found = await self._newest({"name": [f"{name}." for name in sorted(names)]})
+        return {service_name(self._deployment, *owner): task for owner, task in found.items()}
 
     async def _list_nodes(self) -> list[dict[str, Any]]:
         return list(await self._docker.get("/nodes"))
@@ -197,47 +211,22 @@ class Swarm:
         network = await self._docker.get(f"/networks/{self._network}")
         return Addresses(network, list(await self._docker.get("/tasks")), list(await self._docker.get("/services")))
 
-    async def _list_all(self) -> dict[str, Task]:
-        return await self._tasks(self._mine)
-
-    async def _tasks(self, filters: Mapping[str, Any]) -> dict[str, Task]:
-        """Return the newest task of each server's service, by the service's name."""
-        newest: dict[str, Any] = {}
+    async def _newest(self, filters: Mapping[str, Any]) -> dict[Owner, Task]:
+        """Return the newest task of each server's service."""
+        newest: dict[Owner, Any] = {}
         for found in await self._docker.get("/tasks", filters):
-            labels = found["Spec"]["ContainerSpec"].get("Labels") or {}
-            user = labels.get(USER)
-            if not user:
+            labels = found["Spec"].get("ContainerSpec", {}).get("Labels") or {}
+            if not (user := labels.get(USER)):
                 continue
-            name = service_name(self._deployment, user, labels.get(SERVER, ""))
-            if name not in newest or newest[name]["CreatedAt"] < found["CreatedAt"]:
-                newest[name] = found
+            owner = user, labels.get(SERVER, "")
+            if owner not in newest or newest[owner]["CreatedAt"] < found["CreatedAt"]:
+                newest[owner] = found
         return {
-            name: Task(found.get("NodeID", ""), found["DesiredState"], found["Status"])
-            for name, found in newest.items()
+            owner: Task(found.get("NodeID", ""), found["DesiredState"], found["Status"])
+            for owner, found in newest.items()
         }
 
 
 def _age(created: str) -> float:
     """Return the seconds since a time of Docker's, such as 2026-11-27T16:40:00.123456789Z."""
     return (datetime.now(UTC) - datetime.fromisoformat(created[:19] + "+00:00")).total_seconds()
-
-
-class Shared(Generic[Answer]):
-    """A question whose answer serves everybody who asks within `age` seconds; one that failed is asked again."""
-
-    def __init__(self, ask: Callable[[], Coroutine[Any, Any, Answer]], age: float) -> None:
-        self._ask = ask
-        self._age = age
-        self._asked = 0.0
-        self._answer: asyncio.Future[Answer] | None = None
-
-    async def get(self) -> Answer:
-        """Return the answer, or raise the asking's error."""
-        now = asyncio.get_running_loop().time()
-        answer = self._answer
-        if answer is None or (
-            answer.done() and (answer.cancelled() or answer.exception() or now - self._asked > self._age)
-        ):
-            self._asked = now
-            answer = self._answer = asyncio.ensure_future(self._ask())
-        return await asyncio.shield(answer)

@@ -1,15 +1,4 @@
-"""Prove the whole chain by doing what XNAT and a researcher do, link by link.
-
-Run by `playbooks/verify.yml` in a container of the hub image, with the input as JSON on standard input, so that no
-secret is in an environment or a process list::
-
-    {"xnat_url": "http://localhost:8080", "hub_url": "http://localhost:8000", "base_url": "/jupyterhub/",
-     "username": "jdoe", "password": "...", "service_username": "jupyterhub", "service_password": "...",
-     "service_token": "...", "experiment": "XNAT_E00001", "uid": 1000, "gid": 1000, "deployment": "jupyterhub",
-     "environment": "JupyterLab", "timeout": 180, "ca_pem": "", "restart_hub": false}
-
-Prints {"ok": bool, "table": "...", "checks": [{"link", "seen", "ok", "advice"}, ...]} as JSON; times are seconds.
-"""
+"""The checks of the smoke test: each does what XNAT or a researcher does, in the order in which they do it."""
 
 from __future__ import annotations
 
@@ -17,70 +6,23 @@ import asyncio
 import datetime
 import json
 import ssl
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import docker
-from xnat_hub.redirects import judge
-from xnat_hub.service import LABEL
+from xnat_wire.redirects import judge
 
-KERNEL_PROBE = """
-import glob, json, os, pydicom, requests
-def dicom(path):
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-files = [p for p in glob.iglob("/data/**", recursive=True) if os.path.isfile(p)]
-first = next((p for p in files if dicom(p)), None)
-image = pydicom.dcmread(first) if first else None
-refused = []
-for folder in sorted({os.path.dirname(p) for p in files})[:1] + ["/data"]:
-    try:
-        open(os.path.join(folder, "verify-must-not-write"), "w").close()
-    except OSError as error:
-        refused.append(f"{folder}: {error.strerror}")
-marker = os.path.join(os.environ["JUPYTERHUB_ROOT_DIR"], ".xnat-jupyter-verify")
-before = open(marker).read() if os.path.exists(marker) else ""
-with open(marker, "w") as file:
-    file.write(MARK)
-login = (os.environ["XNAT_USER"], os.environ["XNAT_PASS"])
-xnat = requests.get(os.environ["XNAT_HOST"] + "/data/JSESSION", auth=login, timeout=20, allow_redirects=False)
-requests.delete(os.environ["XNAT_HOST"] + "/data/JSESSION", cookies=xnat.cookies, timeout=20)
-def projects_by(library):
-    try:
-        return sorted(library())
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"[:300]
-def by_xnat():
-    import xnat
-    limits = {"default_timeout": 30, "pilot_timeout": 30}
-    with xnat.connect(os.environ["XNAT_HOST"], user=login[0], password=login[1], loglevel="ERROR", **limits) as session:
-        return [project.id for project in session.projects.values()]
-def by_pyxnat():
-    import pyxnat
-    interface = pyxnat.Interface(server=os.environ["XNAT_HOST"], user=login[0], password=login[1])
-    try:
-        # Not select.projects(), which takes every error for an empty list.
-        return [row["ID"] for row in interface._get_json("/data/projects")]
-    finally:
-        interface.disconnect()
-status = dict(line.split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line)
-print(json.dumps({
-    "closed": status["CapBnd"].strip("0\\n") == "" and status["NoNewPrivs"].strip() == "1",
-    "files": len(files), "first": first, "refused": refused, "before": before, "uid": os.getuid(), "gid": os.getgid(),
-    "modality": str(image.get("Modality")) if image else None, "xnat": xnat.status_code,
-    "by_xnat": projects_by(by_xnat), "by_pyxnat": projects_by(by_pyxnat),
-    "pixels": str(image.pixel_array.shape) if image is not None and "PixelData" in image else None,
-}))
-"""
+LABEL = "org.xnat.jupyterhub"  # how the labels of a server's service begin
+KERNEL_PROBE = Path(__file__).with_name("kernel_probe.py").read_text()
 
 
-class BrokenLinkError(Exception):
-    """A link that does not hold: what was seen, and what to do."""
+class FailedCheckError(Exception):
+    """A check that failed: what was seen, and what to do."""
 
     def __init__(self, seen: str, advice: str) -> None:
         super().__init__(seen)
@@ -90,18 +32,18 @@ class BrokenLinkError(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the table."""
+    """One row of the table: what was checked, what was seen, whether it is well, and else what to do."""
 
-    link: str
+    name: str
     seen: str
     ok: bool
     advice: str = ""
 
 
-class Chain:
-    """The links of one run, checked in order; the first that is broken ends the run."""
+class SmokeTest:
+    """The checks of one run, in order; the first that fails ends the run. For `wanted` see `__main__`."""
 
-    def __init__(self, wanted: dict[str, Any]) -> None:
+    def __init__(self, wanted: dict[str, Any], engine: docker.DockerClient) -> None:
         self.wanted = wanted
         self.checks: list[Check] = []
         self.user = wanted["username"]
@@ -111,10 +53,10 @@ class Chain:
         self.service = _basic(wanted["service_username"], wanted["service_password"])
         self.hub_token = {"Authorization": f"token {wanted['service_token']}"}
         self.servers: list[str] = []
-        self.docker = docker.DockerClient(version="auto", timeout=30)
+        self.docker = engine
 
     async def run(self) -> bool:
-        """Check all links; returns whether all hold. Servers that were started are stopped in any case."""
+        """Run all checks; returns whether all succeed. Servers that were started are stopped in any case."""
         context: ssl.SSLContext | bool = True
         if self.wanted["ca_pem"]:
             context = ssl.create_default_context(cadata=self.wanted["ca_pem"])
@@ -124,13 +66,13 @@ class Chain:
             timeout=aiohttp.ClientTimeout(total=30, sock_connect=10),
         ) as self.http:
             try:
-                return await self._links()
+                return await self._check_all()
             finally:
                 for name in list(self.servers):
-                    with suppress(BrokenLinkError, aiohttp.ClientError, TimeoutError):
+                    with suppress(FailedCheckError, aiohttp.ClientError, TimeoutError):
                         await self._stop(name)
 
-    async def _links(self) -> bool:
+    async def _check_all(self) -> bool:
         mark = uuid.uuid4().hex
         first: dict[str, Any] = {}
         second: dict[str, Any] = {}
@@ -166,18 +108,18 @@ class Chain:
             ("the workspace kept what was written", lambda: self._kept(second, mark)),
             ("stop removes the second server", lambda: self._stopped(second)),
         ]
-        for link, step in steps:
+        for name, step in steps:
             try:
-                self.checks.append(Check(link, await step(), True))
-            except BrokenLinkError as error:
-                self.checks.append(Check(link, error.seen, False, error.advice))
+                self.checks.append(Check(name, await step(), True))
+            except FailedCheckError as error:
+                self.checks.append(Check(name, error.seen, False, error.advice))
                 return False
             except TimeoutError:
-                self.checks.append(Check(link, "no answer in time", False, "Look whether the service asked here runs."))
+                self.checks.append(Check(name, "no answer in time", False, "Check that this service is running."))
                 return False
             except (aiohttp.ClientError, docker.errors.DockerException) as error:
-                advice = "Look whether the service asked here runs and its address in the inventory is right."
-                self.checks.append(Check(link, f"{type(error).__name__}: {error}", False, advice))
+                advice = "Check that this service is running and that its address in the inventory is right."
+                self.checks.append(Check(name, f"{type(error).__name__}: {error}", False, advice))
                 return False
         return True
 
@@ -334,7 +276,7 @@ class Chain:
             _expect(
                 clock() - began < self.wanted["timeout"],
                 f"not ready after {self.wanted['timeout']} s",
-                "See docker service ps of the server and docker service logs of the hub.",
+                "See docker service ps of the server and docker service logs of hub and launcher.",
             )
             await asyncio.sleep(0.5)
             status, tracking = await self._get(f"{self.xnat}/xapi/event_tracking/{name}", self.researcher)
@@ -342,7 +284,7 @@ class Chain:
         _expect(
             tracking["succeeded"] is True,
             str(tracking.get("finalMessage")),
-            f"See docker service logs {self.wanted['deployment']}-hub: the hub names the reason.",
+            f"See docker service logs of {self.wanted['deployment']}-hub and {self.wanted['deployment']}-launcher.",
         )
         status, user = await self._get(f"{self.hub}/users/{self.user}", self.hub_token)
         _expect(
@@ -408,7 +350,7 @@ class Chain:
                 while True:
                     answer = await socket.receive(timeout=self.wanted["timeout"])
                     if answer.type is not aiohttp.WSMsgType.TEXT:
-                        raise BrokenLinkError(
+                        raise FailedCheckError(
                             "the kernel's websocket was closed", "See the proxy's and the server's log."
                         )
                     reply = json.loads(answer.data)
@@ -418,7 +360,7 @@ class Chain:
                         output += reply["content"]["text"]
                     elif reply["msg_type"] == "error":
                         seen = f"{reply['content']['ename']}: {reply['content']['evalue']}"
-                        raise BrokenLinkError(seen, "Run the same in a notebook of this user.")
+                        raise FailedCheckError(seen, "Run the same in a notebook of this user.")
                     elif reply["msg_type"] == "status" and reply["content"]["execution_state"] == "idle":
                         return output
 
@@ -428,7 +370,7 @@ class Chain:
 
     async def _probe(self, server: dict[str, Any], mark: str) -> Any:
         async with self._kernel(server) as run:
-            return json.loads(await run(KERNEL_PROBE.replace("MARK", repr(mark))))
+            return json.loads(await run(f"{KERNEL_PROBE}\nprint(json.dumps(look({mark!r})))"))
 
     async def _reads(self, server: dict[str, Any]) -> str:
         probe = server["probe"]
@@ -441,7 +383,7 @@ class Chain:
 
     async def _cannot_write(self, server: dict[str, Any]) -> str:
         refused = server["probe"]["refused"]
-        _expect(len(refused) == 2, f"written to, refused only {refused}", "Report this: the hub must never allow it.")
+        _expect(len(refused) == 2, f"written to, refused only {refused}", "Report this: it must never happen.")
         return "; ".join(refused)
 
     async def _runs_as(self, server: dict[str, Any]) -> str:
@@ -552,7 +494,7 @@ def _reserved(hardware: dict[str, Any]) -> tuple[float, int]:
 
 def _expect(holds: Any, seen: str, advice: str) -> None:
     if not holds:
-        raise BrokenLinkError(seen, advice)
+        raise FailedCheckError(seen, advice)
 
 
 def _short(answer: object) -> str:
@@ -560,18 +502,6 @@ def _short(answer: object) -> str:
 
 
 def table(checks: Sequence[Check]) -> str:
-    """Return the checks as text, a line each: verdict, link, what was seen."""
-    width = max((len(check.link) for check in checks), default=0)
-    return "\n".join(f"{'ok    ' if check.ok else 'BROKEN'}  {check.link:{width}}  {check.seen}" for check in checks)
-
-
-def main() -> None:
-    """Read the input, run the chain, print the table as JSON."""
-    chain = Chain(json.load(sys.stdin))
-    ok = asyncio.run(chain.run())
-    checks = [asdict(check) for check in chain.checks]
-    print(json.dumps({"ok": ok, "table": table(chain.checks), "checks": checks}))
-
-
-if __name__ == "__main__":
-    main()
+    """Return the checks as text, a line each: verdict, name, what was seen."""
+    width = max((len(check.name) for check in checks), default=0)
+    return "\n".join(f"{'ok    ' if check.ok else 'FAILED'}  {check.name:{width}}  {check.seen}" for check in checks)

@@ -5,9 +5,10 @@ Each call is `POST /NAME` with one JSON object, answered by one JSON object. The
 - `start` {"user", "server", "env"}: ask XNAT what to start, judge it by the policy, create the service. Answers
   {"host", "port"} as soon as Swarm has taken it on. env: the hub's own variables, of HUB_VARIABLES.
 - `one` {"user", "server"}: answers a Seen.
-- `all` {}: answers {"servers": [{"user", "server"}, ...]}, every server of this deployment that Docker has.
-- `stop` {"user", "server", "patience"}: remove the service; answers {"ended"}, whether its container has ended within
-  so many seconds.
+- `all` {}: answers {"servers": [{"user", "server", "id"}, ...]}, every service of this deployment that Docker has.
+- `living` {}: answers {"servers": [{"user", "server"}, ...]}, those that run or may come to run.
+- `stop` {"user", "server", "patience", "id"}: remove the service, and end a start under way; answers {"ended"}, whether
+  its container has ended within so many seconds. id: of the service that is meant, empty for whichever it is.
 - `log` {"user", "server"}: answers {"text"}, the last lines of a server that did not start, without its secrets.
 - `standing` {"user", "server"}: answers {"standing"}, whether XNAT still stands behind this launch.
 
@@ -29,7 +30,8 @@ MAX_PATIENCE = 600.0  # seconds
 HUB_VARIABLES = frozenset(
     {
         "JPY_API_TOKEN", "JUPYTERHUB_ACTIVITY_URL", "JUPYTERHUB_API_TOKEN", "JUPYTERHUB_API_URL", "JUPYTERHUB_BASE_URL",
-        "JUPYTERHUB_CLIENT_ID", "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED", "JUPYTERHUB_COOKIE_OPTIONS", "JUPYTERHUB_DEFAULT_URL", "JUPYTERHUB_HOST",
+        "JUPYTERHUB_CLIENT_ID", "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED", "JUPYTERHUB_COOKIE_OPTIONS",
+        "JUPYTERHUB_DEFAULT_URL", "JUPYTERHUB_HOST",
         "JUPYTERHUB_OAUTH_ACCESS_SCOPES", "JUPYTERHUB_OAUTH_CALLBACK_URL", "JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES",
         "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_PUBLIC_HUB_URL", "JUPYTERHUB_PUBLIC_URL", "JUPYTERHUB_SERVER_NAME",
         "JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_SERVICE_URL", "JUPYTERHUB_USER",
@@ -71,15 +73,20 @@ class Kind(StrEnum):
     """XNAT's launch cannot be used."""
     MOUNTS = "mounts"
     """The mount policy refuses the launch."""
+    STOPPED = "stopped"
+    """The server was stopped while it started."""
     DOCKER = "docker"
     """The Docker request failed."""
     INTERNAL = "internal"
     """A fault of the launcher itself."""
+    AWAY = "away"
+    """The launcher does not answer; the hub says so to itself."""
 
 
 STATUS = {
     Kind.BAD_REQUEST: 400, Kind.BUSY: 503, Kind.NAME: 400, Kind.DEFAULT_SERVER: 400, Kind.NO_LAUNCH: 403,
-    Kind.SERVICE_ACCOUNT: 503, Kind.XNAT: 503, Kind.OPTIONS: 400, Kind.MOUNTS: 403, Kind.DOCKER: 503, Kind.INTERNAL: 500,
+    Kind.SERVICE_ACCOUNT: 503, Kind.XNAT: 503, Kind.OPTIONS: 400, Kind.MOUNTS: 403, Kind.STOPPED: 503,
+    Kind.DOCKER: 503, Kind.INTERNAL: 500, Kind.AWAY: 503,
 }  # fmt: skip
 
 
@@ -100,9 +107,9 @@ class RefusedError(Exception):
 class Seen:
     """One server as Swarm has it.
 
-    state: Swarm's word for its newest task, `missing` where there is no service. words: the same for people. failed: why
-    it cannot come to run; empty while it may. ended: None while the server lives or may come to live, else its exit code
-    or a sentence.
+    state: Swarm's word for its newest task, `missing` where there is no service. words: the same for people. failed:
+    why it cannot come to run; empty while it may. ended: None while the server lives or may come to live, else its exit
+    code or a sentence.
     """
 
     state: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +16,7 @@ import aiohttp
 from yarl import URL
 
 from .redirects import Redirect, judge
-from .secrets import SettingsError
+from .site import XnatSite
 from .throttle import NAME_LENGTH
 
 log = logging.getLogger("xnat_wire.rest")
@@ -27,7 +26,7 @@ SWITCH = "allUsersCanStartJupyter"
 
 
 class XnatError(Exception):
-    """A call to XNAT that gave no usable answer; the text is fit for a user's eyes. status: what the hub answers with."""
+    """A call to XNAT that gave no usable answer; the text is fit for users. status: what the hub answers with."""
 
     status = 502
 
@@ -88,28 +87,6 @@ class UnavailableError(XnatError):
 
 class NotUnderstoodError(XnatError):
     """XNAT answered something that is not what the contract says, such as an HTML page."""
-
-
-@dataclass(frozen=True)
-class XnatSite:
-    """Where XNAT is and how it is reached. Times are seconds; paths are those of the container that calls."""
-
-    url: str
-    verify: bool
-    ca_file: str | None
-    client_certificate_file: str | None
-    connect_timeout: float
-    timeout: float
-
-    @classmethod
-    def parse(cls, data: object) -> XnatSite:
-        """Read the object `xnat` of a settings file. Raises SettingsError."""
-        known = {field.name for field in fields(cls)}
-        if not isinstance(data, dict) or set(data) != known:
-            raise SettingsError(f"xnat must be an object with {sorted(known)}")
-        if not isinstance(data["verify"], bool):
-            raise SettingsError(f"xnat.verify is {data['verify']!r}: set it to true or false")
-        return cls(**data)
 
 
 class Rest:

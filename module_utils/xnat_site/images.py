@@ -1,7 +1,7 @@
 """What each image is made of, and the name that follows: the tag is a hash of the content, so equal input is no change.
 
-Used on the controller by the filters `xnat_image_plan`, `xnat_build_rounds`, `xnat_further_images` and
-`xnat_lacking_images`; only the standard library is imported.
+An image holds whole folders of `files/`: what is in one of them is in the build context and in the hash. Used on the
+control node by the filters of `filter_plugins/images.py`; only the standard library is imported.
 """
 
 from __future__ import annotations
@@ -10,21 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 DEBIAN_SUITE = "trixie"
-CONTROLLER_ONLY = (
-    "bundle.py",
-    "engine.py",
-    "fleet.py",
-    "images.py",
-    "inventory.py",
-    "items.py",
-    "sizes.py",
-    "versions.py",
-)
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
+CACHE = "__pycache__"  # the one thing in a folder that is in no image
+ON_MANAGERS = ("runtime", "hub", "launcher", "verify")  # beside what every node has
 DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines ask no registry on the internet for such a name
 # A name as Docker takes it: registry, path, and a tag or a digest.
@@ -50,7 +42,9 @@ def image_plan(
     notebook_gid: int,
     dashboards: bool,
 ) -> dict[str, dict[str, Any]]:
-    """Return what base, runtime, hub, singleuser, registry and demo_xnat are made of, in the order of building.
+    """Return what each image is made of, in the order of building.
+
+    The images are base, runtime, hub, launcher, verify, singleuser, registry and demo_xnat.
 
     The value of each::
 
@@ -65,9 +59,8 @@ def image_plan(
     """
     files = Path(files_dir)
     lock = "dashboards.lock" if dashboards else "requirements.lock"
-    hub_lock = files / "hub/requirements.txt"
     lists = [files / "singleuser/jupyter.txt", files / "singleuser/requirements.txt"]
-    check_lock(hub_lock, [files / "hub/requirements.in"], jupyterhub_version)
+    check_lock(files / "runtime/requirements.txt", [files / "runtime/requirements.in"], jupyterhub_version)
     check_lock(
         files / "singleuser" / lock,
         [*lists, files / "singleuser/dashboards.txt"] if dashboards else lists,
@@ -83,35 +76,26 @@ def image_plan(
         }
     }
 
-    def add(name: str, folder: str, dockerfile: str, context: Sequence[Path], args: dict[str, Any]) -> None:
-        root = files / folder
-        sources = [root / dockerfile, *context]
-        pairs = [(path, path.name if path.parent == root else str(path.relative_to(files))) for path in sources]
+    def add(name: str, args: Mapping[str, Any], *beside: str) -> str:
+        """Plan the image of the folder with this name, and of what lies beside it. Returns the image's name."""
+        pairs = [*build_context(files, name), *(pair for path in beside for pair in build_context(files, path, path))]
         arguments = {key: str(value) for key, value in args.items()}
         plan[name] = {
             "image": f"{prefix}/{name.replace('_', '-')}:{content_tag(arguments, pairs)}",
-            "dockerfile": dockerfile,
+            "dockerfile": "Dockerfile",
             "files": [{"src": str(path), "dest": dest} for path, dest in pairs],
             "args": arguments,
         }
+        return str(plan[name]["image"])
 
-    own = {"BASE": plan["base"]["image"], "HUB_UID": hub_uid}
-    check = files / "healthy"
-    runtime = [files / "hub" / name for name in ("npm.txt", "package.json", "package-lock.json", "relay.py")]
-    add("runtime", "hub", "Dockerfile.runtime", [hub_lock, *runtime, check], own)
-    code = [files / "jupyterhub_config.py", files / "templates/home.html", *sorted(hub_code(files))]
-    add("hub", "hub", "Dockerfile", code, {"RUNTIME": plan["runtime"]["image"]})
-    add(
-        "singleuser",
-        "singleuser",
-        "Dockerfile",
-        [files / "singleuser" / name for name in (lock, "overrides.json", "lean_start.py", "dashboard_proxy.py")],
-        {"BASE": plan["base"]["image"], "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid},
-    )
-    registry = [files / "registry" / name for name in ("config.yml", "clean.py")]
-    add("registry", "registry", "Dockerfile", [*registry, check], own)
-    demo = sorted(path for path in (files / "demo_xnat").iterdir() if path.suffix in {".py", ".html", ".css", ".js"})
-    add("demo_xnat", "demo_xnat", "Dockerfile", [*demo, check], {"BASE": plan["singleuser"]["image"]})
+    on_base = {"BASE": plan["base"]["image"]}
+    on_runtime = {"RUNTIME": add("runtime", {**on_base, "HUB_UID": hub_uid})}
+    add("hub", on_runtime, "jupyterhub_config.py", "templates", "xnat_hub", "xnat_wire")
+    add("launcher", on_runtime, "xnat_launcher", "xnat_wire")
+    add("verify", on_runtime, "xnat_verify", "xnat_wire")
+    singleuser = add("singleuser", {**on_base, "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid})
+    add("registry", {**on_base, "HUB_UID": hub_uid})
+    add("demo_xnat", {"BASE": singleuser})
     return plan
 
 
@@ -129,9 +113,13 @@ def build_rounds(wanted: Sequence[str], plan: Mapping[str, Mapping[str, Any]]) -
     return rounds
 
 
-def hub_code(files: Path) -> list[Path]:
-    """Return the modules that the hub imports; the others are of use on the controller only."""
-    return [path for path in (files / "xnat_hub").glob("*.py") if path.name not in CONTROLLER_ONLY]
+def build_context(files: Path, path: str, within: str = "") -> list[tuple[Path, str]]:
+    """Return each file at or below a path of `files/` with its name in a build context, there below `within`."""
+    root = files / path
+    if root.is_file():
+        return [(root, within)]
+    found = sorted(child.relative_to(root) for child in root.rglob("*") if child.is_file())
+    return [(root / child, str(PurePosixPath(within) / child)) for child in found if CACHE not in child.parts]
 
 
 def further_images(references: Sequence[str], prefix: str) -> list[dict[str, str]]:
@@ -171,16 +159,16 @@ def lacking_images(
 ) -> dict[str, list[str]]:
     """Return which images the hosts that answered lack: {"w1": ["prefix/singleuser:..."], ...}.
 
-    Managers may come to run hub and proxy, all nodes servers, the group demo_xnat the demo. ids: the images' ids on
-    the builder by name; what it does not have is asked of nobody. further: names on the nodes. What a host has is what
-    its report said.
+    Managers may come to run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo. ids:
+    the images' ids on the builder by name; what it does not have is asked of nobody. further: names on the nodes. What
+    a host has is what its report said.
     """
     everywhere = [plan["singleuser"]["image"], *further]
     lacking: dict[str, list[str]] = {}
     for host in groups["reached"]:
         wanted = list(everywhere) if host in groups["swarm"] else []
         if host in groups["managers"]:
-            wanted += [plan["runtime"]["image"], plan["hub"]["image"]]
+            wanted += [plan[name]["image"] for name in ON_MANAGERS]
         if host in groups.get("demo_xnat", ()):
             wanted.append(plan["demo_xnat"]["image"])
         has = hostvars[host]["preflight_report"]["report"]["engine"]["images"]

@@ -1,6 +1,6 @@
 """What a launch on an item would mount: the plugin's rules (docs/xnat-contract.md, 3), and our policy's verdict.
 
-Used by the module xnat_mounts_info, whose host has no more of this package than what is imported here.
+Used by the module xnat_mounts_info, whose host gets no more of this package than what is imported here.
 """
 
 from __future__ import annotations

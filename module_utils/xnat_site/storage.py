@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..xnat_launcher.policy import DATA_TARGETS, MountError, clean_path, is_below
+from ..xnat_launcher.policy import DATA_TARGETS, USERS, MountError, clean_path, is_below
 
 ACCESS = ("read_only", "read_write")
 REQUIRED_ROWS = ("archive", "workspaces")

@@ -22,7 +22,7 @@ from typing import Any
 import docker
 import pytest
 import requests
-from xnat_launcher.swarm import read_log
+from swarm_service_status import read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_URL = "/jupyterhub/"
@@ -137,8 +137,8 @@ class Site:
         (network,) = inspected["NetworkSettings"]["Networks"].values()
         self.address = network["IPAddress"]
         self.container = container
-        socket = f"unix:///proc/{inspected['State']['Pid']}/root/run/docker.sock"
-        self.docker = docker.APIClient(base_url=socket, version="auto", timeout=TIMEOUT)
+        self.socket = f"/proc/{inspected['State']['Pid']}/root/run/docker.sock"
+        self.docker = docker.APIClient(base_url=f"unix://{self.socket}", version="auto", timeout=TIMEOUT)
         self.xnat = f"http://{self.address}:8080"
         self.hub = f"http://{self.address}:8000{BASE_URL}"
         self.password = (secrets / "demo_password").read_text().strip()
@@ -275,7 +275,8 @@ class Site:
 
     def hub_log(self, since: float) -> str:
         """Return what the hub has written."""
-        return read_log(self.docker, "jupyterhub-hub", since=int(since)).decode(errors="replace")
+        wanted = {"stdout": 1, "stderr": 1, "since": int(since)}
+        return read_log(self.docker, "jupyterhub-hub", wanted).decode(errors="replace")
 
     def run(self, server: Server, command: str) -> tuple[int, str]:
         """Run a shell command in a server's container. Returns exit code and output."""

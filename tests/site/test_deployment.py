@@ -32,6 +32,9 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(sit
     for kind, listing in LEFT.items():
         names = getattr(site.docker, listing)(filters=deployed)
         assert not names, f"{kind}: {names}"
+    volumes = {volume["Name"] for volume in site.docker.volumes(filters=deployed)["Volumes"]}
+    assert "jupyterhub-data" in volumes
+    assert "jupyterhub-launcher" not in volumes
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
     assert plays.play("playbooks/remove.yml").changed() == set()
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from docker.types import IPAMConfig, IPAMPool
 from xnat_launcher.diagnostics import without_address
-from xnat_launcher.swarm import Swarm, Task
+from xnat_launcher.docker import Docker
+from xnat_launcher.swarm import Addresses, Swarm, Task
 
 from tests.site.conftest import FEATHER, LABEL, Server, Site, wait_for
 
@@ -240,12 +241,19 @@ def test_a_network_without_addresses_is_known_by_counting_them(site: Site) -> No
                 endpoint_spec={"Mode": "dnsrr"},
             )
 
+        async def addresses() -> Addresses:
+            engine = Docker(site.socket)
+            try:
+                return await Swarm(engine, "jupyterhub", "test-small").addresses()
+            finally:
+                await engine.close()
+
         def words() -> list[tuple[str, str]]:
             found = []
-            addresses = asyncio.run(Swarm(lambda: site.docker, "jupyterhub", "test-small").addresses())
+            seen = asyncio.run(addresses())
             for task in site.docker.tasks(filters={"name": tasks}):
                 judged = Task(task.get("NodeID", ""), task["DesiredState"], task["Status"])
-                reason, final = without_address(judged, addresses)
+                reason, final = without_address(judged, seen)
                 found += [(judged.state, reason)] if final else []
             return found
 

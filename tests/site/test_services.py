@@ -1,7 +1,8 @@
-"""What hub, proxy and demo XNAT may do on their node, and what the hub does with files of the user that it was."""
+"""What launcher, hub, proxy and demo XNAT may do on their node, and what the hub does with files of the user it was."""
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.site.conftest import ROOT, Playbooks, Site, wait_for
 HUB_YML = "playbooks/hub.yml"
 HUB_UID, DEMO_UID = 60900, 1500
 VOLUME = "/var/lib/docker/volumes/jupyterhub-data/_data"
+LAUNCHER_VOLUME = "/var/lib/docker/volumes/jupyterhub-launcher/_data"
+SOCKET = "/var/run/docker.sock"
 
 
 def service(site: Site, name: str) -> dict[str, Any]:
@@ -20,7 +23,12 @@ def service(site: Site, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "uid"),
-    [("jupyterhub-hub", HUB_UID), ("jupyterhub-proxy", HUB_UID), ("jupyterhub-demo-xnat", DEMO_UID)],
+    [
+        pytest.param("jupyterhub-launcher", 0, id="launcher"),
+        pytest.param("jupyterhub-hub", HUB_UID, id="hub"),
+        pytest.param("jupyterhub-proxy", HUB_UID, id="proxy"),
+        pytest.param("jupyterhub-demo-xnat", DEMO_UID, id="demo-xnat"),
+    ],
 )
 def test_a_service_has_the_rights_that_it_needs_and_no_others(site: Site, name: str, uid: int) -> None:
     spec = service(site, name)
@@ -40,6 +48,40 @@ def test_a_service_has_the_rights_that_it_needs_and_no_others(site: Site, name: 
     assert values["NoNewPrivs"] == "1"
     assert values["Uid"].split() == [str(uid)] * 4
     assert int(values["CapBnd"], 16) == int(values["CapEff"], 16) == 0
+
+
+def test_the_launcher_alone_has_dockers_socket_and_the_service_password(site: Site) -> None:
+    hub, launcher = (service(site, f"jupyterhub-{name}")["ContainerSpec"] for name in ("hub", "launcher"))
+    secrets = {name: {file["File"]["Name"] for file in spec["Secrets"]} for name, spec in
+               (("hub", hub), ("launcher", launcher))}  # fmt: skip
+    assert "xnat_password" in secrets["launcher"]
+    assert secrets["hub"] == {"cookie_secret", "proxy_token", "service_token"}
+    assert not secrets["launcher"] & secrets["hub"]
+    assert SOCKET in {mount["Source"] for mount in launcher["Mounts"]}
+    mounts = {mount["Target"]: mount for mount in hub["Mounts"]}
+    assert set(mounts) == {"/srv/jupyterhub", "/run/xnat-launcher", "/tmp"}
+    assert {mount["Type"] for mount in mounts.values()} == {"volume", "tmpfs"}
+    assert mounts["/run/xnat-launcher"]["ReadOnly"] is True
+    assert not hub.get("Groups")
+    assert launcher["Groups"] == [str(HUB_UID)]
+
+
+def test_the_hub_connects_to_the_launcher_and_cannot_take_its_place(site: Site) -> None:
+    (running,) = site.docker.containers(filters={"label": "com.docker.swarm.service.name=jupyterhub-hub"})
+    owners = site.on_node("stat", "-c", "%u:%g %a", LAUNCHER_VOLUME, f"{LAUNCHER_VOLUME}/launcher.sock").split("\n")
+    assert owners[:2] == ["0:0 755", f"0:{HUB_UID} 660"]
+    code = f"""
+import os, socket
+place = "/run/xnat-launcher/launcher.sock"
+socket.socket(socket.AF_UNIX).connect(place)
+try:
+    os.unlink(place)
+except OSError as error:
+    print(error.errno == {errno.EROFS})
+print(any(map(os.path.exists, ("{SOCKET}", "/run/docker.sock", "/run/secrets/xnat_password"))))
+"""
+    made = site.docker.exec_create(running["Id"], ["python3", "-c", code])
+    assert site.docker.exec_start(made["Id"]).decode().split() == ["True", "False"]
 
 
 def test_a_database_of_the_user_that_the_hub_was_is_taken_over(site: Site) -> None:

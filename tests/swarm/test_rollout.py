@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import docker
 import pytest
-from xnat_verify.checks import Chain
+from xnat_verify.checks import SmokeTest
 
 from tests.site.conftest import wait_for
 from tests.swarm.conftest import ROOT, WORKERS, Cluster, Server, Swarm
@@ -56,7 +56,7 @@ def test_a_notebooks_websocket_crosses_nodes(site: Cluster) -> None:
     hardware = site.hardware(
         constraints=[{"key": "node.hostname", "operator": "IN", "values": ["node3"]}], cpuLimit=2.0, memoryLimit="1G"
     )
-    chain = Chain(
+    smoke_test = SmokeTest(
         {
             "xnat_url": site.xnat,
             "hub_url": site.hub.removesuffix("/jupyterhub/"),
@@ -70,15 +70,16 @@ def test_a_notebooks_websocket_crosses_nodes(site: Cluster) -> None:
             "environment": "JupyterLab",
             "deployment": "jupyterhub",
             "timeout": 120,
-        }
+        },
+        docker.from_env(),
     )
 
     async def run() -> dict[str, Any]:
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as chain.http:
-            await chain._session()
-            chain.item["hardwareConfigId"] = hardware
-            server = await chain._launch()
-            found: dict[str, Any] = await chain._probe(server, "x")
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as smoke_test.http:
+            await smoke_test._session()
+            smoke_test.item["hardwareConfigId"] = hardware
+            server = await smoke_test._launch()
+            found: dict[str, Any] = await smoke_test._probe(server, "x")
             server["node"] = await asyncio.to_thread(site.node_of, Server("jdoe", server["name"], 0))
             return {**server, "probe": found}
 

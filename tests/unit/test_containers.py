@@ -100,7 +100,7 @@ def test_a_service_that_says_nothing_is_not_well(check: Path) -> None:
 
 
 def relay_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("relay", ROOT / "files/hub/relay.py")
+    spec = importlib.util.spec_from_file_location("relay", ROOT / "files/runtime/relay.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)

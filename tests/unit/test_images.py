@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import context_archive
 import pytest
 import yaml
 
 from module_utils.xnat_site.images import (
-    CONTROLLER_ONLY,
     ImageError,
     build_rounds,
     further_images,
-    hub_code,
     image_plan,
     lacking_images,
 )
@@ -35,7 +35,7 @@ def plan(files: Path, **changes: Any) -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
-    return Path(shutil.copytree(ROOT / "files", tmp_path / "files", ignore=ignore))
+    return Path(shutil.copytree(ROOT / "files", tmp_path / "files", symlinks=True, ignore=ignore))
 
 
 def names(planned: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -50,24 +50,31 @@ def test_the_same_files_elsewhere_have_the_same_names(files: Path) -> None:
     assert all(re.fullmatch(r"x/[a-z-]+:[0-9a-f]{12}", name) for name in before.values())
 
 
+RUNTIME = {"runtime", "hub", "launcher", "verify"}
+
+
 @pytest.mark.parametrize(
     ("path", "changed"),
     [
-        ("xnat_hub/mounts.py", {"hub"}),
+        ("xnat_hub/spawner.py", {"hub"}),
+        ("xnat_launcher/policy.py", {"launcher"}),
+        ("xnat_verify/checks.py", {"verify"}),
+        ("xnat_wire/rest.py", {"hub", "launcher", "verify"}),
         ("jupyterhub_config.py", {"hub"}),
-        ("hub/Dockerfile.runtime", {"runtime", "hub"}),
-        ("hub/package-lock.json", {"runtime", "hub"}),
-        ("hub/requirements.txt", {"runtime", "hub"}),
+        ("templates/home.html", {"hub"}),
+        ("hub/Dockerfile", {"hub"}),
+        ("launcher/Dockerfile", {"launcher"}),
+        ("verify/Dockerfile", {"verify"}),
+        ("runtime/Dockerfile", RUNTIME),
+        ("runtime/package-lock.json", RUNTIME),
+        ("runtime/requirements.txt", RUNTIME),
+        ("runtime/relay.py", RUNTIME),
         ("singleuser/requirements.lock", {"singleuser", "demo_xnat"}),
         ("singleuser/lean_start.py", {"singleuser", "demo_xnat"}),
-        ("singleuser/dashboards.lock", set()),
         ("singleuser/dashboard_proxy.py", {"singleuser", "demo_xnat"}),
         ("demo_xnat/page.html", {"demo_xnat"}),
-        ("hub/relay.py", {"runtime", "hub"}),
-        ("healthy", {"runtime", "hub", "registry", "demo_xnat"}),
         ("registry/config.yml", {"registry"}),
-        ("registry/Dockerfile", {"registry"}),
-        ("xnat_hub/fleet.py", set()),
+        ("healthy", RUNTIME | {"registry", "demo_xnat"}),
     ],
 )
 def test_a_change_renames_what_holds_it_and_what_is_above(files: Path, path: str, changed: set[str]) -> None:
@@ -78,15 +85,56 @@ def test_a_change_renames_what_holds_it_and_what_is_above(files: Path, path: str
     assert {name for name in after if after[name] != before[name]} == changed
 
 
+def test_a_new_file_in_a_folder_renames_its_images(files: Path) -> None:
+    before = names(plan(files))
+    (files / "xnat_hub/pages").mkdir()
+    (files / "xnat_hub/pages/new.py").touch()
+    after = plan(files)
+    assert {name for name in before if names(after)[name] != before[name]} == {"hub"}
+    assert "xnat_hub/pages/new.py" in [pair["dest"] for pair in after["hub"]["files"]]
+
+
+def test_no_image_holds_anything_outside_of_the_folder_files() -> None:
+    # So no change of a filter, a module, a role or the control node's logic renames an image.
+    sources = {Path(pair["src"]).resolve() for spec in plan(ROOT / "files").values() for pair in spec["files"]}
+    assert all(path.is_relative_to(ROOT / "files") for path in sources)
+    for folder in ("module_utils", "filter_plugins", "library", "roles"):
+        own = {path for path in (ROOT / folder).rglob("*") if path.is_file() and not path.is_symlink()}
+        assert own
+        assert not own & sources
+
+
+def test_every_file_is_in_an_image() -> None:
+    sources = {Path(pair["src"]).resolve() for spec in plan(ROOT / "files").values() for pair in spec["files"]}
+    there = {path for path in (ROOT / "files").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path.resolve() for path in there} == sources
+
+
+def test_an_archive_holds_what_a_link_leads_to(tmp_path: Path) -> None:
+    context = plan(ROOT / "files")["runtime"]["files"]
+    context_archive.pack(str(tmp_path / "x.tar"), context)
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        assert archive.getnames() == [pair["dest"] for pair in context]
+        member = archive.getmember("healthy")
+        content = archive.extractfile(member)
+        assert member.isfile()
+        assert content
+        assert content.read() == (ROOT / "files/healthy").read_bytes()
+
+
+EVERY = {"base", "runtime", "hub", "launcher", "verify", "singleuser", "registry", "demo_xnat"}
+
+
 @pytest.mark.parametrize(
     ("change", "changed"),
     [
-        ({"revision": 2}, {"base", "runtime", "hub", "singleuser", "registry", "demo_xnat"}),
-        ({"base": "debian:13"}, {"base", "runtime", "hub", "singleuser", "registry", "demo_xnat"}),
+        ({"revision": 2}, EVERY),
+        ({"base": "debian:13"}, EVERY),
         ({"notebook_uid": 7}, {"singleuser", "demo_xnat"}),
-        ({"hub_uid": 7}, {"runtime", "hub", "registry"}),
+        ({"hub_uid": 7}, RUNTIME | {"registry"}),
         ({"dashboards": True}, {"singleuser", "demo_xnat"}),
     ],
+    ids=["revision", "base", "notebook_uid", "hub_uid", "dashboards"],
 )
 def test_a_setting_renames_what_depends_on_it(change: dict[str, Any], changed: set[str]) -> None:
     before, after = names(plan(ROOT / "files")), names(plan(ROOT / "files", **change))
@@ -110,18 +158,6 @@ def test_a_context_has_its_dockerfile_and_every_file_once() -> None:
         assert len(destinations) == len(set(destinations))
         assert name == "base" or spec["dockerfile"] in destinations
         assert all(Path(pair["src"]).is_file() for pair in spec["files"])
-
-
-def test_the_hub_has_the_modules_that_its_modules_import() -> None:
-    code = {path.name: path.read_text() for path in hub_code(ROOT / "files")}
-    every = {path.name for path in (ROOT / "files/xnat_hub").glob("*.py")}
-    assert set(code) == every - set(CONTROLLER_ONLY)
-    assert set(CONTROLLER_ONLY) < every
-    imported = {
-        f"{name}.py" for text in code.values() for name in re.findall(r"from (?:xnat_hub)?\.(\w+) import", text)
-    }
-    assert imported
-    assert imported <= set(code)
 
 
 DIGEST = "0123456789abcdef" * 4
@@ -163,8 +199,8 @@ def test_two_images_that_would_have_one_name_are_refused() -> None:
 @pytest.mark.parametrize(
     ("wanted", "rounds"),
     [
-        (["runtime", "hub", "singleuser", "registry", "demo_xnat"],
-         [["runtime", "singleuser", "registry"], ["hub", "demo_xnat"]]),
+        (["runtime", "hub", "launcher", "verify", "singleuser", "registry", "demo_xnat"],
+         [["runtime", "singleuser", "registry"], ["hub", "launcher", "verify", "demo_xnat"]]),
         (["hub", "singleuser"], [["hub", "singleuser"]]),  # the runtime is there already
         ([], []),
     ],
@@ -174,15 +210,18 @@ def test_images_that_need_none_of_each_other_are_built_at_once(wanted: list[str]
     assert build_rounds(wanted, plan(ROOT / "files")) == rounds
 
 
-IDS = {"runtime": "r1", "hub": "h1", "user": "u1", "demo": "d1", "extra": "e1"}
-NAMES = {"runtime": "runtime", "hub": "hub", "singleuser": "user", "demo_xnat": "demo", "registry": "registry"}
+IDS = {"runtime": "r1", "hub": "h1", "launcher": "l1", "verify": "v1", "user": "u1", "demo": "d1", "extra": "e1"}
+NAMES = {
+    "runtime": "runtime", "hub": "hub", "launcher": "launcher", "verify": "verify", "singleuser": "user",
+    "demo_xnat": "demo", "registry": "registry",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("has", "ids", "further", "expected"),
     [
         ({"m2": IDS, "w1": IDS, "x1": IDS}, IDS, [], {}),
-        ({}, IDS, [], {"m2": ["user", "runtime", "hub"], "w1": ["user"], "x1": ["demo"]}),
+        ({}, IDS, [], {"m2": ["user", "runtime", "hub", "launcher", "verify"], "w1": ["user"], "x1": ["demo"]}),
         ({"w1": {**IDS, "user": "u0"}, "m2": {**IDS, "hub": "h0"}, "x1": IDS}, IDS, [],
          {"w1": ["user"], "m2": ["hub"]}),
         ({"m2": {**IDS, "extra": "e0"}, "w1": IDS, "x1": IDS}, IDS, ["extra"], {"m2": ["extra"]}),

@@ -6,10 +6,15 @@ import re
 from typing import Any
 
 import pytest
-import xnat_node_mounts
-from xnat_launcher.policy import MountError
 
-from module_utils.xnat_site.storage import mount_policy, mount_unit, node_mounts, storage_disagreements, storage_rows
+from module_utils.xnat_launcher.policy import MountError
+from module_utils.xnat_site.storage import (
+    mount_policy,
+    mount_unit,
+    node_mounts,
+    storage_disagreements,
+    storage_rows,
+)
 from tests.hub_settings import STORAGE
 
 NFS = {"type": "nfs", "server": "nfs.example.org", "path": "/xnat/archive"}
@@ -221,8 +226,3 @@ def test_nodes_that_see_another_owner_are_named() -> None:
         "site_storage.archive: /data/archive belongs to 1500:1500 on n1, 65534:65534 on n2: give all nodes the same"
         " export and the same mapping of users"
     ]
-
-
-def test_the_filter_is_the_function() -> None:
-    assert xnat_node_mounts.FilterModule().filters() == {"xnat_node_mounts": node_mounts}
-    assert "name: xnat_node_mounts" in xnat_node_mounts.DOCUMENTATION

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xnat_hub.settings
+import xnat_launcher.settings
 import yaml
 from jinja2 import Environment
+from xnat_wire.launcher import SOCKET
+from xnat_wire.rest import XnatSite
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 LIBRARY = {path.stem for path in (ROLES.parent / "library").glob("*.py")}
@@ -190,6 +195,28 @@ def test_the_modes_of_secrets_and_configs_are_what_they_look_like() -> None:
     for place, mode in modes.items():
         number = int(Environment(autoescape=True).from_string(str(mode)).render())
         assert number in (0o400, 0o444), place
+
+
+@pytest.mark.parametrize(
+    ("variable", "settings", "elsewhere"),
+    [
+        pytest.param("__jupyterhub_settings", xnat_hub.settings.Settings, {"secrets_dir"}, id="hub"),
+        pytest.param("__jupyterhub_launcher_settings", xnat_launcher.settings.Settings, set(), id="launcher"),
+        pytest.param("__jupyterhub_xnat", XnatSite, set(), id="xnat"),
+    ],
+)
+def test_a_settings_file_has_what_its_reader_knows(variable: str, settings: type, elsewhere: set[str]) -> None:
+    written = load(ROLES / "jupyterhub" / "vars" / "main.yml")[variable]
+    assert set(written) == {field.name for field in dataclasses.fields(settings)} - elsewhere
+
+
+def test_hub_and_launcher_meet_at_one_socket() -> None:
+    values = load(ROLES / "jupyterhub" / "vars" / "main.yml")
+    assert values["__jupyterhub_settings"]["launcher_socket"] == SOCKET
+    assert values["__jupyterhub_launcher_mount"]["target"] == str(Path(SOCKET).parent)
+    assert str(Path(SOCKET).with_name("alive")) in values["__jupyterhub_launcher_healthy"]
+    assert values["__jupyterhub_launcher_file"]["filename"] == xnat_launcher.settings.SETTINGS_FILE
+    assert values["__jupyterhub_settings_file"]["filename"] == xnat_hub.settings.SETTINGS_FILE
 
 
 def test_the_one_look_at_a_host_tells_of_the_packages_that_the_engines_role_decides_by() -> None:

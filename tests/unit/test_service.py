@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from xnat_hub.settings import Settings
 from xnat_launcher.options import OptionsError, parse_launch
 from xnat_launcher.policy import MountError, is_below
 from xnat_launcher.service import (
@@ -28,9 +27,10 @@ from xnat_launcher.service import (
     split_env,
     task_template,
 )
+from xnat_launcher.settings import Settings
 
 from tests.hub_settings import ATLASES
-from tests.unit.conftest import SAMPLES, user_of
+from tests.unit.conftest import SAMPLES, examples, user_of
 
 ROOTS = {"/srv/xnat/archive": ["/data", "/workspace"], "/srv/xnat/workspaces": ["/data", "/workspace"]} | {
     entry["source"]: [other["target"] for other in ATLASES if other["source"] == entry["source"]] for entry in ATLASES
@@ -38,10 +38,15 @@ ROOTS = {"/srv/xnat/archive": ["/data", "/workspace"], "/srv/xnat/workspaces": [
 BY_NAME = {sample["name"]: sample["response"]["body"] for sample in SAMPLES}
 
 
+@pytest.fixture
+def settings(launcher_settings: Settings) -> Settings:
+    return launcher_settings
+
+
 def template(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
     launch = parse_launch(body, body["servername"])
     open_env, _ = split_env(launch.env)
-    return task_template(launch, settings, user_of(body), open_env, {})
+    return task_template(launch, settings, user_of(body), open_env, {})[0]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,7 @@ def template(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
         ("-", ""),
         ("ÄÖÜ", "x" * 64),
     ],
+    ids=["plain", "long-user", "punctuation", "no-letters-no-server", "not-ascii-long-server"],
 )
 def test_service_names_are_dns_safe_and_short(user: str, server: str) -> None:  # contract 6.12
     name = service_name("jupyterhub", user, server)
@@ -183,7 +189,7 @@ SHELLS_OWN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: Path(shell).name)
 def test_no_name_that_xnat_may_set_ends_the_shell_that_starts_the_server(shell: str) -> None:
     every = {f"A{number}": "x" for number in range(3)} | dict.fromkeys([*SHELLS_OWN, "OPTIND", "BASHOPTS"], "no-number")
     body = copy.deepcopy(BY_NAME["project_plain"])
@@ -265,20 +271,22 @@ PAYLOADS = st.fixed_dictionaries(
 )
 
 
-@hypothesis_settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@pytest.mark.drill
+@examples(400)
 @given(PAYLOADS | JSON)
 def test_whatever_xnat_sends_the_service_is_inside_the_policy_or_is_not_made(settings: Settings, body: Any) -> None:
     ceiled = replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30)
     try:
         launch = parse_launch(body, "s1")
         open_env, secret_env = split_env(launch.env)
-        spec = task_template(launch, ceiled, "jdoe", open_env, {})
+        spec, allowed = task_template(launch, ceiled, "jdoe", open_env, {})
     except (OptionsError, MountError):
         return
     container = spec["ContainerSpec"]
     *mounts, shm = container["Mounts"]
+    assert [(mount.source, mount.target, mount.read_only) for mount in allowed] == [
+        (made["Source"], made["Target"], made["ReadOnly"]) for made in mounts
+    ]
     assert (shm["Type"], shm["Target"]) == ("tmpfs", "/dev/shm")
     assert container["Image"] in ceiled.images
     for made in mounts:
@@ -303,22 +311,20 @@ def test_whatever_xnat_sends_the_service_is_inside_the_policy_or_is_not_made(set
 
 
 @pytest.mark.parametrize(
-    ("resources", "words"),
-    [
-        ({"cpu_limit": 64.0}, "resources.cpu_limit is 64.0 CPUs: a server here has 16.0 at most"),
-        ({"cpu_reservation": 17.0}, "resources.cpu_reservation"),
-        ({"mem_limit": "33G"}, "resources.mem_limit"),
-        ({"mem_reservation": "33G"}, "resources.mem_reservation"),
-    ],
+    "resources",
+    [{"cpu_limit": 64.0}, {"cpu_reservation": 17.0}, {"mem_limit": "33G"}, {"mem_reservation": "33G"}],
+    ids=lambda resources: next(iter(resources)),
 )
-def test_more_than_the_sites_ceiling_is_refused(settings: Settings, resources: dict[str, Any], words: str) -> None:
+def test_more_than_the_sites_ceiling_is_refused(settings: Settings, resources: dict[str, Any]) -> None:
     body = copy.deepcopy(BY_NAME["project_plain"])
     body["task_template"]["resources"] = resources
-    with pytest.raises(OptionsError, match=re.escape(words)):
+    with pytest.raises(OptionsError, match=f"resources.{next(iter(resources))} .*(16.0|{32 * 2**30})"):
         template(body, replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30))
 
 
-@pytest.mark.parametrize("image", ["localhost/x:2", "localhost/x", "LOCALHOST/x:1", "docker.io/library/python:3"])
+@pytest.mark.parametrize(
+    "image", ["localhost/x:2", "localhost/x", "LOCALHOST/x:1", "docker.io/library/python:3"], ids=str
+)
 def test_an_image_that_the_site_does_not_list_is_refused_by_name(settings: Settings, image: str) -> None:
     body = copy.deepcopy(BY_NAME["project_plain"])
     body["task_template"]["container_spec"]["image"] = image
@@ -330,7 +336,9 @@ def test_an_image_that_the_site_does_not_list_is_refused_by_name(settings: Setti
 
 
 @pytest.mark.parametrize(
-    ("limit", "shm_size", "expected"), [("8G", None, 2**32), (None, None, None), ("8G", 2**30, 2**30), (None, 5, 5)]
+    ("limit", "shm_size", "expected"),
+    [("8G", None, 2**32), (None, None, None), ("8G", 2**30, 2**30), (None, 5, 5)],
+    ids=["half-of-the-limit", "no-limit", "the-sites", "the-sites-no-limit"],
 )
 def test_shared_memory_is_half_of_the_memory_or_what_the_site_says(
     settings: Settings, limit: str | None, shm_size: int | None, expected: int | None

@@ -18,9 +18,12 @@ SERVICE = {
 }
 
 
-def task(state: str, error: str = "", *, at: int = 1, image: str = "old", desired: str = "running") -> dict[str, Any]:
+def task(
+    state: str, error: str = "", *, at: int = 1, image: str = "old", desired: str = "running", on: str = "m1"
+) -> dict[str, Any]:
     return {
         "ID": f"task{at}",
+        "NodeID": on,
         "CreatedAt": f"2026-01-02T00:00:{at:02}Z",
         "DesiredState": desired,
         "Spec": {"ContainerSpec": {"Image": image}},
@@ -79,7 +82,6 @@ def test_the_newest_task_that_failed_since_the_change_is_the_reason(
     [
         ({}, RUNS, (True, False, "running")),
         ({}, RUNS[:1], (False, False, "running")),
-        ({"Mode": {"Global": {}}}, RUNS[:1], (True, False, "running")),
         ({"TaskTemplate": {"ContainerSpec": {"Image": "old"}, "ForceUpdate": 1}}, RUNS, (False, False, "no task yet")),
         ({}, [task("failed", "first", at=1), task("failed", "last", at=2), task("starting", at=3)],
          (False, False, "starting: last")),
@@ -91,6 +93,45 @@ def test_a_service_has_converged_with_all_its_tasks_and_tells_the_last_error(
 ) -> None:
     judged = judge({**SERVICE, "Spec": {**SERVICE["Spec"], **spec}}, tasks, 3)  # type: ignore[dict-item]
     assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+
+
+BOTH = {"m1": "active", "m2": "active"}
+ONE_PAUSED = {"m1": "active", "m2": "pause"}
+ONE_DOWN = {"m1": "active"}
+
+
+def failed(number: int) -> list[dict[str, Any]]:
+    """Tasks of m1 and m2 that have failed, in turn, and one each that starts."""
+    ended = [task("failed", on=f"m{at % 2 + 1}", at=at, desired="shutdown") for at in range(number)]
+    return [*ended, task("starting", on="m1", at=number), task("starting", on="m2", at=number)]
+
+
+@pytest.mark.parametrize(
+    ("ready", "status", "tasks", "expected"),
+    [
+        pytest.param(BOTH, "", [task("running"), task("running", on="m2")], (True, False), id="all"),
+        pytest.param(BOTH, "", [task("running"), task("starting", on="m2")], (False, False), id="one-starts"),
+        pytest.param(BOTH, "", [task("running"), task("running", on="m2", image="x")], (False, False), id="one-old"),
+        pytest.param(BOTH, "", [], (False, False), id="none-yet"),
+        pytest.param(ONE_DOWN, "", [task("running"), task("running", on="m2")], (True, False), id="one-down"),
+        pytest.param(ONE_PAUSED, "", [task("running"), task("running", on="m2", image="x")], (True, False),
+                     id="one-paused-and-old"),
+        pytest.param({"m1": "pause"}, "", [task("running")], (True, False), id="paused"),
+        pytest.param({"m1": "pause"}, "", [task("running", image="x")], (False, False), id="paused-and-old"),
+        pytest.param(BOTH, "updating", [task("running"), task("running", on="m2")], (False, False), id="watched"),
+        pytest.param(BOTH, "", [task("running"), task("new", on="m2", desired="ready")], (False, False),
+                     id="one-waits"),
+        pytest.param(ONE_DOWN, "updating", [task("running"), task("new", on="m2")], (True, False), id="lost-in-update"),
+        pytest.param(BOTH, "", failed(3), (False, False), id="three-tries-on-two"),
+        pytest.param(BOTH, "", failed(6), (False, True), id="six-tries-on-two"),
+    ],
+)  # fmt: skip
+def test_a_global_service_runs_on_the_nodes_that_are_ready(
+    ready: dict[str, str], status: str, tasks: list[dict[str, Any]], expected: tuple[bool, bool]
+) -> None:
+    service = {**SERVICE, "Spec": {**SERVICE["Spec"], "Mode": {"Global": {}}}}  # type: ignore[dict-item]
+    judged = judge({**service, "UpdateStatus": update(status)}, tasks, 3, ready=ready)
+    assert (judged["converged"], judged["hopeless"]) == expected
 
 
 def test_the_log_is_that_of_the_service_or_of_the_task_that_failed() -> None:

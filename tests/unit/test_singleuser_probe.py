@@ -13,9 +13,9 @@ from typing import Any
 import jupyterhub
 import pytest
 from singleuser_probe import PORT, SCRIPT, WORKSPACE, container, finding, host
-from xnat_hub.settings import Settings
 from xnat_launcher.options import parse_launch
 from xnat_launcher.service import task_template
+from xnat_launcher.settings import Settings
 
 from tests.unit.conftest import SAMPLES
 
@@ -51,9 +51,10 @@ def test_an_image_that_serves_has_none() -> None:
     assert finding("quay.io/x:1", SEEN, WANTED) is None
 
 
-def test_an_image_is_tried_as_the_hub_would_run_it(settings: Settings) -> None:
+def test_an_image_is_tried_as_the_hub_would_run_it(launcher_settings: Settings) -> None:
+    settings = launcher_settings
     body = SAMPLES[0]["response"]["body"]
-    service = task_template(parse_launch(body, body["servername"]), settings, "jdoe", [], {})["ContainerSpec"]
+    service = task_template(parse_launch(body, body["servername"]), settings, "jdoe", [], {})[0]["ContainerSpec"]
     wanted = {**WANTED, "uid": settings.uid, "gid": settings.gid, "groups": list(settings.groups)}
     made, place = container("sha256:1", wanted), host(wanted)
     assert made["user"] == service["User"]

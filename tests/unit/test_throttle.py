@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from xnat_hub import throttle
+from xnat_wire import throttle
 from xnat_wire.throttle import LONGEST_PAUSE, SOURCE_LIMIT, TOTAL_LIMIT, TOTAL_PAUSE, Attempt, Throttle, Wait
 
 WINDOW = 86400.0

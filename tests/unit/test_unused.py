@@ -118,7 +118,7 @@ def defined(path: Path) -> Iterator[str]:
 @functools.cache
 def constants() -> frozenset[str]:
     """The texts in the code behind the filters, some of which get the variables of all hosts."""
-    trees = [ast.walk(ast.parse(path.read_text())) for path in files("files/xnat_hub/*.py")]
+    trees = [ast.walk(ast.parse(path.read_text())) for path in files("module_utils/xnat_site/*.py")]
     return frozenset(constant(node) for tree in trees for node in tree) - {""}
 
 
@@ -186,16 +186,16 @@ REPORTS = [
     Report(
         "library/node_report.py",
         r"\w*report|__offline_bundle_look|__docker_swarm_nodes",
-        readers=("files/xnat_hub/fleet.py", "files/xnat_hub/engine.py", "files/xnat_hub/images.py"),
+        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("fleet", "engine", "images")),
     ),
     Report(
         "library/storage_probe.py",
         r"_*node_storage_\w+",
         ("judge", "main"),
-        ("files/xnat_hub/mounts.py storage_disagreements",),
+        ("module_utils/xnat_site/storage.py storage_disagreements",),
     ),
     Report("library/port_probe.py", "__preflight_probe", ("main",)),
-    Report("library/swarm_room.py", r"__\w+_room", ("main",), sent=("desired-state", "node")),
+    Report("library/swarm_room.py", r"__\w+_room", ("main",), sent=("desired-state", "node", "role")),
     Report("library/singleuser_probe.py", r"__hub_images_\w+", ("main",)),
     Report(
         "library/node_images.py",
@@ -211,9 +211,9 @@ REPORTS = [
         sent=("service",),
     ),
     Report("library/context_archive.py", "__hub_images_packed", ("main",)),
-    Report("files/xnat_hub/fleet.py", "preflight_fleet", ("fleet",)),
-    Report("files/xnat_hub/fleet.py", r"__docker_swarm_(changes|node)|item", ("swarm_changes", "_update")),
-    Report("files/xnat_hub/engine.py", "__docker_engine_plan", ("engine_plan",)),
+    Report("module_utils/xnat_site/fleet.py", "preflight_fleet", ("fleet",)),
+    Report("module_utils/xnat_site/fleet.py", r"__docker_swarm_(changes|node)|item", ("swarm_changes", "_update")),
+    Report("module_utils/xnat_site/engine.py", "__docker_engine_plan", ("engine_plan",)),
 ]
 FOR_ANSIBLE = {"changed"}
 SENT = {"AnsibleModule", "dumps"}  # calls whose dictionaries are no report

@@ -1,5 +1,4 @@
 """The modules that keep XNAT's rows: run against the demo XNAT, and the thinking behind them alone."""
-# ruff: noqa: I001  (xnat_modules comes first: it makes Ansible find our module_utils)
 
 from __future__ import annotations
 
@@ -11,14 +10,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from ansible.module_utils import xnat as xnat_client
+from ansible.module_utils import xnat_rows as rows
+from ansible.module_utils.basic import AnsibleModule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_demo_xnat import SECRETS
 from tests.unit.xnat_modules import Xnat, run_module, xnat_fixture  # noqa: F401
-
-from ansible.module_utils import xnat as xnat_client, xnat_rows as rows
-from ansible.module_utils.basic import AnsibleModule
 
 Json = dict[str, Any]
 MASK = "********"

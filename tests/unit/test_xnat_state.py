@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from demo_xnat.people import SERVICE_ACCOUNT
 
-from tests.unit.test_client import Authority
+from tests.unit.authority import Authority
 from tests.unit.test_demo_xnat import SECRETS, SERVICE_PASSWORD
 from tests.unit.xnat_modules import Xnat, load, run_module, served, xnat_fixture
 

@@ -1,7 +1,4 @@
-"""Runs our XNAT modules in this process against a demo XNAT that is served over real HTTP.
-
-Importing this makes Ansible find the project's module_utils; so it comes before whatever imports one of these.
-"""
+"""Runs our XNAT modules in this process against a demo XNAT that is served over real HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +21,6 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-import ansible.module_utils
 import pytest
 from aiohttp import web
 from ansible.module_utils import urls
@@ -35,7 +31,6 @@ from demo_xnat.web import make_app
 from tests.unit.test_demo_xnat import SECRETS, make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -1,0 +1,34 @@
+"""Run the smoke test: `python3 -m xnat_verify`, as the role `verify` does in a container on a manager.
+
+Its input is JSON on standard input, so that no secret is in an environment or a process list::
+
+    {"xnat_url": "http://localhost:8080", "hub_url": "http://localhost:8000", "base_url": "/jupyterhub/",
+     "username": "jdoe", "password": "...", "service_username": "jupyterhub", "service_password": "...",
+     "service_token": "...", "experiment": "XNAT_E00001", "uid": 1000, "gid": 1000, "deployment": "jupyterhub",
+     "environment": "JupyterLab", "timeout": 180, "ca_pem": "", "restart_hub": false}
+
+Prints {"ok": bool, "table": "...", "checks": [{"name", "seen", "ok", "advice"}, ...]} as JSON; times are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+
+import docker
+
+from xnat_verify.checks import SmokeTest, table
+
+
+def main() -> None:
+    """Read the input, run the checks, print what they saw."""
+    test = SmokeTest(json.load(sys.stdin), docker.DockerClient(version="auto", timeout=30))
+    ok = asyncio.run(test.run())
+    checks = [asdict(check) for check in test.checks]
+    print(json.dumps({"ok": ok, "table": table(test.checks), "checks": checks}))
+
+
+if __name__ == "__main__":
+    main()

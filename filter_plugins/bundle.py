@@ -1,0 +1,21 @@
+"""Filters for the offline bundle; the YAML file of its name documents each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible itself finds module_utils on hosts only
+
+from module_utils.xnat_site import bundle
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "xnat_bundle": bundle.bundle,
+            "xnat_bundle_contents": bundle.bundle_contents,
+            "xnat_bundle_outdated": bundle.bundle_outdated,
+        }

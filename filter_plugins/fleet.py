@@ -1,0 +1,20 @@
+"""Filters for hosts, nodes and the swarm; the YAML file of its name documents each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible itself finds module_utils on hosts only
+
+from module_utils.xnat_site import fleet
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "xnat_fleet": fleet.fleet,
+            "xnat_swarm_changes": fleet.swarm_changes,
+        }

@@ -1,0 +1,22 @@
+"""Filters for the images and their names; the YAML file of its name documents each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible itself finds module_utils on hosts only
+
+from module_utils.xnat_site import images
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "xnat_build_rounds": images.build_rounds,
+            "xnat_further_images": images.further_images,
+            "xnat_image_plan": images.image_plan,
+            "xnat_lacking_images": images.lacking_images,
+        }

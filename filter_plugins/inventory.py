@@ -1,0 +1,21 @@
+"""Filters for a site's variables; the YAML file of its name documents each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible itself finds module_utils on hosts only
+
+from module_utils.xnat_site import inventory
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "xnat_hub_path": inventory.hub_path,
+            "xnat_inventory_findings": inventory.inventory_findings,
+            "xnat_secret_findings": inventory.secret_findings,
+        }
