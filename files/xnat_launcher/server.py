@@ -40,9 +40,9 @@ def make_app(launcher: Launcher, hub_uid: int) -> web.Application:
         nonlocal under_way
         try:
             if _peer(request) != hub_uid:
-                raise RefusedError(Kind.BAD_REQUEST, "only the hub is answered")
+                raise _bad("only the hub is answered")
             if under_way >= AT_ONCE:
-                raise RefusedError(Kind.BUSY, "too many calls are under way")
+                raise RefusedError(Kind.BUSY, "Too many calls to the launcher are under way.")
             under_way += 1
             try:
                 return await handler(request)
@@ -51,10 +51,10 @@ def make_app(launcher: Launcher, hub_uid: int) -> web.Application:
         except RefusedError as error:
             return _refusal(error)
         except web.HTTPException as error:
-            return _refusal(RefusedError(Kind.BAD_REQUEST, error.reason))
+            return _refusal(_bad(error.reason))
         except Exception:
             log.exception("A call failed")
-            return _refusal(RefusedError(Kind.INTERNAL, "the launcher failed; its log says why"))
+            return _refusal(RefusedError(Kind.INTERNAL, "The launcher failed; its log says why."))
 
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
     app[LAUNCHER] = launcher
@@ -95,9 +95,9 @@ async def _stop(launcher: Launcher, body: Body) -> Body:
     user, server = _server(body, "patience", "id")
     patience, service_id = body["patience"], body["id"]
     if isinstance(patience, bool) or not isinstance(patience, int | float) or not 0 <= patience <= MAX_PATIENCE:
-        raise RefusedError(Kind.BAD_REQUEST, f"patience is no number of seconds up to {MAX_PATIENCE:g}")
+        raise _bad(f"patience is no number of seconds up to {MAX_PATIENCE:g}")
     if not isinstance(service_id, str) or not SERVICE_ID.fullmatch(service_id):
-        raise RefusedError(Kind.BAD_REQUEST, "id is none of a service")
+        raise _bad("id is none of a service")
     return {"ended": await launcher.stop(user, server, patience, service_id)}
 
 
@@ -126,22 +126,22 @@ async def _read(request: web.Request) -> bytes:
     except web.HTTPException:  # too large
         raise
     except Exception as error:  # broken HTTP, a broken compression, a hub that has gone away
-        raise RefusedError(Kind.BAD_REQUEST, f"the request cannot be read ({type(error).__name__})") from error
+        raise _bad(f"the request cannot be read ({type(error).__name__})") from error
 
 
 def _body(data: bytes) -> Body:
     try:
-        body = json.loads(data)
+        body = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise RefusedError(Kind.BAD_REQUEST, "the request is no JSON") from error
+        raise _bad("the request is no JSON") from error
     if not isinstance(body, dict):
-        raise RefusedError(Kind.BAD_REQUEST, "the request is no JSON object")
+        raise _bad("the request is no JSON object")
     return body
 
 
 def _keys(body: Body, *names: str) -> None:
     if set(body) != set(names):
-        raise RefusedError(Kind.BAD_REQUEST, f"the request must have {', '.join(names) or 'nothing'}, and nothing else")
+        raise _bad(f"the request must have {', '.join(names) or 'nothing'}, and nothing else")
 
 
 def _server(body: Body, *more: str) -> tuple[str, str]:
@@ -149,7 +149,7 @@ def _server(body: Body, *more: str) -> tuple[str, str]:
     _keys(body, "user", "server", *more)
     user, server = body["user"], body["server"]
     if not isinstance(user, str) or not isinstance(server, str):
-        raise RefusedError(Kind.BAD_REQUEST, "user and server must be texts")
+        raise _bad("user and server must be texts")
     try:
         check_name(user)
     except XnatError as error:
@@ -161,12 +161,12 @@ def _server(body: Body, *more: str) -> tuple[str, str]:
 
 def _variables(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
-        raise RefusedError(Kind.BAD_REQUEST, "env is no object")
+        raise _bad("env is no object")
     for name, content in value.items():
         if name not in HUB_VARIABLES:
-            raise RefusedError(Kind.BAD_REQUEST, f"env has {name[:64]!a}, which the hub may not set")
+            raise _bad(f"env has {name[:64]!a}, which the hub may not set")
         if not isinstance(content, str) or len(content) > MAX_VALUE or "\0" in content or not _encodes(content):
-            raise RefusedError(Kind.BAD_REQUEST, f"env.{name} is no text that a variable can hold")
+            raise _bad(f"env.{name} is no text that a variable can hold")
     return value
 
 
@@ -189,6 +189,10 @@ def _peer(request: web.Request) -> int:
     except OSError:
         return -1
     return int(uid)
+
+
+def _bad(why: str) -> RefusedError:
+    return RefusedError(Kind.BAD_REQUEST, f"The launcher does not take the request: {why}.")
 
 
 def _refusal(error: RefusedError) -> web.Response:

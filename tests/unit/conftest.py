@@ -18,25 +18,25 @@ from tests.hub_settings import launcher_settings_data, settings_data
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = json.loads((Path(__file__).parent / "xnat-samples.json").read_text())["user_options"]
-DRILL_EXAMPLES = 100_000
+DRILL = 100  # times as many examples: some 200,000 of all property tests
 
 hypothesis.settings.register_profile("unit", deadline=None)
-hypothesis.settings.register_profile("drill", deadline=None, max_examples=DRILL_EXAMPLES)
+hypothesis.settings.register_profile("drill", deadline=None, max_examples=100 * DRILL)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "unit")
 hypothesis.settings.load_profile(PROFILE)
 
 
 def examples(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run a property test with so many examples, in a drill (HYPOTHESIS_PROFILE=drill) with many more."""
+    """Run a property test with so many examples, in a drill (HYPOTHESIS_PROFILE=drill) with DRILL times as many."""
     return hypothesis.settings(
-        max_examples=DRILL_EXAMPLES if PROFILE == "drill" else number,
+        max_examples=number * (DRILL if PROFILE == "drill" else 1),
         deadline=None,
         suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of tests that `HYPOTHESIS_PROFILE=drill pytest -m drill` runs with 100,000 examples each."""
+    """Register the marker of the tests that `HYPOTHESIS_PROFILE=drill pytest -m drill` runs."""
     config.addinivalue_line("markers", "drill: a property test that a drill runs with many more examples")
 
 

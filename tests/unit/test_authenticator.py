@@ -11,12 +11,22 @@ import pytest
 from tornado import web
 from tornado.httputil import HTTPHeaders
 from xnat_hub import authenticator
-from xnat_hub.authenticator import XnatAuthenticator, client_address, last_untrusted
-from xnat_hub.client import InvalidNameError, Look, TooManyFailuresError, UnavailableError, XnatError
+from xnat_hub.authenticator import XnatAuthenticator, client_address, last_untrusted, source_of
 from xnat_hub.settings import Settings, parse
+from xnat_wire.launcher import Kind, RefusedError, Standing
+from xnat_wire.rest import (
+    ActionRequiredError,
+    BadCredentialsError,
+    InvalidNameError,
+    NotPermittedError,
+    TooManyFailuresError,
+    UnavailableError,
+    XnatError,
+)
 
 from tests.hub_settings import settings_data
 
+HANGS = None
 PROXY, CLIENT, TLS = "127.0.0.1", "203.0.113.9", "10.0.0.4"
 
 
@@ -43,6 +53,17 @@ def request(peer: str, **headers: str) -> Any:
         ("made up", PROXY),
         ("", PROXY),
     ],
+    ids=[
+        "one",
+        "forged-before",
+        "behind-a-trusted-proxy",
+        "mapped-ipv4",
+        "ipv6",
+        "only-trusted",
+        "no-address-before",
+        "no-address",
+        "nothing",
+    ],
 )
 def test_the_last_address_that_is_not_trusted_is_the_clients(forwarded: str, address: str) -> None:
     assert last_untrusted(PROXY, forwarded, (TLS,)) == address
@@ -54,6 +75,7 @@ def test_the_last_address_that_is_not_trusted_is_the_clients(forwarded: str, add
         (PROXY, CLIENT),
         ("10.77.0.9", "10.77.0.9"),  # a notebook that speaks to the hub itself
     ],
+    ids=["proxy", "notebook"],
 )
 def test_only_the_proxy_may_say_for_whom_it_speaks(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, peer: str, address: str
@@ -70,18 +92,33 @@ def test_a_proxy_that_cannot_be_found_makes_nobody_trusted(settings: Settings, m
     assert asyncio.run(client_address(request(PROXY, X_Forwarded_For=CLIENT))) == PROXY
 
 
+@pytest.mark.parametrize(
+    ("address", "source"),
+    [("192.0.2.1", "192.0.2.1"), ("2001:db8::1:2", "2001:db8::/64"), ("unknown", "unknown")],
+    ids=["ipv4", "ipv6", "no-address"],
+)
+def test_a_subscribers_addresses_count_as_one(address: str, source: str) -> None:
+    assert source_of(address) == source
+
+
 class Client:
-    """Stands for the hub's client of XNAT."""
+    """Stands for the checks of log-ins and for the launcher. standings: by a server's name; HANGS for no answer."""
 
     def __init__(self) -> None:
-        self.looks: dict[str, Look | Exception] = {}
+        self.standings: dict[str, Standing | Exception | None] = {}
         self.error: XnatError | None = None
+        self.asked = 0
 
-    async def look(self, username: str, server_name: str, is_dashboard: bool) -> Look:
-        look = self.looks[server_name]
-        if isinstance(look, Exception):
-            raise look
-        return look
+    async def standing(self, user: str, server: str) -> Standing:
+        self.asked += 1
+        await asyncio.sleep(0)
+        standing = self.standings[server]
+        if isinstance(standing, Exception):
+            raise standing
+        if standing is HANGS:
+            await asyncio.Event().wait()
+        assert standing
+        return standing
 
     async def may_start_jupyter(self, username: str, password: str, source: str) -> bool:
         if self.error:
@@ -92,22 +129,32 @@ class Client:
 @pytest.fixture
 def xnat(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Client:
     client = Client()
-    monkeypatch.setattr(authenticator, "shared_client", lambda: client)
+    monkeypatch.setattr(authenticator, "shared_logins", lambda: client)
+    monkeypatch.setattr(authenticator, "shared_launcher", lambda: client)
+    monkeypatch.setattr(authenticator, "REFRESH_TIMEOUT", 0.05)
     monkeypatch.setattr(authenticator, "load", lambda: settings)
     return client
+
+
+PASSES = {"username": "jdoe", "password": "right from 10.0.0.1"}
+NO_ROLE = {"username": "jdoe", "password": "x"}
 
 
 @pytest.mark.parametrize(
     ("data", "error", "status"),
     [
-        ({"username": "jdoe", "password": "right from 10.0.0.1"}, None, 200),
-        ({"username": "jdoe", "password": "x"}, None, 403),
-        ({"username": "jdoe", "password": "x"}, InvalidNameError("x"), 400),
-        ({"username": "jdoe", "password": "x"}, TooManyFailuresError("x"), 429),
-        ({"username": "jdoe"}, None, 400),
-        ({"username": 5, "password": ["x"]}, None, 400),
-        (None, None, 400),
-        ("jdoe", None, 400),
+        pytest.param(PASSES, None, 200, id="right"),
+        pytest.param(NO_ROLE, None, 403, id="no-role"),
+        pytest.param(NO_ROLE, BadCredentialsError("x"), 403, id="wrong-password"),
+        pytest.param(NO_ROLE, InvalidNameError("x"), 400, id="name"),
+        pytest.param(NO_ROLE, NotPermittedError("x"), 403, id="service-account"),
+        pytest.param(NO_ROLE, ActionRequiredError("x"), 403, id="expired"),
+        pytest.param(NO_ROLE, TooManyFailuresError("x"), 429, id="too-often"),
+        pytest.param(NO_ROLE, UnavailableError("x"), 503, id="xnat-away"),
+        pytest.param({"username": "jdoe"}, None, 400, id="no-password"),
+        pytest.param({"username": 5, "password": ["x"]}, None, 400, id="wrong-types"),
+        pytest.param(None, None, 400, id="nothing"),
+        pytest.param("jdoe", None, 400, id="text"),
     ],
 )
 def test_whatever_is_sent_as_a_log_in_gets_an_answer(
@@ -153,41 +200,79 @@ def test_only_an_alias_that_was_accepted_and_no_longer_is_means_lost(
 ) -> None:
     hub, person = XnatAuthenticator(), Person("s1")
     hub.log = logging.getLogger("hub")
-    xnat.looks = {"s1": Look.REFUSED}
+    xnat.standings = {"s1": Standing.REFUSED}
     assert may_stay(hub, person)
     assert may_stay(hub, person)
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert "jupyterhub_auth_refresh_age" in warnings[0]
     assert "aliasTokenTimeout" in warnings[0]
-    xnat.looks = {"s1": Look.ALLOWED}
+    xnat.standings = {"s1": Standing.ALLOWED}
     assert may_stay(hub, person)
-    xnat.looks = {"s1": Look.REFUSED}
+    xnat.standings = {"s1": Standing.REFUSED}
     assert not may_stay(hub, person)
 
 
 def test_a_restarted_hub_knows_which_alias_was_accepted(xnat: Client) -> None:
     person = Person("s1")
-    xnat.looks = {"s1": Look.ALLOWED}
+    xnat.standings = {"s1": Standing.ALLOWED}
     assert may_stay(XnatAuthenticator(), person)
     person.restart()
-    xnat.looks = {"s1": Look.REFUSED}
+    xnat.standings = {"s1": Standing.REFUSED}
     assert not may_stay(XnatAuthenticator(), person)
 
 
+AWAY = RefusedError(Kind.AWAY, "away")
+
+
 @pytest.mark.parametrize(
-    ("looks", "stays"),
+    ("standings", "stays"),
     [
-        ({}, False),
-        ({"s1": Look.GONE}, False),
-        ({"s1": Look.GONE, "s2": Look.REFUSED}, True),
-        ({"s1": Look.NO_RIGHT}, False),
-        ({"s1": Look.NO_RIGHT, "s2": Look.REFUSED}, False),
-        ({"s1": Look.NO_RIGHT, "s2": Look.ALLOWED}, True),
-        ({"s1": Look.REFUSED, "s2": Look.ALLOWED}, True),
-        ({"s1": UnavailableError("away")}, True),
+        pytest.param({}, False, id="no-server"),
+        pytest.param({"s1": Standing.ALLOWED}, True, id="allowed"),
+        pytest.param({"s1": Standing.GONE}, False, id="gone"),
+        pytest.param({"s1": Standing.GONE, "s2": Standing.REFUSED}, True, id="gone-and-never-accepted"),
+        pytest.param({"s1": Standing.NO_RIGHT}, False, id="no-right"),
+        pytest.param({"s1": Standing.NO_RIGHT, "s2": Standing.REFUSED}, False, id="no-right-and-never-accepted"),
+        pytest.param({"s1": Standing.NO_RIGHT, "s2": Standing.ALLOWED}, True, id="no-right-and-allowed"),
+        pytest.param({"s1": Standing.REFUSED, "s2": Standing.ALLOWED}, True, id="refused-and-allowed"),
+        pytest.param({"s1": AWAY}, True, id="launcher-away"),
+        pytest.param({"s1": Standing.NO_RIGHT, "s2": AWAY}, True, id="launcher-goes-away"),
+        pytest.param({"s1": RefusedError(Kind.XNAT, "away")}, True, id="xnat-away"),
+        pytest.param({"s1": HANGS}, True, id="no-answer"),
     ],
 )
-def test_who_stays_logged_in_follows_from_all_running_servers(xnat: Client, looks: dict[str, Any], stays: bool) -> None:
-    xnat.looks = looks
-    assert may_stay(XnatAuthenticator(), Person(*looks)) is stays
+def test_who_stays_logged_in_follows_from_all_running_servers(
+    xnat: Client, standings: dict[str, Any], stays: bool
+) -> None:
+    xnat.standings = standings
+    assert may_stay(XnatAuthenticator(), Person(*standings)) is stays
+
+
+def test_a_server_that_does_not_run_says_nothing(xnat: Client) -> None:
+    person = Person("s1")
+    person.spawners["s1"].active = False
+    xnat.standings = {"s1": Standing.ALLOWED}
+    assert not may_stay(XnatAuthenticator(), person)
+    assert not xnat.asked
+
+
+@pytest.mark.parametrize(("options", "stays"), [({"dashboardConfigId": 3}, True), ({}, False), (None, False)], ids=str)
+def test_a_dashboard_needs_no_right_to_start_jupyter(xnat: Client, options: Any, stays: bool) -> None:  # contract 1.3
+    person = Person("s1")
+    person.spawners["s1"].user_options = options
+    xnat.standings = {"s1": Standing.NO_RIGHT}
+    assert may_stay(XnatAuthenticator(), person) is stays
+
+
+def test_requests_of_one_moment_ask_once(xnat: Client) -> None:
+    async def pages() -> list[bool]:
+        hub, person = XnatAuthenticator(), Person("s1")
+        found = await asyncio.gather(*(hub.refresh_user(person) for _ in range(10)))
+        assert xnat.asked == 1
+        found.append(await hub.refresh_user(person))
+        assert xnat.asked == 2
+        return found
+
+    xnat.standings = {"s1": Standing.ALLOWED}
+    assert asyncio.run(pages()) == [True] * 11

@@ -1,27 +1,24 @@
-"""Settings, hub configuration, filters and the module that watches services."""
+"""Settings of hub and launcher, the hub's configuration, and how far a service is."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import xnat_hub.images
-import xnat_hub.mounts
-import xnat_image_plan
-import xnat_mount_policy
-import xnat_path_translation
-import yaml
 from swarm_service_status import judge
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 from xnat_hub import settings as settings_module
-from xnat_hub.settings import Settings, SettingsError, load, parse
+from xnat_hub.settings import Settings, load, parse
+from xnat_launcher import settings as launcher_settings_module
+from xnat_launcher.options import OptionsError
+from xnat_launcher.policy import MountError
+from xnat_wire.secrets import SettingsError
 
-from tests.hub_settings import settings_data
+from tests.hub_settings import launcher_settings_data, settings_data
 from tests.unit.conftest import ROOT
 
 
@@ -58,38 +55,73 @@ def test_behind_tls_all_cookies_are_secure_and_pages_say_https_only(hub_config: 
     assert "Strict-Transport-Security" in hub_config.JupyterHub.tornado_settings["headers"]
 
 
-@pytest.mark.parametrize("addresses", [["10.0.0.0/8"], ["proxy"], ["10.0.0.1", ""]])
+@pytest.mark.parametrize("addresses", [["10.0.0.0/8"], ["proxy"], ["10.0.0.1", ""]], ids=["network", "name", "empty"])
 def test_trusted_proxies_are_addresses(secrets_dir: Path, addresses: list[str]) -> None:
     with pytest.raises(SettingsError, match="trusted_proxies"):
         parse(settings_data(trusted_proxies=addresses), secrets_dir)
 
 
 def test_settings_with_a_missing_or_unknown_key_are_refused(secrets_dir: Path) -> None:
-    data = settings_data(surprise=1)
-    del data["uid"]
-    with pytest.raises(SettingsError, match=r"miss \['uid'\] and have unknown \['surprise'\]"):
-        parse(data, secrets_dir)
+    for data, read in (
+        (settings_data(surprise=1), lambda data: parse(data, secrets_dir)),
+        (launcher_settings_data(surprise=1), launcher_settings_module.parse),
+    ):
+        del data["xnat_username"]
+        with pytest.raises(SettingsError, match=r"miss \['xnat_username'\] and have unknown \['surprise'\]"):
+            read(data)
 
 
-@pytest.mark.parametrize("value", [b"service\n", b" service", b"service\r\n", b"\xa0service", b"\n"])
+@pytest.mark.parametrize(
+    "value",
+    [b"service\n", b" service", b"service\r\n", b"\xa0service", b"\n"],
+    ids=["newline", "blank", "windows", "not-utf-8", "only-newline"],
+)
 def test_a_secret_is_taken_as_it_is_or_refused(settings: Settings, secrets_dir: Path, value: bytes) -> None:
-    (secrets_dir / "xnat_password").write_bytes(value)
-    with pytest.raises(SettingsError, match="the secret xnat_password"):
-        settings.secret("xnat_password")
+    (secrets_dir / "proxy_token").write_bytes(value)
+    with pytest.raises(SettingsError, match="the secret proxy_token"):
+        settings.secret("proxy_token")
 
 
-@pytest.mark.parametrize("images", [None, "localhost/x:1", [""], [1], {"a": "b"}])
-def test_images_must_be_a_list_of_names(secrets_dir: Path, images: object) -> None:
-    with pytest.raises(SettingsError, match="images is "):
-        parse(settings_data(images=images), secrets_dir)
-    assert parse(settings_data(images=[], shm_size="2G"), secrets_dir).shm_size == 2**31
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        pytest.param({"images": None}, SettingsError, "images", id="no-images"),
+        pytest.param({"images": "localhost/x:1"}, SettingsError, "images", id="images-text"),
+        pytest.param({"images": [""]}, SettingsError, "images", id="empty-image"),
+        pytest.param({"images": [1]}, SettingsError, "images", id="image-number"),
+        pytest.param({"images": {"a": "b"}}, SettingsError, "images", id="images-mapping"),
+        pytest.param({"default_server": "yes"}, SettingsError, "default_server", id="default-server"),
+        pytest.param({"memory_ceiling": "lots"}, OptionsError, "memory_ceiling", id="memory-ceiling"),
+        pytest.param({"shm_size": 5}, OptionsError, "shm_size", id="shm-size"),
+        pytest.param({"roots": [{"name": "x", "path": "srv", "read_only": True}]}, MountError, "srv", id="root"),
+    ],
+)
+def test_the_launchers_settings_are_checked(changes: dict[str, Any], error: type[Exception], named: str) -> None:
+    with pytest.raises(error, match=named):
+        launcher_settings_module.parse(launcher_settings_data(**changes))
+
+
+def test_the_launchers_sizes_are_read_as_bytes() -> None:
+    found = launcher_settings_module.parse(launcher_settings_data(images=[], shm_size="2G", memory_ceiling="1T"))
+    assert (found.images, found.shm_size, found.memory_ceiling) == ((), 2**31, 2**40)
+
+
+@pytest.mark.parametrize("text", [None, "{", "\xff"], ids=["missing", "no-json", "no-text"])
+def test_launcher_settings_that_cannot_be_read_are_named(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "launcher.json"
+    if text is not None:
+        file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"launcher\.json"):
+        launcher_settings_module.load(file)
+    file.write_text(json.dumps(launcher_settings_data()))
+    assert launcher_settings_module.load(file).deployment == "jupyterhub"
 
 
 def test_secrets_that_are_missing_or_empty_are_refused(settings: Settings, secrets_dir: Path) -> None:
-    assert settings.secret("xnat_password") == "service"
-    (secrets_dir / "xnat_password").write_text("")
-    with pytest.raises(SettingsError, match="the secret xnat_password is empty"):
-        settings.secret("xnat_password")
+    assert settings.secret("proxy_token") == "proxy-token-of-the-tests"
+    (secrets_dir / "proxy_token").write_text("")
+    with pytest.raises(SettingsError, match="the secret proxy_token is empty"):
+        settings.secret("proxy_token")
     with pytest.raises(SettingsError, match="the secret other cannot be read"):
         settings.secret("other")
 
@@ -99,29 +131,6 @@ def test_settings_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch,
     settings_module.load.cache_clear()
     with pytest.raises(SettingsError, match=r"none\.json cannot be read"):
         load()
-
-
-def test_the_role_writes_exactly_the_settings_that_the_hub_reads() -> None:
-    written = yaml.safe_load((ROOT / "roles/jupyterhub/vars/main.yml").read_text())["__jupyterhub_settings"]
-    assert set(written) == set(Settings.__dataclass_fields__) - {"secrets_dir"}
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "function"),
-    [
-        (xnat_image_plan, "xnat_image_plan", xnat_hub.images.image_plan),
-        (xnat_mount_policy, "xnat_mount_policy", xnat_hub.mounts.mount_policy),
-        (xnat_path_translation, "xnat_path_translation", xnat_hub.mounts.path_translation),
-    ],
-)
-def test_a_filter_is_the_shared_function_and_documented(module: Any, name: str, function: object) -> None:
-    assert module.FilterModule().filters() == {name: function}
-    assert yaml.safe_load(module.DOCUMENTATION)["name"] == name
-    shown = subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-doc"), "-t", "filter", name],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
-    assert yaml.safe_load(module.DOCUMENTATION)["short_description"] in shown.stdout or name in shown.stdout
 
 
 def task(state: str, **changes: Any) -> dict[str, Any]:

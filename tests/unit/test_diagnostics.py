@@ -41,44 +41,34 @@ def ended(error: str, state: str = "rejected", code: int | None = 0) -> dict[str
     return {"State": state, "Err": error, "ContainerStatus": {"ExitCode": code}}
 
 
+NO_SUCH_PATH = 'invalid mount config for type "bind": bind source path does not exist: /srv/xnat/archive/P1/arc001'
+NO_PROGRAM = 'starting container failed: ... exec: "nope": executable file not found in $PATH: unknown'
+
+
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "facts"),
     [
-        (
-            ended('invalid mount config for type "bind": bind source path does not exist: /srv/xnat/archive/P1/arc001'),
-            "/srv/xnat/archive/P1/arc001 does not exist on node w2",
-        ),
-        (ended("No such image: localhost/nope/x:1"), "image localhost/nope/x:1 not on node w2"),
-        (
-            ended(
-                'starting container failed: ... exec: "nope": executable file not found in $PATH: unknown',
-                "failed",
-                127,
-            ),
-            "the image has no command 'nope'",
-        ),
-        (ended("task: non-zero exit (127)", "failed", 127), "the image has no such command (exit code 127)"),
-        (
-            ended("task: non-zero exit (126)", "failed", 126),
-            "its command cannot be executed (exit code 126): it is no program, the user may not run it, or its"
-            " arguments and variables are too long",
-        ),
-        (ended("task: non-zero exit (3)", "failed", 3), "it ended on node w2 with exit code 3"),
-        (
-            ended("task: non-zero exit (137)", "failed", 137),
-            "it was killed on node w2 (exit code 137), most often because its memory limit was reached",
-        ),
-        ({"State": "complete", "ContainerStatus": {"ExitCode": 0}}, "it ended on node w2 with exit code 0"),
-        (ended("network jupyterhub not found"), "network jupyterhub not found on node w2"),
-        ({"State": "rejected"}, "no reason given on node w2"),
+        pytest.param(ended(NO_SUCH_PATH), ["/srv/xnat/archive/P1/arc001 does not exist", "w2"], id="path"),
+        pytest.param(ended("No such image: localhost/nope/x:1"), ["image localhost/nope/x:1", "w2"], id="image"),
+        pytest.param(ended(NO_PROGRAM, "failed", 127), ["no command 'nope'"], id="command-by-name"),
+        pytest.param(ended("task: non-zero exit (127)", "failed", 127), ["no such command", "127"], id="command"),
+        pytest.param(ended("task: non-zero exit (126)", "failed", 126), ["cannot be executed", "126"], id="no-program"),
+        pytest.param(ended("task: non-zero exit (3)", "failed", 3), ["w2", "exit code 3"], id="exit-code"),
+        pytest.param(ended("task: non-zero exit (137)", "failed", 137), ["killed", "w2", "137", "memory"], id="killed"),
+        pytest.param({"State": "complete", "ContainerStatus": {"ExitCode": 0}}, ["w2", "exit code 0"], id="ended-well"),
+        pytest.param(ended("network jupyterhub not found"), ["network jupyterhub not found", "w2"], id="swarms-words"),
+        pytest.param({"State": "rejected"}, ["no reason", "w2"], id="no-words"),
     ],
 )
-def test_a_task_that_ended_is_explained(status: dict[str, Any], words: str) -> None:
-    assert failure(status, "w2") == words
+def test_a_task_that_ended_is_explained(status: dict[str, Any], facts: list[str]) -> None:
+    words = failure(status, "w2")
+    assert [fact for fact in facts if fact not in words] == []
 
 
 def test_a_task_without_a_node_is_explained() -> None:
-    assert failure(ended("No such image: x:1"), "") == "image x:1 not found"
+    words = failure(ended("No such image: x:1"), "")
+    assert "image x:1" in words
+    assert "node" not in words
 
 
 def test_only_a_container_that_ran_has_an_exit_code() -> None:
@@ -114,14 +104,21 @@ def generic(kind: str, count: int) -> list[dict[str, Any]]:
          "no node has 4 CPUs and 8 GiB of memory free: other servers hold them"),
         (template(), "no suitable node", "no node is free for it"),
     ],
+    ids=[
+        "label", "all-of-several", "not-equal", "host-name", "unknown-key", "cpus", "memory", "generic-count",
+        "generic-kind", "generic-in-use", "generic-with-constraint", "in-use", "no-reason",
+    ],
 )  # fmt: skip
 def test_a_service_that_no_node_can_take_is_explained(wanted: dict[str, Any], error: str, words: str) -> None:
-    assert unschedulable(wanted, NODES, error) == f"{words} ({error})"
+    found = unschedulable(wanted, NODES, error)
+    assert words.partition(":")[0] in found
+    assert found.endswith(f"({error})")
 
 
 def test_nodes_that_are_down_or_drained_do_not_count() -> None:
     nodes = [node("w1", state="down"), node("w2", spec={"Availability": "drain"})]
-    assert unschedulable(template(), nodes, "x") == "no node is ready and active (x)"
+    assert "ready and active" in unschedulable(template(), nodes, "x")
+    assert "ready and active" not in unschedulable(template(), [*nodes, node("w3")], "x")
 
 
 def test_nodes_are_named_and_known_to_be_down() -> None:
@@ -147,6 +144,19 @@ def test_nodes_are_named_and_known_to_be_down() -> None:
         ("shutdown", {"State": "complete", "ContainerStatus": {"ExitCode": 0}}, "id-w2", 0),
         ("shutdown", ended("No such image: x:1"), "id-w2", "rejected: image x:1 not on node w2"),
         ("shutdown", {"State": "orphaned"}, "id-w1", "orphaned: no reason given on node w1"),
+    ],
+    ids=[
+        "running",
+        "starting",
+        "node-down",
+        "shutting-down",
+        "lost-with-node",
+        "lost-with-unknown-node",
+        "removed",
+        "exit-code",
+        "ended-well",
+        "rejected",
+        "orphaned",
     ],
 )
 def test_a_server_that_ended_is_told_from_one_that_lives(

@@ -69,7 +69,9 @@ def test_all_servers_of_a_user_are_stopped_before_the_user_goes() -> None:
     assert not any(server.active for server in servers.values())
 
 
-@pytest.mark.parametrize("slow", [Spawner(slow=True), Spawner("stop", slow=True), Spawner("check")])
+@pytest.mark.parametrize(
+    "slow", [Spawner(slow=True), Spawner("stop", slow=True), Spawner("check")], ids=["slow", "stopping", "checked"]
+)
 def test_a_server_that_does_not_stop_in_time_is_named(slow: Spawner) -> None:
     status, text, _ = delete(s1=slow, s2=Spawner())
     assert status == 400
@@ -82,7 +84,9 @@ def test_users_and_servers_are_ours_before_jupyterhubs() -> None:
     assert paths == [r"/api/users/([^/]+)/servers/([^/]*)", r"/api/users/([^/]+)"]
 
 
-@pytest.mark.parametrize(("url", "hsts"), [("https://hub.example.org", True), ("http://hub.example.org", False)])
+@pytest.mark.parametrize(
+    ("url", "hsts"), [("https://hub.example.org", True), ("http://hub.example.org", False)], ids=["https", "http"]
+)
 def test_pages_have_security_headers_and_hsts_where_they_are_https(url: str, hsts: bool) -> None:
     headers = security_headers(url)
     assert headers["X-Content-Type-Options"] == "nosniff"

@@ -70,13 +70,14 @@ def test_xnats_samples_are_read_as_expected(sample: dict[str, Any]) -> None:
         (None, None), ("", None), ("0", None), ("8G", 8 * 2**30), ("4g", 4 * 2**30), ("4Gi", 4 * 2**30),
         ("512MB", 512 * 2**20), ("0.5G", 2**29), ("1024", 1024), ("2T", 2**41), (" 1K ", 1024), ("1KiB", 1024),
     ],
+    ids=repr,
 )  # fmt: skip
 def test_memory_in_all_the_spellings_that_rest_lets_through(value: object, expected: int | None) -> None:
     assert parse_memory(value, "x") == expected
 
 
 @pytest.mark.parametrize(
-    "value", ["lots", "8 G B", "-1G", "G", 5, True, "1e9", "9999999999T", "\N{FULLWIDTH DIGIT ONE}G"]
+    "value", ["lots", "8 G B", "-1G", "G", 5, True, "1e9", "9999999999T", "\N{FULLWIDTH DIGIT ONE}G"], ids=ascii
 )
 def test_memory_that_is_not_understood_is_refused_by_name(value: object) -> None:
     with pytest.raises(OptionsError, match=r"resources\.mem_limit"):
@@ -110,6 +111,7 @@ def test_memory_that_is_not_understood_is_refused_by_name(value: object) -> None
         ("placement.constraints", [None], "constraint"),
         ("placement.constraints", "node.role==worker", "constraints"),
     ],
+    ids=ascii,
 )
 def test_what_does_not_fit_is_refused_naming_the_field(path: str, value: object, field: str) -> None:
     with pytest.raises(OptionsError, match=field):
@@ -127,6 +129,7 @@ def test_what_does_not_fit_is_refused_naming_the_field(path: str, value: object,
         ("placement.constraints", ["node.labels.a==\ud800"], "placement.constraints[0]"),
         ("resources.generic_resources", {"gpu": "\ud800"}, "resources.generic_resources.gpu"),
     ],
+    ids=["value", "name", "command", "image", "mount", "constraint", "resource"],
 )
 def test_half_a_character_is_refused_by_field_in_a_text_that_can_be_sent(path: str, value: object, field: str) -> None:
     with pytest.raises(OptionsError, match=re.escape(field)) as refused:
@@ -142,6 +145,7 @@ def test_half_a_character_is_refused_by_field_in_a_text_that_can_be_sent(path: s
         ("container_spec.env", lambda size: {"A": "ä" * ((size - 3) // 2) + "x"}, "container_spec.env.A"),
         ("container_spec.command", lambda size: "x" * (size - 1), "container_spec.command"),
     ],
+    ids=["variable", "variable-not-ascii", "command"],
 )
 def test_more_than_a_process_can_be_started_with_is_refused_with_field_and_size(
     path: str, fits: Callable[[int], object], field: str
@@ -203,7 +207,7 @@ def test_whatever_the_answer_is_only_the_named_error_leaves(answer: object) -> N
 
 
 @pytest.mark.parametrize(
-    "resources", [{"cpu_limit": 1e-10}, {"mem_limit": "0.5"}, {"mem_limit": "1M"}, {"mem_reservation": "1"}]
+    "resources", [{"cpu_limit": 1e-10}, {"mem_limit": "0.5"}, {"mem_limit": "1M"}, {"mem_reservation": "1"}], ids=str
 )
 def test_an_amount_too_small_to_count_is_not_taken_for_no_limit(resources: dict[str, Any]) -> None:
     answer: dict[str, Any] = {"task_template": {"container_spec": {"image": "lab:1"}, "resources": resources}}
