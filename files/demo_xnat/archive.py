@@ -1,4 +1,4 @@
-"""What the demo archive holds, and how it gets onto the disk in XNAT's directory layout.
+"""What the demo archive holds, and how it is written to disk in XNAT's directory layout.
 
 The images are real DICOM and NIfTI files, copied out of the installed pydicom and nibabel packages.
 """
@@ -175,8 +175,8 @@ def holds(project: Project, item_id: str) -> bool:
 def lay_out(archive_path: Path) -> int:
     """Make the archive below ``archive_path`` and return how many files had to be written.
 
-    Files that are right stay untouched, and each file appears whole or not at all, so a start that was
-    interrupted is completed by the next one. Directories get mode 0755, files 0644, whatever the umask.
+    Correct files stay untouched, and each file appears whole or not at all, so the next start completes one that
+    was interrupted. Directories get mode 0755, files 0644, whatever the umask.
 
     Raises:
         ArchiveError: a source file is not in the installed packages, or the disk refuses.
@@ -236,7 +236,7 @@ def _is_right(target: Path, content: Path | str) -> bool:
 
 
 def _make_directories(archive_path: Path, directory: Path) -> None:
-    """Make ``directory`` and its parents below the archive; an archive root that exists is left as it is."""
+    """Make ``directory`` and its parents below the archive; an existing archive root is not changed."""
     if not archive_path.exists():
         archive_path.mkdir(parents=True)
         archive_path.chmod(0o755)

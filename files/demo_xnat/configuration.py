@@ -1,4 +1,4 @@
-"""What an admin configures by REST: the site configuration and the plugin's preferences, kept as texts (5).
+"""What administrators configure by REST: the site configuration and the plugin's preferences, kept as texts (5).
 
 Section numbers are those of docs/xnat-contract.md.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from .database import Changes, Database
 
 SITE, PREFERENCES = "siteConfig", "preferences"
-# What a fresh plugin has (5.1). A preference is given out as what its default is, if its text can be read so.
+# What a fresh plugin has (5.1). A preference is returned with the type of its default, if its text can be read so.
 DEFAULTS: dict[str, str | int | bool] = {
     "jupyterHubHostUrl": "",  # the site's URL from the first start on
     "jupyterHubApiUrl": "http://172.17.0.1/jupyterhub/hub/api",
@@ -41,7 +41,7 @@ class ConfigurationError(ValueError):
 
 
 def first_start(site_url: str, archive_path: str) -> Changes:
-    """What a fresh XNAT with a fresh plugin is configured with."""
+    """The configuration of a fresh XNAT with a fresh plugin."""
     site = {
         "siteId": "XNAT",
         "siteUrl": site_url,
@@ -66,7 +66,7 @@ def seconds(duration: str) -> int:
 
 
 class Configuration:
-    """Both, to be read at each use: a change needs no restart (2.1)."""
+    """Both. They are read at each use: a change needs no restart (2.1)."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -74,7 +74,7 @@ class Configuration:
         self._preferences: Mapping[str, str] = database.table(PREFERENCES)
 
     def visible_site(self, is_administrator: bool) -> dict[str, str | int | bool]:
-        """The site configuration as it is given out, without what is for administrators only (5.3)."""
+        """The site configuration as it is returned: administrators see all of it, others a part (5.3)."""
         found: dict[str, str | int | bool] = dict(self.site)
         found["concurrentMaxSessions"] = self.max_sessions()
         found["initialized"] = self.site["initialized"].lower() == "true"
@@ -97,11 +97,11 @@ class Configuration:
         return {(table, name): _text(value) for name, value in values.items() if name in known}
 
     def alias_seconds(self) -> int:
-        """How long an alias token is good for."""
+        """How long an alias token is valid."""
         return seconds(self.site["aliasTokenTimeout"])
 
     def max_sessions(self) -> int:
-        """The most sessions of one person."""
+        """The maximum number of sessions of one person."""
         return int(self.site["concurrentMaxSessions"])
 
     def host(self) -> str:
@@ -109,7 +109,7 @@ class Configuration:
         return self.site["processingUrl"] or self.site["siteUrl"]
 
     def preferences(self) -> dict[str, str | int | bool]:
-        """All preferences as they are given out."""
+        """All preferences as they are returned."""
         return {name: self._typed(name) for name in self._preferences}
 
     def text(self, name: str) -> str:
@@ -117,7 +117,7 @@ class Configuration:
         return self._preferences[name]
 
     def number(self, name: str) -> int:
-        """One preference as a number; raises ``ValueError`` if it is none, since nothing checks what is stored."""
+        """One preference as a number; raises ``ValueError`` if it is not one: nothing is checked when it is stored."""
         return int(self._preferences[name])
 
     def all_users_can_start(self) -> bool:

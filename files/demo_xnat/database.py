@@ -1,4 +1,4 @@
-"""What outlives a restart of the demo XNAT: JSON documents by table and key, in memory and in one SQLite file."""
+"""What survives a restart of the demo XNAT: JSON documents by table and key, in memory and in one SQLite file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 # (table, key) -> the new document; None removes it.
 Changes = Mapping[tuple[str, str], Any]
+LAST_ID = "last_id"  # the key of a table's last id
 
 
 class DatabaseError(RuntimeError):
@@ -42,7 +43,7 @@ class Database:
         return not any(self._tables.values())
 
     def table(self, name: str) -> dict[str, Any]:
-        """The documents of one table by key, in the order of their making: to read, and to change by ``write``."""
+        """The documents of one table by key, in the order of their making: read only, ``write`` changes them."""
         return self._tables.setdefault(name, {})
 
     def write(self, changes: Changes) -> None:
@@ -66,3 +67,29 @@ class Database:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+class Table:
+    """Rows by id, kept in the database under the table's name; an id is never used again."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+        stored = database.table(name)
+        self.rows: dict[int, dict[str, Any]] = {int(key): row for key, row in stored.items() if key != LAST_ID}
+        self._last_id: int = stored.get(LAST_ID, 0)
+
+    def put(self, row: dict[str, Any], number: int | None = None) -> dict[str, Any]:
+        """Store a row under its id, or under a new one, and return it."""
+        number = number or self._last_id + 1
+        row = row | {"id": number}
+        last_id = max(self._last_id, number)
+        self._database.write({(self._name, str(number)): row, (self._name, LAST_ID): last_id})
+        self._last_id = last_id
+        self.rows[number] = row
+        return row
+
+    def delete(self, number: int) -> bool:
+        """Remove a row; False if there is none."""
+        self._database.write({(self._name, str(number)): None})
+        return self.rows.pop(number, None) is not None

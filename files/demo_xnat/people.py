@@ -56,7 +56,7 @@ class Person:
         return self.enabled and self.verified
 
     def to_json(self) -> dict[str, Any]:
-        """The account as XNAT gives it out."""
+        """The account as XNAT returns it."""
         return {
             "id": self.user_id,
             "username": self.username,
@@ -69,7 +69,7 @@ class Person:
         }
 
     def change(self) -> Changes:
-        """What stores the account."""
+        """The change that stores the account."""
         return {(USERS, self.username): asdict(self)}
 
     @classmethod
@@ -78,7 +78,7 @@ class Person:
         return cls(**document | {name: tuple(document[name]) for name in ("roles", "projects")})
 
 
-# As a fresh XNAT has them. "expired" and "disabled" are people who once might start Jupyter.
+# The accounts of a fresh XNAT. "expired" and "disabled" are people who once could start Jupyter.
 PEOPLE = {
     person.username: person
     for person in (
@@ -106,9 +106,9 @@ def first_start() -> Changes:
 
 
 def new_passwords(database: Database, passwords: Secrets) -> Changes:
-    """What gives people and administrator their passwords, where those are others than at the last start.
+    """The changes that set the passwords of people and administrator, if they differ from those of the last start.
 
-    An administrator of a demo that once had one password for all gets one of its own.
+    Older demos had one password for all: there, the administrator gets a new one.
     """
     found: dict[tuple[str, str], Any] = {}
     people = set(PEOPLE) - {SERVICE_ACCOUNT, ADMIN}

@@ -1,34 +1,26 @@
-"""What XNAT's JupyterHub plugin does towards the hub (docs/xnat-contract.md, 2): start, stop, tokens.
+"""What XNAT's JupyterHub plugin does to start and stop a server (docs/xnat-contract.md, 2.4 and 2.5).
 
-The requests and their order are the plugin's. Unlike the plugin, which waits for ever, each call has a timeout.
-Left out, as nothing here needs them: culling of idle and old servers (2.6), shared data (3.1).
+The requests and their order are the plugin's. Not needed here and left out: culling of idle and old servers (2.6),
+shared data (3.1).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from dataclasses import dataclass, fields
+from collections.abc import Coroutine
 from typing import Any
-from urllib.parse import quote
 
-import aiohttp
-from yarl import URL
+from pydantic import BaseModel, ConfigDict
 
 from . import archive, options
 from .compute import Compute
 from .configuration import Configuration
+from .hub import Hub, HubError
 from .people import JUPYTER, Person
 from .state import State
 
 LOG = logging.getLogger(__name__)
-
-# A start is answered by the hub within its slow_spawn_timeout of 10 s.
-_TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?(Z|[+-]\d\d(:?\d\d)?)")
-_USER_FIELDS = ("name", "admin", "roles", "groups", "server", "pending", "last_activity")
-_SERVER_FIELDS = ("name", "ready", "pending", "url", "progress_url", "user_options", "started", "last_activity")
 _SYSTEM_LOGS = "Check the XNAT and JupyterHub system logs for error messages."
 _NOT_ONLINE = (
     "Failed to connect to JupyterHub. Please ensure the following:\n"
@@ -44,44 +36,28 @@ _NOT_ACCEPTED = (
 )
 
 
-class HubError(Exception):
-    """The hub did not answer as the plugin needs; the text has the call and the status, never the token."""
-
-
 class StartFailedError(Exception):
     """A start that ends with a sentence of its own."""
 
 
-@dataclass(frozen=True)
-class StartRequest:
+class StartRequest(BaseModel):
     """The body of a start (docs/xnat-contract.md, 2.4 step 1); every field may be missing, unknown ones are ignored."""
 
-    username: str | None
-    servername: str | None
-    xsiType: str | None
-    itemId: str | None
-    itemLabel: str | None
-    projectId: str | None
-    eventTrackingId: str | None
-    computeEnvironmentConfigId: int | None
-    hardwareConfigId: int | None
-    dashboardConfigId: int | None
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
-    @classmethod
-    def from_json(cls, body: Any) -> StartRequest:
-        """Take the known fields; raises ``ValueError`` for a body that is no object or an id that is no integer."""
-        if not isinstance(body, dict):
-            raise ValueError("The request body must be a JSON object.")
-        values: dict[str, Any] = {}
-        for item in fields(cls):
-            value = body.get(item.name)
-            if value is not None:
-                value = int(value) if item.name.endswith("ConfigId") else str(value)
-            values[item.name] = value
-        return cls(**values)
+    username: str | None = None
+    servername: str | None = None
+    xsiType: str | None = None
+    itemId: str | None = None
+    itemLabel: str | None = None
+    projectId: str | None = None
+    eventTrackingId: str | None = None
+    computeEnvironmentConfigId: int | None = None
+    hardwareConfigId: int | None = None
+    dashboardConfigId: int | None = None
 
     def application(self) -> str:
-        """What the messages call it."""
+        """What the messages call the server."""
         return "Jupyter notebook" if self.dashboardConfigId is None else "dashboard"
 
     def problems(self, person: Person) -> list[str]:
@@ -103,116 +79,33 @@ class StartRequest:
         return found
 
 
-class Hub:
-    """The plugin's hub client: the calls of docs/xnat-contract.md, 2.2, but the list of users. All raise ``HubError``.
-
-    URL and token are read at each use (2.1).
-    """
-
-    def __init__(self, configuration: Configuration, http: aiohttp.ClientSession) -> None:
-        self._configuration = configuration
-        self._http = http
-
-    async def version(self) -> dict[str, Any]:
-        """``GET /``, without the token: is the hub online?"""
-        _, answer = await self._call("GET", "/", authorised=False)
-        return {"version": answer["version"]}
-
-    async def info(self) -> dict[str, Any]:
-        """``GET /info``: is the token right?"""
-        _, answer = await self._call("GET", "/info")
-        return {key: answer[key] for key in ("version", "python", "authenticator", "spawner") if key in answer}
-
-    async def user(self, username: str) -> dict[str, Any] | None:
-        """``GET /users/{u}``; None if the hub does not know the name."""
-        status, answer = await self._call("GET", f"/users/{_quoted(username)}", accepted=(404,))
-        return None if status == 404 else _read_user(answer)
-
-    async def create_user(self, username: str) -> dict[str, Any]:
-        """``POST /users/{u}`` with an empty body."""
-        _, answer = await self._call("POST", f"/users/{_quoted(username)}")
-        return _read_user(answer)
-
-    async def server(self, username: str, servername: str) -> dict[str, Any] | None:
-        """The active server of that name; None if there is none."""
-        user = await self.user(username)
-        found: dict[str, Any] | None = user["servers"].get(servername) if user else None
-        return found
-
-    async def start(self, username: str, servername: str | None, body: dict[str, Any]) -> None:
-        """``POST`` of a server; 201 and 202 are the same to the plugin."""
-        await self._call("POST", _server_path(username, servername), body)
-
-    async def stop(self, username: str, servername: str) -> None:
-        """``DELETE`` of a server with ``remove: true``; 404 is fine."""
-        await self._call("DELETE", _server_path(username, servername), {"remove": True}, accepted=(404,))
-
-    async def create_token(self, username: str, note: str, expires_in: int) -> dict[str, Any]:
-        """A token with which a browser may open this person's servers; ``expires_in`` in seconds."""
-        unset = ("token", "id", "user", "kind", "service", "oauth_client", "session_id")
-        body: dict[str, Any] = dict.fromkeys((*unset, "expires_at", "created", "last_activity"))
-        body |= {"note": note, "expires_in": expires_in, "scopes": [f"access:servers!user={username}"]}
-        _, answer = await self._call("POST", f"/users/{_quoted(username)}/tokens", body)
-        return {key: value for key, value in answer.items() if key in body and value is not None}
-
-    async def _call(
-        self, method: str, path: str, body: Any = None, accepted: tuple[int, ...] = (), authorised: bool = True
-    ) -> tuple[int, Any]:
-        """One request; the answer is ``(status, JSON or None)`` for 2xx and the accepted statuses."""
-        token = self._configuration.text("jupyterHubToken")
-        headers = {"Authorization": f"token {token}"} if authorised else {}
-        try:
-            url = URL(self._configuration.text("jupyterHubApiUrl") + path, encoded=True)
-            async with self._http.request(
-                method, url, json=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False
-            ) as response:
-                if response.status in accepted:
-                    return response.status, None
-                if not 200 <= response.status < 300:
-                    raise HubError(f"{method} {path}: status {response.status}")
-                text = await response.text()
-                return response.status, await response.json() if text else None
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise HubError(f"{method} {path}: {type(error).__name__}") from error
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="'")
-
-
-def _server_path(username: str, servername: str | None) -> str:
-    path = f"/users/{_quoted(username)}"
-    return f"{path}/servers/{_quoted(servername)}" if servername and servername.strip() else f"{path}/server"
-
-
-def _read_user(answer: dict[str, Any]) -> dict[str, Any]:
-    """Parse a user as strictly as the plugin does (docs/xnat-contract.md, 2.2 "JSON it needs")."""
-    if not isinstance(answer.get("servers"), dict):
-        raise HubError("A user came without servers: the token lacks the scope read:servers")
-    user = _known(answer, _USER_FIELDS)
-    user["servers"] = {name: _known(server, _SERVER_FIELDS) for name, server in answer["servers"].items()}
-    return user
-
-
-def _known(answer: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    for name in ("last_activity", "started"):
-        value = answer.get(name)
-        if name in names and value is not None and not _DATE.fullmatch(value):
-            raise HubError(f"{name} is not a date that the plugin can read")
-    options_of_user = answer.get("user_options") or {}
-    if any(isinstance(value, (dict, list)) for value in options_of_user.values()):
-        raise HubError("user_options holds a nested value, which the plugin cannot read")
-    return {name: answer[name] for name in names if answer.get(name) is not None}
-
-
 def may_start(configuration: Configuration, person: Person, request: StartRequest) -> bool:
     """Whether the person may start this: a dashboard, by role, or by the switch (docs/xnat-contract.md, 1.3)."""
     is_dashboard = request.dashboardConfigId is not None
     return is_dashboard or configuration.all_users_can_start() or JUPYTER in person.roles
 
 
+class Background:
+    """Starts and stops that run after their request was answered."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in a task of its own."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Cancel everything that runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
 class Plugin:
-    """Starts and stops servers; ``start`` and ``stop`` are to run in the background and never raise."""
+    """Starts and stops servers. ``start`` and ``stop`` wait for the hub: they run in the background and never raise."""
 
     def __init__(self, configuration: Configuration, state: State, compute: Compute, hub: Hub) -> None:
         self.configuration = configuration

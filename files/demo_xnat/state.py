@@ -1,4 +1,4 @@
-"""What changes while the demo XNAT runs. A restart forgets sessions, failed log-ins and event tracking, as Tomcat does;
+"""What changes while the demo XNAT runs. As with Tomcat, a restart loses sessions, failed log-ins and event tracking;
 accounts, alias tokens and user-options are in the database.
 """
 
@@ -64,7 +64,7 @@ class State:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what XNAT keeps in memory only."""
+        """Lose what XNAT keeps in memory only."""
         self._sessions: dict[str, _Session] = {}
         self._failures: dict[str, tuple[int, float]] = {}
         self._tracking: dict[tuple[int, str], Tracking] = {}
@@ -72,21 +72,21 @@ class State:
     # Accounts (docs/xnat-contract.md, 5.3)
 
     def create(self, person: Person) -> Person:
-        """Make an account, under a new id."""
+        """Create an account with a new id."""
         person = replace(person, user_id=max(known.user_id for known in self.people.values()) + 1)
         self.save(person)
         self.readable[person.username] = set()
         return person
 
     def save(self, person: Person, drop_aliases: bool = False) -> Person:
-        """Store an account as it is now, and forget its alias tokens if that is asked for."""
+        """Store the account; drop_aliases also ends its alias tokens."""
         owned = [key for key, alias in self._aliases.items() if drop_aliases and alias["username"] == person.username]
         self._database.write({**person.change(), **{(_ALIASES, key): None for key in owned}})
         self.people[person.username] = person
         return person
 
     def set_password(self, person: Person, password: str) -> Person:
-        """The account with that password, which is a new one: not expired. It is yet to be saved."""
+        """The account with a new password, which is not expired; the caller saves it."""
         return replace(person, password=hashed(password), password_expired=False)
 
     # Log-in and sessions (docs/xnat-contract.md, 1.6)
@@ -94,8 +94,7 @@ class State:
     def check_password(self, login: str, password: str) -> Person:
         """The person behind a login name or an alias and its password; raises ``RefusedError``.
 
-        Failures of a person count until one log-in works: after 20, the account is locked for one hour, and only then
-        they are forgotten.
+        Failures count until a log-in works. After 20, the account is locked for one hour; the count restarts then.
         """
         alias = self._aliases.get(login)
         if alias is not None:
@@ -129,7 +128,7 @@ class State:
         return session_id
 
     def find_session(self, session_id: str) -> Person | None:
-        """The person of a live session, whose 15 minutes start anew; None also if the account was closed."""
+        """The person of a live session, whose 15 minutes restart; None also if the account was closed."""
         session = self._sessions.get(session_id)
         if session is None or self.clock() - session.used_at >= SESSION_SECONDS:
             return None
@@ -142,11 +141,11 @@ class State:
         self._sessions.pop(session_id, None)
 
     def session_count(self) -> int:
-        """How many sessions are kept, those that ran out since the last log-in included."""
+        """How many sessions are kept, including those that expired since the last log-in."""
         return len(self._sessions)
 
     def issue_alias(self, person: Person) -> tuple[str, str]:
-        """A new alias token: a UUID and a secret of 64 letters and digits, good for ``aliasTokenTimeout``."""
+        """A new alias token: a UUID and a secret of 64 letters and digits, valid for ``aliasTokenTimeout``."""
         alias = str(uuid.uuid4())
         secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(64))
         changes: dict[tuple[str, str], Any] = {

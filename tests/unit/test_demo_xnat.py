@@ -19,7 +19,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from demo_xnat import archive, compute, configuration, people
 from demo_xnat.configuration import Configuration
-from demo_xnat.database import Changes, Database
+from demo_xnat.database import LAST_ID, Changes, Database
+from demo_xnat.kinds import ENVIRONMENTS
+from demo_xnat.kinds import HARDWARE as HARDWARE_ROWS
 from demo_xnat.people import PEOPLE, Person
 from demo_xnat.plugin import Plugin, StartRequest
 from demo_xnat.settings import Secrets, Settings
@@ -88,10 +90,10 @@ def make_settings(tmp_path: Path, concurrent_max_sessions: int = 1000, all_users
         **configuration.first_start(settings.site_url, settings.archive_path),
         **accounts(),
         **compute.first_start(),
-        (compute.ENVIRONMENTS, "1"): ENVIRONMENT,
-        (compute.HARDWARE, "1"): HARDWARE,
-        **{(compute.HARDWARE, str(number)): None for number in (2, 3, 4)},
-        (compute.HARDWARE, "last_id"): 1,
+        (ENVIRONMENTS, "1"): ENVIRONMENT,
+        (HARDWARE_ROWS, "1"): HARDWARE,
+        **{(HARDWARE_ROWS, str(number)): None for number in (2, 3, 4)},
+        (HARDWARE_ROWS, LAST_ID): 1,
     })  # fmt: skip
     configured = Configuration(database)
     configured.set_site({"processingUrl": "http://demo-xnat:8080", "concurrentMaxSessions": concurrent_max_sessions})
@@ -501,7 +503,7 @@ ITEMS: list[tuple[str, str, str, str, list[dict[str, Any]]]] = [
 
 
 async def store(plugin: Plugin, **changes: Any) -> None:
-    await plugin.store_options(PEOPLE["jdoe"], StartRequest.from_json(start_body(**changes)))
+    await plugin.store_options(PEOPLE["jdoe"], StartRequest.model_validate(start_body(**changes)))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from demo_xnat.web import STATE, TASKS
+from demo_xnat.web import BACKGROUND, STATE
 
 from tests.unit.test_demo_xnat import Client, Clock, answer, make_settings, run
 
@@ -136,8 +136,8 @@ def test_a_restart_ends_what_runs_in_the_background(tmp_path: Path) -> None:
             ended.append(True)
 
     async def check(client: Client) -> None:
-        task = asyncio.create_task(for_ever())
-        client.app[TASKS].add(task)
+        client.app[BACKGROUND].run(for_ever())
+        await asyncio.sleep(0)  # it begins
         await order(client, {"path": "roles", "restart": 0, "times": 1})
         with pytest.raises(aiohttp.ClientConnectionError):
             await answer(client, "jdoe", "GET", ROLES)
@@ -148,26 +148,29 @@ def test_a_restart_ends_what_runs_in_the_background(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "sentence"),
+    ("body", "place"),
     [
-        (b"[", "The faults are not JSON."),
-        (b"{}", "The faults must be a list."),
-        (b"[1]", "faults[0] must be an object."),
-        (b"[{}]", "faults[0].path must be of type str."),
-        (b'[{"path": "a"}, {"path": "("}]', "faults[1].path is no regular expression: "),
-        (b'[{"path": "a", "state": 1}]', "faults[0] has the unknown key state."),
-        (b'[{"path": "a", "status": "500"}]', "faults[0].status must be of type int."),
-        (b'[{"path": "a", "status": 99}]', "faults[0].status must be from 200 to 599."),
-        (b'[{"path": "a", "delay": -1}]', "faults[0].delay, .restart and .times must not be negative."),
-        (b'[{"path": "a", "restart": -1}]', "faults[0].delay, .restart and .times must not be negative."),
-        (b'[{"path": "a", "delay": NaN}]', "faults[0].delay, .restart and .times must not be negative."),
+        pytest.param(b"[", "The faults are not JSON.", id="no JSON"),
+        pytest.param(b"{}", "", id="no list"),
+        pytest.param(b"[1]", "0: ", id="no object"),
+        pytest.param(b"[{}]", "0.path: ", id="no path"),
+        pytest.param(b'[{"path": "a"}, {"path": "("}]', "1.path: ", id="no regular expression"),
+        pytest.param(b'[{"path": "a", "state": 1}]', "0.state: ", id="unknown key"),
+        pytest.param(b'[{"path": "a", "status": "500"}]', "0.status: ", id="text for a number"),
+        pytest.param(b'[{"path": "a", "status": 99}]', "0.status: ", id="no status"),
+        pytest.param(b'[{"path": "a", "delay": -1}]', "0.delay: ", id="negative delay"),
+        pytest.param(b'[{"path": "a", "restart": -1}]', "0.restart: ", id="negative restart"),
+        pytest.param(b'[{"path": "a", "delay": NaN}]', "0.delay: ", id="not a number"),
     ],
 )
-def test_a_wrong_order_is_400_with_a_sentence_and_changes_nothing(tmp_path: Path, body: bytes, sentence: str) -> None:
+def test_a_wrong_order_is_400_with_the_place_of_the_problem_and_changes_nothing(
+    tmp_path: Path, body: bytes, place: str
+) -> None:
     async def check(client: Client) -> None:
         await order(client, {"path": "roles", "status": 500})
         status, _, text = await answer(client, "admin", "PUT", FAULTS, data=body)
-        assert (status, text[: len(sentence)]) == (400, sentence)
+        assert status == 400
+        assert text.startswith(place)
         assert (await answer(client, "jdoe", "GET", ROLES))[0] == 500
 
     run(make_settings(tmp_path), check)

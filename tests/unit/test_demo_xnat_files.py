@@ -124,25 +124,24 @@ def test_the_settings_file_is_read_with_its_types(tmp_path: Path) -> None:
     assert load(path, Settings) == Settings(**SETTINGS)
 
 
-WRONG_SETTINGS: list[tuple[str, Any, str]] = [
-    ("text for a number", SETTINGS | {"port": "8080"}, "port must be of type int."),
-    ("a boolean is no number", SETTINGS | {"port": True}, "port must be of type int."),
-    ("missing", {key: value for key, value in SETTINGS.items() if key != "database"}, "the file lacks database."),
-    ("unknown", SETTINGS | {"colour": "red"}, "the file has the unknown key colour."),
-    ("a list", [1], "the file must be an object."),
-]
-
-
 @pytest.mark.parametrize(
-    ("content", "sentence"), [case[1:] for case in WRONG_SETTINGS], ids=[case[0] for case in WRONG_SETTINGS]
+    ("content", "place"),
+    [
+        pytest.param(SETTINGS | {"port": "8080"}, "port: ", id="text for a number"),
+        pytest.param(SETTINGS | {"port": True}, "port: ", id="a boolean is no number"),
+        pytest.param({key: SETTINGS[key] for key in SETTINGS if key != "database"}, "database: ", id="missing"),
+        pytest.param(SETTINGS | {"colour": "red"}, "colour: ", id="unknown"),
+        pytest.param([1], "", id="a list"),
+    ],
 )
-def test_a_wrong_settings_file_gives_one_sentence_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, sentence: str
+def test_a_wrong_settings_file_is_named_with_the_place_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, place: str
 ) -> None:
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(content))
     assert main([str(path)]) == 2
-    assert capsys.readouterr().err == f"{path}: {sentence}\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: {place}")
 
 
 def test_a_missing_secrets_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +156,9 @@ def test_secrets_appear_in_no_message_and_no_representation(tmp_path: Path) -> N
     path.write_text(json.dumps({"password": "secret-1", "admin_password": "secret-1", "other": "secret-2"}))
     with pytest.raises(SettingsError) as failure:
         load(path, Secrets)
-    assert str(failure.value) == f"{path}: the file has the unknown key other."
+    assert str(failure.value).startswith(f"{path}: other: ")
+    assert "secret-" not in str(failure.value)
+    assert failure.value.__cause__ is None
     assert "secret-1" not in repr(Secrets("secret-1", "secret-1"))
 
 
