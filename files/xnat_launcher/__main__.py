@@ -28,7 +28,7 @@ from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher")
 
-TIDY_INTERVAL = 300.0  # seconds between two looks for what nobody owns
+TIDY_INTERVAL = 60.0  # seconds between two looks for what nobody owns
 BEAT = 2.0  # seconds between two signs of life, which the health check looks for
 GRACE = 5.0  # seconds that calls under way have at the end
 

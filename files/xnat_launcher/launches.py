@@ -45,6 +45,7 @@ from xnat_launcher.xnat import ServiceAccount
 log = logging.getLogger("xnat_launcher.launches")
 
 GRACE = 3.0  # seconds that a task may be without node or address before that is believed
+LONE = 120.0  # seconds after which a secret has its service, or will never have it
 REMEMBERED = 900.0  # seconds for which a start is remembered, more than any start lasts
 LONGEST_MESSAGE = 2000  # characters: XNAT can have the policy refuse a path of any length
 WORDS = {
@@ -203,7 +204,7 @@ class Launcher:
     async def tidy(self) -> None:
         """Remove secrets without a service, as a launcher leaves them that is killed between both."""
         self._forget()
-        for name in await self._swarm.remove_lone_secrets(REMEMBERED, but=set(self._under_way)):
+        for name in await self._swarm.remove_lone_secrets(LONE, but=set(self._under_way)):
             log.warning("Removed the secret %s, which has no service", name)
 
     async def _ask_xnat(self, user: str, server: str) -> Launch:

@@ -12,6 +12,7 @@ import pytest
 from docker.types import IPAMConfig, IPAMPool
 from xnat_launcher.diagnostics import without_address
 from xnat_launcher.docker import Docker
+from xnat_launcher.service import service_name
 from xnat_launcher.swarm import Addresses, Swarm, Task
 
 from tests.site.conftest import FEATHER, LABEL, Server, Site, wait_for
@@ -134,7 +135,7 @@ def test_what_no_server_owns_is_reaped_but_not_what_is_anothers(site: Site) -> N
     mine = {f"{LABEL}.deployment": "jupyterhub", f"{LABEL}.user": "nobody", f"{LABEL}.server": "s"}
     other = mine | {f"{LABEL}.deployment": "other"}
     container = {"Image": site.image("base"), "Command": ["sleep", "1000"]}
-    for name, labels in (("mine", mine), ("other", other)):
+    for name, labels in ((service_name("jupyterhub", "nobody", "s"), mine), ("other", other)):
         site.docker.create_secret(f"{name}-env", b"x", labels=labels)
         site.docker.create_service({"ContainerSpec": container}, name=name, labels=labels)
     try:

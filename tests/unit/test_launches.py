@@ -279,7 +279,7 @@ def test_a_launcher_that_is_killed_between_secret_and_service_leaves_a_secret_th
         gate = bed.docker.before = Gate("POST /services/create")
         start = asyncio.create_task(bed.launcher.start("jdoe", LAUNCH, HUB_ENV))
         await gate.reached.wait()
-        bed.docker.age(launches.REMEMBERED + 60)  # as clocks may differ
+        bed.docker.age(launches.LONE + 60)  # as clocks may differ
         await bed.launcher.tidy()
         assert len(bed.docker.secrets) == 1  # that of a start under way
         start.cancel()
@@ -287,10 +287,10 @@ def test_a_launcher_that_is_killed_between_secret_and_service_leaves_a_secret_th
             await start
         bed.docker.before = None
         async with launcher_bed(launcher_settings, site("http://127.0.0.1:1"), f"{socket}2", bed.docker) as later:
-            bed.docker.age(launches.REMEMBERED - 60)
+            bed.docker.age(launches.LONE - 60)
             await later.launcher.tidy()
             assert len(bed.docker.secrets) == 1
-            bed.docker.age(launches.REMEMBERED + 60)
+            bed.docker.age(launches.LONE + 60)
             await later.launcher.tidy()
             assert not bed.docker.secrets
 
