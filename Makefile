@@ -19,7 +19,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help install demo demo-down demo-verify test lint unit molecule bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit drills molecule bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -49,6 +49,9 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
+
+drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples
+	HYPOTHESIS_PROFILE=drill $(BIN)/pytest -m drill tests/unit
 
 # The scenario `default` makes all nodes and builds the images. Then the tests of its site and the site without a network go on beside
 # the site on four nodes: none of them keeps a machine busy by itself.

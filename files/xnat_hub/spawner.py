@@ -20,7 +20,7 @@ from xnat_hub.settings import load
 ANSWER_TIMEOUT = 5.0  # seconds for one try whether Jupyter answers
 ANSWER_INTERVAL = 0.1  # seconds between two of them
 AWAY_INTERVAL = 1.0  # seconds between two calls to a launcher that does not answer
-AWAY_TRIES = 10  # calls to remove what did not start before that is left to the reconciler
+AWAY_TRIES = 10  # calls to start a server, or to remove what did not start, before that is left to the reconciler
 TASK_INTERVAL = 1.0  # seconds between two looks at the server while Jupyter starts in it
 CLEANUP = 10  # seconds before the hub's own time limit at which a start gives up by itself, to say why
 REMOVAL = 20.0  # seconds that what did not start has to end
@@ -49,7 +49,7 @@ class XnatSpawner(SwarmSpawner):
         try:
             async with asyncio.timeout(limit):
                 self._state_text = "XNAT is asked what to start"
-                host, port = await self.launcher.start(self.user.name, self.name, self.get_env())
+                host, port = await self._ask_for_start()
                 await self._until_container_runs()
                 await self._until_jupyter_answers(host, port)
         except TimeoutError as error:
@@ -69,6 +69,18 @@ class XnatSpawner(SwarmSpawner):
             raise
         self.log.info("Server %s runs as service %s", self._log_name, host)
         return host, port
+
+    async def _ask_for_start(self) -> tuple[str, int]:
+        """Have the service created; a launcher that restarts is asked again, which makes the service anew."""
+        for _ in range(AWAY_TRIES - 1):
+            try:
+                return await self.launcher.start(self.user.name, self.name, self.get_env())
+            except RefusedError as error:
+                if error.kind is not Kind.AWAY:
+                    raise
+            self._state_text = "the launcher does not answer"
+            await asyncio.sleep(AWAY_INTERVAL)
+        return await self.launcher.start(self.user.name, self.name, self.get_env())
 
     async def _until_container_runs(self) -> None:
         running = False

@@ -149,6 +149,27 @@ def test_a_refused_start_has_the_launchers_status_and_sentence(run: Callable[[Ch
     run(check)
 
 
+def test_a_launcher_that_restarts_is_asked_for_the_start_again(
+    run: Callable[[Check], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(made: XnatSpawner, launcher: Launcher) -> None:
+        async def answers(*_: object) -> bool:
+            return True
+
+        monkeypatch.setattr(spawner, "_answers", answers)
+        away = [AWAY, AWAY]
+
+        async def starting() -> None:
+            if away:
+                raise away.pop()
+
+        launcher.starting = starting
+        assert await made.start() == launcher.place
+        assert [call[0] for call in launcher.calls] == ["start"] * 3
+
+    run(check)
+
+
 ENDED = Seen("failed", "it ended on node w2 with exit code 3", "", 3)
 NO_NODE = Seen("pending", "Swarm is looking for a node", "No node can run this server: no node has a gpu.", None)
 MISSING = Seen("missing", "the server was removed", "", "its service was removed")
