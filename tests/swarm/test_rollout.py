@@ -235,7 +235,7 @@ def test_an_image_from_elsewhere_is_tried_and_workers_run_what_was_tried(site: C
 def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster, swarm: Swarm) -> None:
     gpus = ["gpu=GPU-a", "gpu=GPU-b"]
     swarm.write(variables={"node2": {"docker_engine_generic_resources": gpus}})
-    swarm.play("playbooks/nodes.yml", "playbooks/one_by_one.yml")
+    swarm.play("playbooks/nodes.yml", "playbooks/rolling_restart.yml")
     assert len(swarm.engine("node2").info()["GenericResources"]) == len(gpus)
     hardware = site.hardware(genericResources=[{"name": "gpu", "value": "1"}])
     first, second = launch(site, hardware=hardware), launch(site, hardware=hardware)
@@ -251,7 +251,7 @@ def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster
     site.stop(fourth)
     # Not left to a later test: node2 would then restart its engine while another manager is lost, which is refused.
     swarm.write()
-    swarm.play("playbooks/nodes.yml", "playbooks/one_by_one.yml")
+    swarm.play("playbooks/nodes.yml", "playbooks/rolling_restart.yml")
     assert not swarm.engine("node2").info()["GenericResources"]
 
 

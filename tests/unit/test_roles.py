@@ -167,7 +167,7 @@ def test_a_role_knows_neither_the_inventory_nor_other_roles(role: str) -> None:
 
 def test_preflight_looks_for_accounts_with_the_hubs_user_id() -> None:
     default = load(ROLES / "hub_images" / "defaults" / "main.yml")["hub_images_hub_uid"]
-    assert f"hub_images_hub_uid | default({default})" in (ROLES.parent / "playbooks" / "reach.yml").read_text()
+    assert f"hub_images_hub_uid | default({default})" in (ROLES.parent / "playbooks" / "gather.yml").read_text()
     assert 60577 < default < 61184  # what neither Debian (policy, 9.2.2) nor systemd (UIDS-GIDS) gives out
 
 
