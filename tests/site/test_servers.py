@@ -154,7 +154,7 @@ def test_a_hub_killed_during_a_start_leaves_nothing(site: Site) -> None:
         site.docker.kill(container["Id"])
     wait_for("hub", lambda: site.ask("GET", f"{site.hub}hub/api/").status_code == 200, 90)
     wait_for("clean-up", lambda: not site.left(), 120)
-    assert server.name not in site.servers("jdoe")
+    wait_for("end in the hub", lambda: server.name not in site.servers("jdoe"))
 
 
 def test_a_container_sees_no_submount_and_cannot_write_below_read_only_data(site: Site) -> None:
