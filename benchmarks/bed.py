@@ -215,8 +215,8 @@ async def until(what: str, condition: Callable[[], Awaitable[Any]], within: floa
 class Side:
     """What a column of the table runs: images of a checkout, and the configuration of its hub.
 
-    launcher: None where the hub itself talks to Docker. site: the settings file of an ordinary site, from a checkout that
-    has no launcher; None for others.
+    launcher: None where the hub itself talks to Docker. site: the settings file of an ordinary site, from a checkout
+    that has no launcher; None for others.
     """
 
     hub: str

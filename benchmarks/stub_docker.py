@@ -48,7 +48,7 @@ class StubDocker:
         for runner in self._runners:
             await runner.setup()
         await web.UnixSite(self._runners[0], path, backlog=1024).start()
-        os.chmod(path, 0o666)  # hubs without a launcher are not root
+        os.chmod(path, 0o666)  # noqa: S103  (hubs without a launcher are not root)
         await web.TCPSite(self._runners[1], port=SERVER_PORT, backlog=1024).start()
 
     async def down(self) -> None:

@@ -14,7 +14,7 @@ import xnat_launcher.settings
 import yaml
 from jinja2 import Environment
 from xnat_wire.launcher import SOCKET
-from xnat_wire.rest import XnatSite
+from xnat_wire.site import XnatSite
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 LIBRARY = {path.stem for path in (ROLES.parent / "library").glob("*.py")}
