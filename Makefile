@@ -66,12 +66,13 @@ molecule: $(VENV)/dev.stamp ## the whole site in nodes with their own Docker Eng
 	  || { code=$$?; { grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt; } 2>/dev/null || true; \
 	       $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code; }
 
+# Scenarios share molecule's note that their nodes are prepared, so each is told to prepare.
 .PHONY: molecule-site molecule-swarm
 molecule-site:
-	@{ $(MOLECULE) verify -s default && $(MOLECULE) converge -s offline && $(MOLECULE) verify -s offline; } 2>&1 | sed --unbuffered 's/^/site  | /'
+	@{ $(MOLECULE) verify -s default && $(MOLECULE) prepare --force -s offline && $(MOLECULE) converge -s offline && $(MOLECULE) verify -s offline; } 2>&1 | sed --unbuffered 's/^/site  | /'
 
 molecule-swarm:
-	@{ $(MOLECULE) converge -s swarm && $(MOLECULE) verify -s swarm; } 2>&1 | sed --unbuffered 's/^/swarm | /'
+	@{ $(MOLECULE) prepare --force -s swarm && $(MOLECULE) converge -s swarm && $(MOLECULE) verify -s swarm; } 2>&1 | sed --unbuffered 's/^/swarm | /'
 
 # In a container of the images that `make demo` has built; only Docker is needed beside them.
 BENCH_DRIVER := xnatjh-bench-driver
