@@ -158,8 +158,8 @@ class Launcher:
     async def stop(self, user: str, server: str, patience: float, service_id: str = "") -> bool:
         """Remove a server's service and secret where they exist, and end a start under way. Raises RefusedError.
 
-        service_id: that of the service which is meant; a newer one, or a start under way, then goes on.
-        Returns whether its container has ended within `patience` seconds; Swarm ends it in any case.
+        service_id: that of the service which is meant, which is not waited for; a newer one, or a start under way, then
+        goes on. Returns whether its container has ended within `patience` seconds; Swarm ends it in any case.
         """
         name = self._name(user, server)
         with self._called_for(name) as under_way:
@@ -167,7 +167,10 @@ class Launcher:
                 under_way.stops += 1
             async with under_way.lock:
                 try:
-                    removed, ended = await self._swarm.remove(name, patience, service_id)
+                    if service_id:
+                        removed, ended = await self._swarm.remove_by_id(service_id, user, server), True
+                    else:
+                        removed, ended = await self._swarm.remove(name, patience)
                 except SwarmError as error:
                     raise RefusedError(Kind.DOCKER, f"Docker does not stop the server: {error}.") from error
                 if removed:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from xnat_wire.shared import Shared
 
@@ -22,7 +23,7 @@ LOOK = 0.1  # seconds that a look at a task takes; whoever looks in that time sh
 NODES_AGE = 5.0  # seconds that one list of nodes serves everybody who asks
 ADDRESSES_AGE = 5.0  # the same for what has addresses on the network
 LOG_LINES = 15
-USER, SERVER = f"{LABEL}.user", f"{LABEL}.server"
+DEPLOYMENT, USER, SERVER = f"{LABEL}.deployment", f"{LABEL}.user", f"{LABEL}.server"
 Owner = tuple[str, str]  # user and server
 ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
 
@@ -104,24 +105,38 @@ class Swarm:
             },
         )
 
-    async def remove(self, name: str, patience: float = 20, service_id: str = "") -> tuple[bool, bool]:
+    async def remove(self, name: str, patience: float = 20) -> tuple[bool, bool]:
         """Remove service and secret of a server where they exist, and wait until its container has ended.
 
-        service_id: remove nothing if the service is another one by now; empty for whichever it is.
         Returns whether there was a service, and whether its container has ended within `patience` seconds; Swarm ends
         it in any case. Raises SwarmError.
         """
-        if service_id and await self._id(name) not in {service_id, None}:
-            return False, True
         removed = True
         try:
-            await self._docker.delete("services", service_id or name)
+            await self._docker.delete("services", name)
         except MissingError:
             removed = False
         # At once: a launcher that is killed while it waits leaves nothing.
         with suppress(MissingError):
             await self._docker.delete("secrets", name + ENV_SUFFIX)
         return removed, not removed or await self._has_ended(name, patience)
+
+    async def remove_by_id(self, service_id: str, user: str, server: str) -> bool:
+        """Remove a service, whatever its name, if its labels say that it is this server of this deployment.
+
+        Any other is left alone, since whoever asks may name any id. Returns whether it was removed. Raises SwarmError.
+        """
+        try:
+            spec = (await self._docker.get(f"/services/{quote(service_id, safe='')}"))["Spec"]
+            found = spec.get("Labels") or {}
+            if (found.get(DEPLOYMENT), found.get(USER), found.get(SERVER, "")) != (self._deployment, user, server):
+                return False
+            await self._docker.delete("services", service_id)
+        except MissingError:
+            return False
+        with suppress(MissingError):
+            await self._docker.delete("secrets", spec["Name"] + ENV_SUFFIX)
+        return True
 
     async def _has_ended(self, name: str, patience: float) -> bool:
         if not patience:
@@ -190,12 +205,6 @@ class Swarm:
                     await self._docker.delete("secrets", secret["ID"])
                 removed.append(name)
         return removed
-
-    async def _id(self, name: str) -> str | None:
-        try:
-            return str((await self._docker.get(f"/services/{name}"))["ID"])
-        except MissingError:
-            return None
 
     async def _ask_round(self) -> dict[str, Task]:
         await asyncio.sleep(LOOK)

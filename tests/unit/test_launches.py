@@ -24,7 +24,7 @@ from xnat_launcher.docker import SwarmError, UnreachableError
 from xnat_launcher.launches import WORDS, _workspace_only
 from xnat_launcher.options import parse_launch
 from xnat_launcher.policy import allowed_mounts
-from xnat_launcher.service import service_name
+from xnat_launcher.service import LABEL, service_name
 from xnat_launcher.settings import Settings
 from xnat_wire.launcher import Kind, RefusedError, Standing
 
@@ -268,6 +268,27 @@ def test_an_orphan_is_stopped_by_its_services_id_and_a_newer_server_is_not(run: 
         await bed.hub.stop("jdoe", LAUNCH, 0, current)
         slow.answered.set()
         assert await start == (NAME, 8888)
+
+    run(check)
+
+
+OTHERS_LABELS = {
+    "proxy": {f"{LABEL}.deployment": "jupyterhub"},
+    "no label": {},
+    "another person's": {f"{LABEL}.deployment": "jupyterhub", f"{LABEL}.user": "asmith", f"{LABEL}.server": LAUNCH},
+    "another deployment's": {f"{LABEL}.deployment": "other", f"{LABEL}.user": "jdoe", f"{LABEL}.server": LAUNCH},
+}
+
+
+@pytest.mark.parametrize("labels", OTHERS_LABELS.values(), ids=OTHERS_LABELS)
+def test_no_service_but_the_servers_own_is_removed_by_its_id(run: Run, labels: dict[str, str]) -> None:
+    async def check(bed: Bed, state: State) -> None:
+        other = await bed.docker.create(
+            "services", {"Name": "other", "Labels": labels, "TaskTemplate": {"ContainerSpec": {}}}
+        )
+        await bed.hub.stop("jdoe", LAUNCH, 0, other)
+        assert [service["Spec"]["Name"] for service in bed.docker.services.values()] == ["other"]
+        await bed.hub.stop("jdoe", LAUNCH, 0, "no-such-service")
 
     run(check)
 
