@@ -284,11 +284,11 @@ OTHERS_LABELS = {
 def test_no_service_but_the_servers_own_is_removed_by_its_id(run: Run, labels: dict[str, str]) -> None:
     async def check(bed: Bed, state: State) -> None:
         other = await bed.docker.create(
-            "services", {"Name": "other", "Labels": labels, "TaskTemplate": {"ContainerSpec": {}}}
+            "services", {"Name": "other", "Labels": labels, "TaskTemplate": {"ContainerSpec": {"Secrets": []}}}
         )
-        await bed.hub.stop("jdoe", LAUNCH, 0, other)
-        assert [service["Spec"]["Name"] for service in bed.docker.services.values()] == ["other"]
-        await bed.hub.stop("jdoe", LAUNCH, 0, "no-such-service")
+        for service_id in (other, "0" * 25):
+            await bed.hub.stop("jdoe", LAUNCH, 0, service_id)
+        await bed.docker.delete("services", other)  # raises where there is none any more
 
     run(check)
 
