@@ -278,7 +278,7 @@ def test_an_xnat_that_is_slow_or_broken_ends_a_start_in_words(site: Site) -> Non
     for fault, words in (
         ({"status": 503}, "XNAT failed at the user-options (status 503)"),
         ({"status": 200, "content_type": "text/html", "body": "<html>"}, "with text/html instead of JSON"),
-        ({"status": 401}, "XNAT does not accept the hub's own account"),
+        ({"status": 401}, "XNAT does not accept the service account"),
     ):
         site.faults({"path": "/user-options$", **fault})
         server = site.launch()
