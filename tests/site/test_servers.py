@@ -269,6 +269,7 @@ def test_a_network_without_addresses_is_known_by_counting_them(site: Site) -> No
 
 
 def test_a_start_without_a_server_name_is_refused_in_words(site: Site) -> None:
+    site.ask("POST", f"{site.hub}hub/api/users/jdoe")  # who may be there already
     answer = site.ask("POST", f"{site.hub}hub/api/users/jdoe/server", json={})
     assert answer.status_code == 400
     assert answer.json()["message"] == "Servers are started from XNAT: open a project, subject or session there."
