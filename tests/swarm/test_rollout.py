@@ -421,7 +421,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"everywhere": {"site_hub_base_url": "/jhub", "verify_base_url": "/"}},
         "remove verify_base_url",
     ),
-    "owner": ({"everywhere": {"site_uid": 1501}}, "set them to the owner of the archive"),
+    "owner": ({"everywhere": {"site_uid": 1501}}, "to the owner of the archive"),
 }
 
 
