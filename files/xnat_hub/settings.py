@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import json
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from xnat_wire.secrets import SECRETS_DIR, SettingsError, read_secret
+from xnat_wire.settings import SECRETS_DIR, SettingsError, check_keys, read_secret, read_settings
 from xnat_wire.site import XnatSite
 
 SETTINGS_FILE = "/etc/jupyterhub/settings.json"
@@ -52,12 +51,7 @@ class Settings:
 
 def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
     """Read the settings file's JSON. Raises SettingsError for what is missing, unknown or cannot be used."""
-    known = {field.name for field in fields(Settings)} - {"secrets_dir"}
-    if set(data) != known:
-        raise SettingsError(
-            f"the hub's settings miss {sorted(known - set(data)) or 'nothing'}"
-            f" and have unknown {sorted(set(data) - known) or 'nothing'}"
-        )
+    check_keys(data, {field.name for field in fields(Settings)} - {"secrets_dir"}, "hub")
     try:
         trusted = tuple(str(ipaddress.ip_address(address)) for address in data["trusted_proxies"])
     except ValueError as error:
@@ -71,8 +65,4 @@ def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
 def load() -> Settings:
     """Return the settings of this hub, read once. Raises SettingsError."""
     path = Path(os.environ.get("XNAT_HUB_SETTINGS", SETTINGS_FILE))
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"the hub's settings {path} cannot be read: {error}") from error
-    return parse(data, Path(os.environ.get("XNAT_HUB_SECRETS", SECRETS_DIR)))
+    return parse(read_settings(path, "hub"), Path(os.environ.get("XNAT_HUB_SECRETS", SECRETS_DIR)))

@@ -6,8 +6,8 @@ The hub says whose server of which name is to be started, and no more; see `xnat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import aiohttp
 from dockerspawner import SwarmSpawner
@@ -21,9 +21,12 @@ ANSWER_TIMEOUT = 5.0  # seconds for one try whether Jupyter answers
 ANSWER_INTERVAL = 0.1  # seconds between two of them
 AWAY_INTERVAL = 1.0  # seconds between two calls to a launcher that does not answer
 AWAY_TRIES = 10  # calls to start a server, or to remove what did not start, before that is left to the reconciler
+AWAY_WORDS = "the launcher does not answer"
 TASK_INTERVAL = 1.0  # seconds between two looks at the server while Jupyter starts in it
 CLEANUP = 10  # seconds before the hub's own time limit at which a start gives up by itself, to say why
 REMOVAL = 20.0  # seconds that what did not start has to end
+
+Answer = TypeVar("Answer")
 
 
 class XnatSpawner(SwarmSpawner):
@@ -72,15 +75,11 @@ class XnatSpawner(SwarmSpawner):
 
     async def _ask_for_start(self) -> tuple[str, int]:
         """Have the service created; a launcher that restarts is asked again, which makes the service anew."""
-        for _ in range(AWAY_TRIES - 1):
-            try:
-                return await self.launcher.start(self.user.name, self.name, self.get_env())
-            except RefusedError as error:
-                if error.kind is not Kind.AWAY:
-                    raise
-            self._state_text = "the launcher does not answer"
-            await asyncio.sleep(AWAY_INTERVAL)
-        return await self.launcher.start(self.user.name, self.name, self.get_env())
+
+        def away() -> None:
+            self._state_text = AWAY_WORDS
+
+        return await _while_away(lambda: self.launcher.start(self.user.name, self.name, self.get_env()), away)
 
     async def _until_container_runs(self) -> None:
         running = False
@@ -112,7 +111,7 @@ class XnatSpawner(SwarmSpawner):
         except RefusedError as error:
             if error.kind is not Kind.AWAY:
                 raise
-            self._state_text = "the launcher does not answer"
+            self._state_text = AWAY_WORDS
             await asyncio.sleep(AWAY_INTERVAL)
             return ""
         self._state_text = seen.words
@@ -170,15 +169,27 @@ class XnatSpawner(SwarmSpawner):
         self.clear_state()
 
     async def _remove_quietly(self, patience: float = REMOVAL) -> None:
-        for tries_left in reversed(range(AWAY_TRIES)):
-            try:
-                await self.launcher.stop(self.user.name, self.name, patience)
-            except RefusedError as error:
-                if error.kind is Kind.AWAY and tries_left:
-                    await asyncio.sleep(AWAY_INTERVAL)
-                    continue
-                self.log.error("What was made for %s could not be removed: %s", self._log_name, error)
-            return
+        try:
+            await _while_away(lambda: self.launcher.stop(self.user.name, self.name, patience))
+        except RefusedError as error:
+            self.log.error("What was made for %s could not be removed: %s", self._log_name, error)
+
+
+async def _while_away(call: Callable[[], Awaitable[Answer]], away: Callable[[], None] = lambda: None) -> Answer:
+    """Return what a call to the launcher answers, asking up to AWAY_TRIES times while it does not.
+
+    away: called before each wait. Raises RefusedError.
+    """
+    tries_left = AWAY_TRIES
+    while True:
+        tries_left -= 1
+        try:
+            return await call()
+        except RefusedError as error:
+            if error.kind is not Kind.AWAY or not tries_left:
+                raise
+        away()
+        await asyncio.sleep(AWAY_INTERVAL)
 
 
 async def _answers(http: aiohttp.ClientSession, url: str) -> bool:

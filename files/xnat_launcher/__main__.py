@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 from xnat_wire.launcher import SOCKET
 from xnat_wire.rest import Rest
-from xnat_wire.secrets import SECRETS_DIR, SettingsError, read_secret
+from xnat_wire.settings import SECRETS_DIR, SettingsError, read_secret
 from xnat_wire.throttle import Throttle
 
 from xnat_launcher.audit import Audit

@@ -16,7 +16,7 @@ class Audit:
         self._write = write
 
     def started(self, user: str, server: str, project: str, image: str, mounts: Sequence[Mount], service: str) -> None:
-        """A server's service was created."""
+        """A server's service is about to be created."""
         shown = [{"source": mount.source, "target": mount.target, "read_only": mount.read_only} for mount in mounts]
         self._line("start", user, server, project=project, image=image, mounts=shown, service=service)
 

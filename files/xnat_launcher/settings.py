@@ -1,16 +1,15 @@
 """The launcher's settings: one JSON file (a Docker config) and the secrets beside it (Docker secrets).
 
-The role `launcher` writes the file; its `meta/argument_specs.yml` describes the values.
+The role `jupyterhub` writes the file; its `meta/argument_specs.yml` describes the values.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from xnat_wire.secrets import SettingsError
+from xnat_wire.settings import SettingsError, check_keys, read_settings
 from xnat_wire.site import XnatSite
 
 from xnat_launcher.options import parse_memory
@@ -59,12 +58,7 @@ def parse(data: dict[str, Any]) -> Settings:
 
     Raises SettingsError for missing or unknown keys, MountError for roots, OptionsError for those two sizes.
     """
-    known = {field.name for field in fields(Settings)}
-    if set(data) != known:
-        raise SettingsError(
-            f"the launcher's settings miss {sorted(known - set(data)) or 'nothing'}"
-            f" and have unknown {sorted(set(data) - known) or 'nothing'}"
-        )
+    check_keys(data, [field.name for field in fields(Settings)], "launcher")
     if data["default_server"] not in DEFAULT_SERVER:
         raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
     images = data["images"]
@@ -85,8 +79,4 @@ def parse(data: dict[str, Any]) -> Settings:
 
 def load(path: Path) -> Settings:
     """Return the settings of a file. Raises SettingsError."""
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"the launcher's settings {path} cannot be read: {error}") from error
-    return parse(data)
+    return parse(read_settings(path, "launcher"))

@@ -128,8 +128,8 @@ class Swarm:
         """
         try:
             spec = (await self._docker.get(f"/services/{quote(service_id, safe='')}"))["Spec"]
-            found = spec.get("Labels") or {}
-            if (found.get(DEPLOYMENT), found.get(USER), found.get(SERVER, "")) != (self._deployment, user, server):
+            labels = spec.get("Labels") or {}
+            if labels.get(DEPLOYMENT) != self._deployment or _owner(labels) != (user, server):
                 return False
             await self._docker.delete("services", service_id)
         except MissingError:
@@ -177,9 +177,8 @@ class Swarm:
         """Return the id of every server's service of this deployment. Raises SwarmError."""
         found = {}
         for service in await self._docker.get("/services", self._mine):
-            labels = service["Spec"].get("Labels") or {}
-            if user := labels.get(USER):
-                found[user, labels.get(SERVER, "")] = str(service["ID"])
+            if owner := _owner(service["Spec"].get("Labels")):
+                found[owner] = str(service["ID"])
         return found
 
     async def log_end(self, name: str) -> str:
@@ -198,7 +197,7 @@ class Swarm:
         for secret in secrets:
             name = secret["Spec"]["Name"]
             service = name.removesuffix(ENV_SUFFIX)
-            if USER not in (secret["Spec"].get("Labels") or {}) or service in services or service in but:
+            if not _owner(secret["Spec"].get("Labels")) or service in services or service in but:
                 continue
             if _age(secret["CreatedAt"]) > older_than:
                 with suppress(MissingError):
@@ -224,16 +223,21 @@ class Swarm:
         """Return the newest task of each server's service."""
         newest: dict[Owner, Any] = {}
         for found in await self._docker.get("/tasks", filters):
-            labels = found["Spec"].get("ContainerSpec", {}).get("Labels") or {}
-            if not (user := labels.get(USER)):
+            owner = _owner(found["Spec"].get("ContainerSpec", {}).get("Labels"))
+            if not owner:
                 continue
-            owner = user, labels.get(SERVER, "")
             if owner not in newest or newest[owner]["CreatedAt"] < found["CreatedAt"]:
                 newest[owner] = found
         return {
             owner: Task(found.get("NodeID", ""), found["DesiredState"], found["Status"])
             for owner, found in newest.items()
         }
+
+
+def _owner(labels: Mapping[str, str] | None) -> Owner | None:
+    """Return whose server a service, secret or task with these labels is; None for what is no server's."""
+    user = (labels or {}).get(USER)
+    return (user, (labels or {}).get(SERVER, "")) if user else None
 
 
 def _age(created: str) -> float:

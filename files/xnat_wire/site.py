@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from .secrets import SettingsError
+from .settings import SettingsError
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from xnat_hub.settings import Settings, load, parse
 from xnat_launcher import settings as launcher_settings_module
 from xnat_launcher.options import OptionsError
 from xnat_launcher.policy import MountError
-from xnat_wire.secrets import SettingsError
+from xnat_wire.settings import SettingsError
 
 from tests.hub_settings import launcher_settings_data, settings_data
 from tests.unit.conftest import ROOT

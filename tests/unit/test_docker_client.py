@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -25,13 +26,16 @@ pytestmark = NO_LEAKS
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Ask = Callable[[Docker], Awaitable[Any]]
 API = {"Api-Version": "1.45"}
+GOOD_PINGS = repeat(200)
 
 
-def ask(socket: str, handler: Handler, question: Ask, ping: dict[str, str] | None = None) -> Any:
-    """Serve an engine, put the question to it, and return the answer."""
+def ask(
+    socket: str, handler: Handler, question: Ask, ping: dict[str, str] | None = None, pings: Iterator[int] = GOOD_PINGS
+) -> Any:
+    """Serve an engine, put the question to it, and return the answer. pings: the status of one ping after the other."""
 
     async def pinged(request: web.Request) -> web.Response:
-        return web.Response(text="OK", headers=API if ping is None else ping)
+        return web.Response(status=next(pings), text="OK", headers=API if ping is None else ping)
 
     async def run() -> Any:
         app = web.Application()
@@ -183,29 +187,15 @@ def test_an_engine_that_is_away_is_asked_again_when_it_is_back(socket: str) -> N
 
 
 def test_an_engine_that_fails_at_first_is_asked_for_its_version_again(socket: str) -> None:
-    pings = iter([500, 200])
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response(request.path)
 
-    async def run() -> None:
-        async def pinged(request: web.Request) -> web.Response:
-            return web.Response(status=next(pings), text="{}", headers=API)
-
-        async def handler(request: web.Request) -> web.Response:
-            return web.json_response(request.path)
-
-        app = web.Application()
-        app.router.add_get("/_ping", pinged)
-        app.router.add_route("*", "/{path:.*}", handler)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.UnixSite(runner, socket).start()
-        client = Docker(socket)
+    async def question(client: Docker) -> Any:
         with pytest.raises(SwarmError):
             await info(client)
-        assert await info(client) == "/v1.45/info"
-        await client.close()
-        await runner.cleanup()
+        return await info(client)
 
-    asyncio.run(run())
+    assert ask(socket, handler, question, pings=iter([500, 200])) == "/v1.45/info"
 
 
 async def last_lines(client: Docker) -> bytes:

@@ -22,7 +22,7 @@ from xnat_wire.rest import (
     UnavailableError,
     XnatError,
 )
-from xnat_wire.secrets import SettingsError
+from xnat_wire.settings import SettingsError
 from xnat_wire.site import XnatSite
 
 from tests.hub_settings import XNAT

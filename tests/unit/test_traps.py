@@ -18,7 +18,7 @@ from xnat_launcher.policy import MountError
 from xnat_launcher.service import labels, split_env, task_template
 from xnat_launcher.settings import Settings
 from xnat_launcher.settings import parse as parse_launcher
-from xnat_wire.secrets import SettingsError
+from xnat_wire.settings import SettingsError
 
 from tests.hub_settings import XNAT, launcher_settings_data, settings_data
 from tests.unit.conftest import ROOT, SAMPLES, user_of

@@ -1,14 +1,34 @@
-"""Secrets as Docker mounts them."""
+"""Settings files and secrets as Docker mounts them."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 SECRETS_DIR = "/run/secrets"
 
 
 class SettingsError(ValueError):
     """A settings file or a secret cannot be used; one sentence."""
+
+
+def read_settings(path: Path, whose: str) -> Any:
+    """Return the JSON of a settings file. whose: such as `hub`, for the sentence. Raises SettingsError."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the {whose}'s settings {path} cannot be read: {error}") from error
+
+
+def check_keys(data: Collection[str], known: Collection[str], whose: str) -> None:
+    """Raise SettingsError unless the settings have exactly these keys. whose: as in `read_settings`."""
+    missing, unknown = sorted(set(known) - set(data)), sorted(set(data) - set(known))
+    if missing or unknown:
+        raise SettingsError(
+            f"the {whose}'s settings miss {missing or 'nothing'} and have unknown {unknown or 'nothing'}"
+        )
 
 
 def read_secret(directory: Path, name: str) -> str:
