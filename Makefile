@@ -47,7 +47,7 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser filter_plugins library \
 	  module_utils/*.py module_utils/xnat_site doc_fragments benchmarks tests
 
-unit: $(VENV)/dev.stamp ## tests that need nothing but Python
+unit: $(VENV)/dev.stamp ## tests that need only Python
 	$(BIN)/pytest
 
 drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples

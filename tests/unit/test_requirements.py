@@ -1,4 +1,4 @@
-"""The collections that requirements.yml names are those that the project uses, as the locked `ansible` brings them."""
+"""requirements.yml names exactly the collections that the project uses, in the versions of the locked `ansible`."""
 
 from __future__ import annotations
 
