@@ -19,7 +19,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help install demo demo-down demo-verify test lint unit drills molecule bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit drills drill-upgrade molecule bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -50,8 +50,16 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 unit: $(VENV)/dev.stamp ## tests that need nothing but Python
 	$(BIN)/pytest
 
-drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples
+drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples, and drill-upgrade (root)
 	HYPOTHESIS_PROFILE=drill $(BIN)/pytest -m drill tests/unit
+	@$(MAKE) --no-print-directory drill-upgrade
+
+drill-upgrade: $(VENV)/dev.stamp ## an older release becomes this one under an open notebook (root; FROM=COMMIT)
+	@mkdir -p .cache
+	@$(MOLECULE) reset -s default >/dev/null 2>&1
+	@$(MOLECULE) destroy -s default
+	@code=0; { $(MOLECULE) create -s default && $(if $(FROM),XNATJH_UPGRADE_FROM=$(FROM)) $(BIN)/pytest tests/drills; } || code=$$?; \
+	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
 
 # The scenario `default` makes all nodes and builds the images. Then the tests of its site and the site without a network go on beside
 # the site on four nodes: none of them keeps a machine busy by itself.
