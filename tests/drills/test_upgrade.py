@@ -108,12 +108,14 @@ def pins(project: Path) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
-def environment(site: Site) -> tuple[int, int]:
+def offered(site: Site, user: str) -> tuple[int, int]:
     """Return the ids of the JupyterLab that site.yml has put into XNAT, and of the hardware that reserves least."""
-    environments = site.ask("GET", f"{site.xnat}/xapi/compute/environments", "admin").json()
-    (lab,) = [row["id"] for row in environments if row["computeEnvironment"]["name"] == "JupyterLab"]
-    hardware = site.ask("GET", f"{site.xnat}/xapi/compute/hardware", "admin").json()
-    return lab, min(hardware, key=lambda row: float(row["hardware"].get("cpuReservation") or 0))["id"]
+    query = f"type=JUPYTERHUB&site=XNAT&user={user}&prj=DEMO_MR"
+    answer = site.ask("GET", f"{site.xnat}/xapi/compute/environments/available?{query}", user)
+    assert answer.status_code == 200, answer.text
+    (lab,) = [row for row in answer.json() if row["computeEnvironment"]["name"] == "JupyterLab"]
+    choice = lab["hardwareOptions"]["hardwareConfigs"]
+    return lab["id"], min(choice, key=lambda row: float(row["hardware"].get("cpuReservation") or 0))["id"]
 
 
 def state(site: Site, server: Server) -> dict[str, Any]:
@@ -138,8 +140,8 @@ def test_a_notebook_stays_open_while_its_site_is_upgraded(older: Path) -> None:
     Playbooks(inventory, programs).play(*SITE, project=older, seconds=PATIENCE)
     site = Site(NODE, inventory / ".secrets")
     wait_for("hub and XNAT answer", site.answers)
-    lab, hardware = environment(site)
-    server = site.launch(environment=lab, hardware=hardware)
+    environment, hardware = offered(site, "jdoe")
+    server = site.launch("jdoe", environment, hardware)
     assert site.outcome(server), site.hub_log(server.began)
     notebook = Notebook(site, server)
     mark = uuid.uuid4().hex
