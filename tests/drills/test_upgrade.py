@@ -153,6 +153,7 @@ def test_a_notebook_stays_open_while_its_site_is_upgraded(older: Path) -> None:
     plays = Playbooks(inventory)
     plays.play("site.yml", seconds=PATIENCE)  # with the smoke test, beside the open notebook
     wait_for("hub and XNAT answer", site.answers)
+    wait_for("the new hub lists the server", lambda: site.servers("jdoe").get(server.name, {}).get("ready"))
     wait_for("the notebook answers through the new proxy", notebook.answers, OPEN_AGAIN)
     assert state(site, server) == before
     assert notebook.run("print(kept)") == f"{mark}\n"
