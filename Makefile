@@ -19,7 +19,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help install demo demo-down demo-verify test lint unit drills molecule bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit drills drill-upgrade molecule bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -50,8 +50,16 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 unit: $(VENV)/dev.stamp ## tests that need only Python
 	$(BIN)/pytest
 
-drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples
+drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples, and drill-upgrade (root)
 	HYPOTHESIS_PROFILE=drill $(BIN)/pytest -m drill tests/unit
+	@$(MAKE) --no-print-directory drill-upgrade
+
+drill-upgrade: $(VENV)/dev.stamp ## upgrade an older release to this one while a notebook is open (root; FROM=COMMIT)
+	@mkdir -p .cache
+	@$(MOLECULE) reset -s default >/dev/null 2>&1
+	@$(MOLECULE) destroy -s default
+	@code=0; { $(MOLECULE) create -s default && $(if $(FROM),XNATJH_UPGRADE_FROM=$(FROM)) $(BIN)/pytest tests/drills; } || code=$$?; \
+	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
 
 # The scenario `default` creates all nodes and builds the images. Then the tests of its site and the site without a network run in
 # parallel with the site on four nodes, because neither alone keeps a machine busy.
@@ -88,16 +96,18 @@ bench: ## compare the hub with the floor, a plain hub and an older checkout (BEN
 bench-rollout: $(VENV)/dev.stamp ## time rollouts by number of nodes: first rollout, rerun, upgrade, join (root; SIZES="1 3")
 	$(BIN)/python3 -m benchmarks.rollout $(SIZES)
 
-# JupyterHub's version in the lock files comes from roles/hub_images/defaults/main.yml, for both hub and notebooks.
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-lock: $(VENV)/dev.stamp ## update the lock files from the *.in and *.txt lists (UPGRADE=--upgrade: newest versions)
-	echo 'jupyterhub==$(JUPYTERHUB)' > $(VENV)/jupyterhub.txt
-	$(LOCK) $(UPGRADE) files/runtime/requirements.in -c $(VENV)/jupyterhub.txt -o files/runtime/requirements.txt
-	$(LOCK) $(UPGRADE) files/runtime/npm.in -o files/runtime/npm.txt
-	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt -c $(VENV)/jupyterhub.txt -o files/singleuser/requirements.lock
-	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt files/singleuser/dashboards.txt -c files/singleuser/requirements.lock -o files/singleuser/dashboards.lock
-	$(LOCK) $(UPGRADE) requirements.in -o requirements.txt
-	$(LOCK) $(UPGRADE) requirements-dev.in -c requirements.txt -c files/runtime/requirements.txt -o requirements-dev.txt
+# JupyterHub's version in the lock files comes from roles/hub_images/defaults/main.yml, for both hub and notebooks. Renovate (renovate.json)
+# reads these commands in the heads of the lock files and accepts only these options, in this form: long, with an equals sign.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes
+JUPYTERHUB_PIN := requirements-jupyterhub.txt
+lock: $(VENV)/dev.stamp ## update the lock files from the *.in and *.txt lists (UPGRADE=--upgrade: to the newest versions)
+	printf '%s\n' '# `make lock` writes this from roles/hub_images/defaults/main.yml.' 'jupyterhub==$(JUPYTERHUB)' > $(JUPYTERHUB_PIN)
+	$(LOCK) $(UPGRADE) files/runtime/requirements.in --constraint=$(JUPYTERHUB_PIN) --output-file=files/runtime/requirements.txt
+	$(LOCK) $(UPGRADE) files/runtime/npm.in --output-file=files/runtime/npm.txt
+	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt --constraint=$(JUPYTERHUB_PIN) --output-file=files/singleuser/requirements.lock
+	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt files/singleuser/dashboards.txt --constraint=files/singleuser/requirements.lock --output-file=files/singleuser/dashboards.lock
+	$(LOCK) $(UPGRADE) requirements.in --output-file=requirements.txt
+	$(LOCK) $(UPGRADE) requirements-dev.in --constraint=requirements.txt --constraint=files/runtime/requirements.txt --output-file=requirements-dev.txt
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .ansible

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.bed import FEATHER, Bed, DockerError
@@ -74,7 +73,9 @@ async def main(names: list[str], n: int | None, before: Path | None) -> None:
             print(f"\n{table(rows, [FLOOR, *bed.sides])}\n", flush=True)
             RESULTS.mkdir(exist_ok=True)
             path = RESULTS / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime())
-            found = [{**asdict(row), "limit": row.target()} for row in rows]
+            found = [
+                {"measure": row.measure, "unit": row.unit, "runs": row.runs, "limit": row.target()} for row in rows
+            ]
             path.write_text(json.dumps({"cpus": os.cpu_count(), "rows": found}, indent=1) + "\n")
             print(f"Stored in benchmarks/results/{path.name}. Removing everything ...", flush=True)
         await bed.clear()

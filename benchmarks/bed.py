@@ -6,6 +6,7 @@ It runs in a container on the network of the hubs, so that it reaches everything
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -510,11 +511,10 @@ class Bed:
         return bool((await self.docker.call("GET", "/info"))["Swarm"]["ControlAvailable"])
 
     async def _network_removed(self) -> bool:
-        try:
-            await self.docker.call("DELETE", f"/networks/{PREFIX}", missing_ok=True)
-        except DockerError:
-            return False  # a container that ended is still attached
-        return True
+        network = f"/networks/{PREFIX}"
+        with contextlib.suppress(DockerError):  # a container that ended is still attached
+            await self.docker.call("DELETE", network, missing_ok=True)
+        return not await self.docker.call("GET", network, missing_ok=True)  # Swarm answers before it is gone
 
     async def remove_images(self) -> None:
         """Remove the images of the benchmarks."""

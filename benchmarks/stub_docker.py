@@ -32,6 +32,7 @@ class StubDocker:
         """Listen for launchers and hubs at the unix socket `path`, and as everybody's server at SERVER_PORT."""
         docker = web.Application(middlewares=[self._counted], client_max_size=2**24)
         for prefix in ("", "/{version:v[0-9.]+}"):
+            docker.router.add_get(f"{prefix}/_ping", self._ping)
             docker.router.add_get(f"{prefix}/version", self._version)
             docker.router.add_get(f"{prefix}/tasks", self._tasks)
             docker.router.add_get(f"{prefix}/tasks/{{id}}", self._task)
@@ -76,6 +77,9 @@ class StubDocker:
 
     async def _served(self, request: web.Request) -> web.Response:
         return web.Response(text="ok")
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        return web.Response(text="OK", headers={"Api-Version": "1.41"})
 
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"})

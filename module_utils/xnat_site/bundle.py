@@ -1,12 +1,13 @@
 """What an offline bundle holds, whether it is whole and made for a site, and what of it is to be written anew.
 
-Used on the controller by the filters `xnat_bundle`, `xnat_bundle_outdated` and `xnat_bundle_contents`; only the
+Used on the control node by the filters `xnat_bundle`, `xnat_bundle_outdated` and `xnat_bundle_contents`; only the
 standard library is imported. A bundle is a directory::
 
     images.tar                images as `docker save` writes them
     packages/<codename>.tar   a flat apt repository: packages and their index `Packages`
-    wheels/*.whl              what the controller needs
-    bundle.json               written last: contents, with size and SHA-256 of every file, and for which site it is
+    wheels/*.whl              what the control node needs
+    bundle.json               written last: contents, with size and SHA-256 of every file, the project's version that
+                              wrote it, and for which site it is
 """
 
 from __future__ import annotations
@@ -22,11 +23,25 @@ MANIFEST = "bundle.json"
 FORMAT = 2
 IMAGES = "images.tar"
 WHEELS = "wheels"
-AGAIN = "copy the bundle again, or make it anew with playbooks/bundle.yml"
+FIRST_WITH_VERSION = "0.1.0"  # a bundle of an earlier state does not say its version
+AGAIN = "copy the bundle again, or write it again with playbooks/bundle.yml"
 
 
 class BundleError(ValueError):
-    """The bundle cannot be used; one sentence that says what to do."""
+    """The bundle cannot be used; one sentence that says what to do.
+
+    id: which rule, one of absent, unreadable, version, settings, architecture, release, image, damaged, incomplete and
+    index.
+    """
+
+    def __init__(self, id: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.id = id
+
+
+def project_version() -> str:
+    """Return the project's version, such as "0.1.0", by its file VERSION. Raises OSError where that is not there."""
+    return (Path(__file__).resolve().parents[2] / "VERSION").read_text().strip()
 
 
 def packages_file(codename: str) -> str:
@@ -35,21 +50,32 @@ def packages_file(codename: str) -> str:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return bundle.json. Raises BundleError where there is none, or one of another format."""
+    """Return bundle.json. Raises BundleError (absent, unreadable, version) where there is none of this format."""
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"There is no {MANIFEST} in {directory}, so no whole bundle: write one with playbooks/bundle.yml"
+            "absent",
+            f"There is no {MANIFEST} in {directory}, so no whole bundle: write one with playbooks/bundle.yml",
         ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{MANIFEST} in {directory} cannot be read ({error}): {AGAIN}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"The bundle in {directory} was written by another version of the project: write it anew with this one"
-            " (playbooks/bundle.yml)"
-        )
+        raise BundleError("unreadable", f"{MANIFEST} in {directory} cannot be read ({error}): {AGAIN}") from error
+    if not isinstance(manifest, dict):
+        raise BundleError("unreadable", f"{MANIFEST} in {directory} is no description of a bundle: {AGAIN}")
+    if manifest.get("format") != FORMAT:
+        raise _of_another_version(directory, manifest)
     return manifest
+
+
+def _of_another_version(directory: Path, manifest: Mapping[str, Any]) -> BundleError:
+    written, version = manifest.get("version"), project_version()
+    by = f"version {written}" if written else f"a version before {FIRST_WITH_VERSION}"
+    return BundleError(
+        "version",
+        f"The bundle in {directory} was written by {by if written != version else f'an earlier state of {by}'} of the"
+        f" project, and this project is version {version}: write it again with this project at a connected site"
+        " (ansible-playbook playbooks/bundle.yml -e bundle_dir=DIRECTORY)",
+    )
 
 
 def bundle(
@@ -69,42 +95,50 @@ def bundle(
     """
     root = Path(directory)
     manifest = read_manifest(root)
+    if manifest.get("version") != project_version():
+        raise _of_another_version(root, manifest)
     made_for = manifest["settings"]
     differ = [name for name, value in (settings or {}).items() if str(made_for.get(name)) != str(value)]
     if differ:
         had = ", ".join(f"{name} {made_for.get(name)!r}" for name in differ)
         wanted = ", ".join(f"{name} {(settings or {})[name]!r}" for name in differ)
         raise BundleError(
+            "settings",
             f"The bundle in {directory} is made for a site with {had}, and this one has {wanted}: write a bundle with"
-            " these settings (playbooks/bundle.yml takes them with -e)"
+            " these settings (playbooks/bundle.yml takes them with -e)",
         )
     for host, architecture in (architectures or {}).items():
         if architecture != manifest["architecture"]:
             raise BundleError(
+                "architecture",
                 f"The bundle in {directory} is for {manifest['architecture']} machines, and {host} is a"
-                f" {architecture} machine: write it (playbooks/bundle.yml) at a connected site of such machines"
+                f" {architecture} machine: write it (playbooks/bundle.yml) at a connected site of such machines",
             )
     for host, codename in (releases or {}).items():
         if codename not in manifest["packages"]:
             has = " and ".join(sorted(manifest["packages"]))
             raise BundleError(
+                "release",
                 f"The bundle in {directory} has packages for {has}, and {host} runs {codename or 'another system'}:"
-                " write it (playbooks/bundle.yml) at a connected site that has such a host"
+                " write it (playbooks/bundle.yml) at a connected site that has such a host",
             )
     for name in images:
         if name not in manifest["images"]:
             raise BundleError(
+                "image",
                 f"The bundle in {directory} lacks the image {name}: write it (playbooks/bundle.yml) with this version"
-                " of the project and these settings"
+                " of the project and these settings",
             )
     for name, wanted in manifest["files"].items():
         if not _is_as_written(root / name, wanted, checksums):
-            raise BundleError(f"{name} of the bundle in {directory} is not as it was written: {AGAIN}")
+            raise BundleError("damaged", f"{name} of the bundle in {directory} is not as it was written: {AGAIN}")
     return manifest
 
 
 def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
     """Return the parts that are to be written: of "images.tar", "packages/<codename>.tar" and "wheels".
+
+    Parts that another version wrote are kept where they are as wanted; bundle.json is written in any case.
 
     wanted::
 
@@ -112,7 +146,7 @@ def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
          "settings": {"site_uid": 1500, ...},                     # on which the images depend
          "architecture": "x86_64",
          "packages": {"trixie": ["docker.io=26.1.5+dfsg1-9", ...]},
-         "requirements": "..."}                                   # SHA-256 of the controller's list of packages
+         "requirements": "..."}                                   # SHA-256 of the control node's list of packages
     """
     root = Path(directory)
     try:
@@ -142,9 +176,10 @@ def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]
     names = [IMAGES, *(packages_file(codename) for codename in sorted(wanted["packages"])), *wheels]
     for name in names:
         if not (root / name).is_file():
-            raise BundleError(f"{name} is missing in {directory}: run playbooks/bundle.yml again")
+            raise BundleError("incomplete", f"{name} is missing in {directory}: run playbooks/bundle.yml again")
     return {
         "format": FORMAT,
+        "version": project_version(),
         "images": dict(wanted["images"]),
         "settings": dict(wanted["settings"]),
         "architecture": wanted["architecture"],
@@ -174,5 +209,5 @@ def _index(path: Path) -> str:
     with tarfile.open(path) as archive:
         index = archive.extractfile("Packages") if "Packages" in archive.getnames() else None
         if index is None:
-            raise BundleError(f"{path} has no index of its packages: remove it and write the bundle again")
+            raise BundleError("index", f"{path} has no index of its packages: remove it and write the bundle again")
         return hashlib.sha256(index.read()).hexdigest()

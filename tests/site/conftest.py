@@ -72,23 +72,26 @@ class Run:
 
 
 class Playbooks:
-    """The project's playbooks with one inventory, as an administrator runs them."""
+    """The project's playbooks with one inventory, as an administrator runs them.
 
-    def __init__(self, inventory: Path) -> None:
+    programs: the directory of ansible-playbook; None: that of these tests' Python.
+    """
+
+    def __init__(self, inventory: Path, programs: Path | None = None) -> None:
         self.inventory = inventory
+        self.programs = programs or Path(sys.executable).parent
 
     def command(self, *words: str, project: Path = ROOT) -> subprocess.Popen[str]:
         """Start a playbook in a process group of its own."""
-        bin_dir = str(Path(sys.executable).parent)
         # Molecule, by which these tests are run, asks for colours, which would hide what `changed` looks for.
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))},
-            "PATH": f"{bin_dir}:/usr/bin:{os.environ['PATH']}",
+            "PATH": f"{self.programs}:/usr/bin:{os.environ['PATH']}",
             "ANSIBLE_CONFIG": str(project / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
         }
         return subprocess.Popen(
-            [f"{bin_dir}/ansible-playbook", "-i", str(self.inventory), *words],
+            [f"{self.programs}/ansible-playbook", "-i", str(self.inventory), *words],
             cwd=project,
             env=environment,
             stdout=subprocess.PIPE,
@@ -99,11 +102,11 @@ class Playbooks:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def play(self, *words: str, code: int = 0, project: Path = ROOT) -> Run:
-        """Run a playbook to its end; its exit code must be `code`."""
+    def play(self, *words: str, code: int = 0, project: Path = ROOT, seconds: float = PLAY_TIMEOUT) -> Run:
+        """Run a playbook to its end, within `seconds`; its exit code must be `code`."""
         process = self.command(*words, project=project)
         try:
-            text, _ = process.communicate(timeout=PLAY_TIMEOUT)
+            text, _ = process.communicate(timeout=seconds)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
