@@ -1,7 +1,7 @@
-"""An older release runs with a notebook open, and becomes this one: `make drill-upgrade`, as root, half an hour.
+"""Upgrade an older release to this one while a notebook is open: `make drill-upgrade`, as root, half an hour.
 
 The older release comes from git and is deployed by its own site.yml, from its own inventory; then this project's
-site.yml runs with that same inventory. The node is `node0`, as molecule's `create` makes it.
+site.yml runs with that same inventory. The node is `node0`, created by molecule.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import requests
 
 from tests.site.conftest import ROOT, TIMEOUT, Playbooks, Server, Site, wait_for
 
-# The last commit whose hub held Docker's socket itself; a tag may take its place.
+# The last commit whose hub held Docker's socket itself, or a tag instead.
 FROM = os.environ.get("XNATJH_UPGRADE_FROM") or "679e31a"
 NODE = os.environ.get("XNATJH_NODE") or "xnatjh-node0"
 PATIENCE = 1800  # seconds for a playbook: installs an engine and builds all images
-EXPIRES = 3 * PATIENCE  # seconds that the notebook's token is good for
-OPEN_AGAIN = 60  # seconds within which a notebook is reached again after site.yml has ended
+EXPIRES = 3 * PATIENCE  # seconds for which the notebook's token is valid
+OPEN_AGAIN = 60  # seconds after the end of site.yml within which a notebook must be reachable again
 SITE = ("site.yml", "--skip-tags", "verify")  # without the smoke test
 
 
@@ -50,7 +50,7 @@ class Notebook:
         return requests.request(method, f"{self.address}{path}", headers=self.headers, timeout=TIMEOUT, **options)
 
     def answers(self) -> bool:
-        """Whether the server does; a proxy that has just restarted knows no route to it yet."""
+        """Whether the server answers; a proxy that has just restarted has no route to it yet."""
         try:
             return self.ask("GET", "api/kernels", allow_redirects=False).status_code == 200
         except requests.RequestException:

@@ -1,4 +1,4 @@
-"""What an administrator does with a swarm by editing the inventory, and what goes wrong meanwhile. In this order."""
+"""An administrator changes a swarm by editing the inventory, and things go wrong meanwhile. The order matters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROBE = "/data/projects/DEMO_MR/experiments/MR_S01_MR1/SCANS/1/DICOM"
 
 
 def launch(site: Cluster, **changes: Any) -> Server:
-    """Start a server, which must work."""
+    """Start a server, which must succeed."""
     server = site.launch(**changes)
     assert site.outcome(server), site.hub_log(server.began)
     return server
 
 
 def attempt(site: Cluster, hardware: int) -> Server | None:
-    """Start a server; None where that fails."""
+    """Start a server; return None if that fails."""
     server = site.launch(hardware=hardware)
     return server if site.outcome(server) else None
 
@@ -313,7 +313,7 @@ def test_machines_are_restarted_one_at_a_time_and_not_while_the_hub_is_down(site
 
 
 def leader(swarm: Swarm, through: str = "node1") -> str:
-    """Return the host name of the managers' leader, empty while they elect one or the engine asked is away."""
+    """Return the host name of the managers' leader, empty during an election or while the engine does not answer."""
     try:
         nodes = swarm.nodes(through)
     except (docker.errors.DockerException, OSError):

@@ -1,4 +1,4 @@
-"""An offline bundle is whole and has what a site needs, or a sentence says what to do."""
+"""An offline bundle is complete and fits the site, or a sentence says what to do."""
 
 from __future__ import annotations
 

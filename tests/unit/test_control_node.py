@@ -1,4 +1,4 @@
-"""What runs on the control node needs no rights there, and asks for an inventory."""
+"""What runs on the control node needs no root there, and every playbook requires an inventory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the inventory and the nodes' reports say together: what forbids a change, through whom, and what is changed."""
+"""Inventory and nodes' reports judged together: what forbids a change, the acting manager, and what is changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of the images: equal input, equal names."""
+"""The plan of the images: equal input gives equal names."""
 
 from __future__ import annotations
 

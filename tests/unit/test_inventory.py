@@ -1,4 +1,4 @@
-"""What an inventory says: refused by rule and variable, before anything is changed."""
+"""Findings in an inventory: each has a rule and a variable, and is reported before anything changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preflight by Ansible itself: what its templates make of an inventory, and what is reported before XNAT is changed."""
+"""Preflight run by Ansible itself: how templates evaluate an inventory, and what is reported before XNAT is changed."""
 
 from __future__ import annotations
 

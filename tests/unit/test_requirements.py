@@ -1,4 +1,4 @@
-"""What comes from elsewhere: requirements.yml names the collections that are used, and lock files can be renewed."""
+"""Dependencies: requirements.yml names exactly the collections in use, and Renovate can update the lock files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every role keeps the conventions that no linter knows."""
+"""Every role follows the conventions that no linter checks."""
 
 from __future__ import annotations
 

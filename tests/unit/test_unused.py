@@ -1,8 +1,8 @@
-"""Nothing is kept that nobody uses: variables, what modules and filters report, routes of the demo XNAT.
+"""Nothing unused is kept: variables, results of modules and filters, routes of the demo XNAT.
 
-Who reads is found in the text of the project, without running it: Jinja expressions and Python are parsed, and a name
-counts as read wherever an expression names it. So what is found here is unused for certain; a name that two things
-share can hide one that is.
+Uses are found in the project's text without running it: Jinja expressions and Python are parsed, and a name counts as
+read wherever an expression names it. So every finding is certainly unused; an unused name that something else shares
+is missed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which versions go together, and the project's own: VERSION, CHANGELOG.md and a release's tag."""
+"""Which versions work together, and the project's own: VERSION, CHANGELOG.md and a release's tag."""
 
 from __future__ import annotations
 
