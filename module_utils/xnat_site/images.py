@@ -134,6 +134,40 @@ def image_builds(
     return {"names": names, "rounds": build_rounds(names, plan), "base": bool(names) and base in missing}
 
 
+def pulled_images(pulled: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what there is to know of the images that the module `node_images` has found or pulled.
+
+    Such as::
+
+        {"ids": {"prefix/hub:3f9c...": "sha256:...", ...},
+         "further": [{"name", "source", "id"}, ...],       # those from elsewhere
+         "report": ["prefix/hub:3f9c...: 212 MB", ...]}
+
+    pulled: the module's `images` and `sizes` (bytes by name).
+    """
+    return {
+        "ids": {image["name"]: image["id"] for image in pulled["images"]},
+        "further": [image for image in pulled["images"] if image["source"]],
+        "report": [f"{name}: {round(size / 1e6)} MB" for name, size in pulled["sizes"].items()],
+    }
+
+
+def server_images(
+    plan: Mapping[str, Mapping[str, Any]],
+    prefix: str,
+    further: Iterable[Mapping[str, str]],
+    listed: Iterable[Mapping[str, Any]],
+) -> dict[str, str]:
+    """Return from which images servers may be started: as XNAT names each, and as the nodes do.
+
+    These are the single-user images that rollouts have built, and the further ones. further: of `further_images`.
+    listed: images of an engine as Docker's API lists them.
+    """
+    tags = {tag for image in listed for tag in image.get("RepoTags") or ()}
+    own = {str(tag) for tag in tags if tag.startswith(f"{prefix}/{SERVERS}:")} | {str(plan[SERVERS]["image"])}
+    return {**{name: name for name in sorted(own)}, **{str(image["source"]): str(image["name"]) for image in further}}
+
+
 def build_rounds(wanted: Sequence[str], plan: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Return the names of wanted images in rounds: those of one round need none of each other and are built at once.
 
@@ -185,40 +219,6 @@ def further_images(references: Sequence[str], prefix: str) -> list[dict[str, str
     return [{"name": name, "source": source} for name, source in found.items()]
 
 
-def pulled_images(pulled: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what there is to know of the images that the module `node_images` has found or pulled.
-
-    Such as::
-
-        {"ids": {"prefix/hub:3f9c...": "sha256:...", ...},
-         "further": [{"name", "source", "id"}, ...],       # those from elsewhere
-         "report": ["prefix/hub:3f9c...: 212 MB", ...]}
-
-    pulled: the module's `images` and `sizes` (bytes by name).
-    """
-    return {
-        "ids": {image["name"]: image["id"] for image in pulled["images"]},
-        "further": [image for image in pulled["images"] if image["source"]],
-        "report": [f"{name}: {round(size / 1e6)} MB" for name, size in pulled["sizes"].items()],
-    }
-
-
-def server_images(
-    plan: Mapping[str, Mapping[str, Any]],
-    prefix: str,
-    further: Iterable[Mapping[str, str]],
-    listed: Iterable[Mapping[str, Any]],
-) -> dict[str, str]:
-    """Return from which images servers may be started: as XNAT names each, and as the nodes do.
-
-    These are the single-user images that rollouts have built, and the further ones. further: of `further_images`.
-    listed: images of an engine as Docker's API lists them.
-    """
-    tags = {tag for image in listed for tag in image.get("RepoTags") or ()}
-    own = {str(tag) for tag in tags if tag.startswith(f"{prefix}/{SERVERS}:")} | {str(plan[SERVERS]["image"])}
-    return {**{name: name for name in sorted(own)}, **{str(image["source"]): str(image["name"]) for image in further}}
-
-
 def lacking_images(
     hostvars: Mapping[str, Mapping[str, Any]],
     groups: Mapping[str, Sequence[str]],
@@ -232,7 +232,7 @@ def lacking_images(
     the images' ids on the builder by name; what it does not have is asked of nobody. further: names on the nodes. What
     a host has is what its report said.
     """
-    everywhere = [plan[SERVERS]["image"], *further]
+    everywhere = [plan["singleuser"]["image"], *further]
     lacking: dict[str, list[str]] = {}
     for host in groups["reached"]:
         wanted = list(everywhere) if host in groups["swarm"] else []
