@@ -1,7 +1,7 @@
 """What an offline bundle holds, whether it is whole and made for a site, and what of it is to be written anew.
 
-Used on the control node by the filters `xnat_bundle`, `xnat_bundle_outdated` and `xnat_bundle_contents`; only the
-standard library is imported. A bundle is a directory::
+Used on the control node by the filters of `filter_plugins/bundle.py`; only the standard library is imported. A bundle
+is a directory::
 
     images.tar                images as `docker save` writes them
     packages/<codename>.tar   a flat apt repository: packages and their index `Packages`
@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,17 @@ FORMAT = 2
 IMAGES = "images.tar"
 WHEELS = "wheels"
 FIRST_WITH_VERSION = "0.1.0"  # a bundle of an earlier state does not say its version
+UNITS = ("Bytes", "KB", "MB", "GB")  # each 1024 of the one before
+# As `apt-get --simulate` writes what it would install, also in the place of [another version].
+SIMULATED = re.compile(r"Inst (?P<name>\S+) (?:\[\S+\] )?\((?P<version>\S+) .*")
 AGAIN = "copy the bundle again, or write it again with playbooks/bundle.yml"
 
 
 class BundleError(ValueError):
     """The bundle cannot be used; one sentence that says what to do.
 
-    id: which rule, one of absent, unreadable, version, settings, architecture, release, image, damaged, incomplete and
-    index.
+    id: which rule, one of absent, unreadable, version, settings, architecture, release, image, damaged, incomplete,
+    index and apt.
     """
 
     def __init__(self, id: str, sentence: str) -> None:
@@ -135,8 +140,23 @@ def bundle(
     return manifest
 
 
-def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
-    """Return the parts that are to be written: of "images.tar", "packages/<codename>.tar" and "wheels".
+@dataclass(frozen=True)
+class Outdated:
+    """The parts of a bundle to write: the images, the packages of releases by their codenames, the wheels."""
+
+    images: bool
+    packages: tuple[str, ...]
+    wheels: bool
+
+    @property
+    def parts(self) -> list[str]:
+        """The files and directories."""
+        packages = [packages_file(codename) for codename in self.packages]
+        return [*([IMAGES] if self.images else []), *packages, *([WHEELS] if self.wheels else [])]
+
+
+def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be written, as `Outdated` has it, and its `parts`.
 
     Parts that another version wrote are kept where they are as wanted; bundle.json is written in any case.
 
@@ -154,16 +174,18 @@ def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
     except BundleError:
         manifest = {"images": {}, "packages": {}, "requirements": "", "files": {}}
     broken = {name for name, entry in manifest["files"].items() if not _is_as_written(root / name, entry, False)}
-    parts = []
-    if IMAGES in broken or manifest["images"] != wanted["images"]:
-        parts.append(IMAGES)
-    for codename, versions in wanted["packages"].items():
-        had = manifest["packages"].get(codename, {}).get("versions")
-        if packages_file(codename) in broken or had != sorted(versions):
-            parts.append(packages_file(codename))
-    if manifest["requirements"] != wanted["requirements"] or any(name.startswith(f"{WHEELS}/") for name in broken):
-        parts.append(WHEELS)
-    return parts
+    outdated = Outdated(
+        images=IMAGES in broken or manifest["images"] != wanted["images"],
+        packages=tuple(
+            str(codename)
+            for codename, versions in wanted["packages"].items()
+            if packages_file(codename) in broken
+            or manifest["packages"].get(codename, {}).get("versions") != sorted(versions)
+        ),
+        wheels=manifest["requirements"] != wanted["requirements"]
+        or any(name.startswith(f"{WHEELS}/") for name in broken),
+    )
+    return {**asdict(outdated), "parts": outdated.parts}
 
 
 def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,6 +212,60 @@ def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]
         "requirements": wanted["requirements"],
         "files": {name: {"size": (root / name).stat().st_size, "sha256": _sha256(root / name)} for name in names},
     }
+
+
+def bundle_summary(directory: str, pythons: Iterable[str]) -> str:
+    """Return what a whole bundle holds and for which sites it is, in a few lines.
+
+    pythons: versions that the wheels are for. Raises BundleError where the bundle is not whole.
+    """
+    manifest = bundle(directory, checksums=False)
+    sizes = {name: int(entry["size"]) for name, entry in manifest["files"].items()}
+    wheels = sum(size for name, size in sizes.items() if name.startswith(f"{WHEELS}/"))
+    rows = [(name, amount(size)) for name, size in sizes.items() if not name.startswith(f"{WHEELS}/")]
+    rows.append((f"{WHEELS}/", f"{amount(wheels)}, for Python {', '.join(pythons)}"))
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(manifest["settings"].items()))
+    return "\n".join(
+        [
+            f"{directory} is a whole bundle:",
+            *(f"{name:24} {size}" for name, size in rows),
+            f"It serves sites with {settings} on {manifest['architecture']} machines.",
+        ]
+    )
+
+
+def packages_to_bundle(always: Iterable[str], packages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the packages that a bare host is to get: some always, others since the reported host has them.
+
+    packages: for each name what the module `node_report` says of it.
+    """
+    return [*always, *sorted(name for name, state in packages.items() if state["status"] == "installed")]
+
+
+def simulated_packages(lines: Iterable[str]) -> list[str]:
+    """Return NAME=VERSION of all packages that apt would install, sorted. lines: of `apt-get --simulate install`.
+
+    Raises BundleError for a line that is not understood.
+    """
+    found = []
+    for line in lines:
+        if not line.startswith("Inst "):
+            continue
+        match = SIMULATED.fullmatch(line)
+        if not match:
+            raise BundleError(
+                "apt", f"apt-get --simulate wrote {line!r}, which is not understood: report it as a fault"
+            )
+        found.append(f"{match['name']}={match['version']}")
+    return sorted(found)
+
+
+def amount(size: float) -> str:
+    """Return a number of bytes for people, such as 1.21 GB."""
+    power = 0
+    while size >= 1024 and power < len(UNITS) - 1:
+        size, power = size / 1024, power + 1
+    return f"{size:.2f} {UNITS[power]}"
 
 
 def _is_as_written(path: Path, wanted: Mapping[str, Any], checksums: bool) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +17,7 @@ DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 CACHE = "__pycache__"  # the one thing in a folder that is in no image
 ON_MANAGERS = ("runtime", "hub", "launcher", "verify")  # beside what every node has
+SERVERS = "singleuser"  # what every node has
 DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines ask no registry on the internet for such a name
 # A name as Docker takes it: registry, path, and a tag or a digest.
@@ -97,6 +98,74 @@ def image_plan(
     add("registry", {**on_base, "HUB_UID": hub_uid})
     add("demo_xnat", {"BASE": singleuser})
     return plan
+
+
+def site_images(plan: Mapping[str, Mapping[str, Any]], *, registry: bool, demo_xnat: bool) -> dict[str, str]:
+    """Return which images of a plan a site runs, in the order of building: {"hub": "prefix/hub:3f9c...", ...}.
+
+    registry, demo_xnat: whether the site runs these as well. The base is only built on.
+    """
+    names = [*ON_MANAGERS, SERVERS, *(["registry"] if registry else []), *(["demo_xnat"] if demo_xnat else [])]
+    return {name: str(plan[name]["image"]) for name in names}
+
+
+def missing_images(names: Iterable[str], inspected: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names that no image of an engine has. inspected: images as Docker's API inspects them."""
+    has = {tag for image in inspected for tag in image.get("RepoTags") or ()}
+    return [name for name in names if name not in has]
+
+
+def image_builds(
+    plan: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, str], inspected: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what an engine has to build to have the images that `site_images` names.
+
+    Such as::
+
+        {"names": ["runtime", "hub"],        # of the plan
+         "rounds": [["runtime"], ["hub"]],   # those of one round are built at once
+         "base": True}                       # whether the base is missing, on which they are built
+
+    inspected: images of the engine as Docker's API inspects them, of those that are wanted and the base.
+    """
+    base = str(plan["base"]["image"])
+    missing = missing_images([base, *wanted.values()], inspected)
+    names = [name for name, image in wanted.items() if image in missing]
+    return {"names": names, "rounds": build_rounds(names, plan), "base": bool(names) and base in missing}
+
+
+def pulled_images(pulled: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what there is to know of the images that the module `node_images` has found or pulled.
+
+    Such as::
+
+        {"ids": {"prefix/hub:3f9c...": "sha256:...", ...},
+         "further": [{"name", "source", "id"}, ...],       # those from elsewhere
+         "report": ["prefix/hub:3f9c...: 212 MB", ...]}
+
+    pulled: the module's `images` and `sizes` (bytes by name).
+    """
+    return {
+        "ids": {image["name"]: image["id"] for image in pulled["images"]},
+        "further": [image for image in pulled["images"] if image["source"]],
+        "report": [f"{name}: {round(size / 1e6)} MB" for name, size in pulled["sizes"].items()],
+    }
+
+
+def server_images(
+    plan: Mapping[str, Mapping[str, Any]],
+    prefix: str,
+    further: Iterable[Mapping[str, str]],
+    listed: Iterable[Mapping[str, Any]],
+) -> dict[str, str]:
+    """Return from which images servers may be started: as XNAT names each, and as the nodes do.
+
+    These are the single-user images that rollouts have built, and the further ones. further: of `further_images`.
+    listed: images of an engine as Docker's API lists them.
+    """
+    tags = {tag for image in listed for tag in image.get("RepoTags") or ()}
+    own = {str(tag) for tag in tags if tag.startswith(f"{prefix}/{SERVERS}:")} | {str(plan[SERVERS]["image"])}
+    return {**{name: name for name in sorted(own)}, **{str(image["source"]): str(image["name"]) for image in further}}
 
 
 def build_rounds(wanted: Sequence[str], plan: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 import yaml
 
-from module_utils.xnat_site.bundle import BundleError, bundle, bundle_contents, bundle_outdated
+from module_utils.xnat_site.bundle import (
+    BundleError,
+    amount,
+    bundle,
+    bundle_contents,
+    bundle_outdated,
+    bundle_summary,
+    packages_to_bundle,
+    simulated_packages,
+)
 from module_utils.xnat_site.storage import MOUNT_PACKAGES
 from tests.unit.conftest import ROOT
 
@@ -52,6 +61,11 @@ def written(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def parts(directory: Path, wanted: dict[str, Any] = WANTED) -> list[str]:
+    found: list[str] = bundle_outdated(str(directory), wanted)["parts"]
+    return found
+
+
 def error_of(directory: Path, **needs: Any) -> tuple[str, str]:
     """Return the id of the rule by which a bundle is refused, and the sentence."""
     with pytest.raises(BundleError) as caught:
@@ -76,16 +90,21 @@ def test_a_whole_bundle_is_told_as_it_was_written(written: Path) -> None:
 
 
 def test_nothing_of_a_bundle_that_is_as_wanted_is_written(written: Path) -> None:
-    assert bundle_outdated(str(written), WANTED) == []
+    assert bundle_outdated(str(written), WANTED) == {"images": False, "packages": (), "wheels": False, "parts": []}
 
 
 def test_all_of_a_bundle_that_is_not_there_is_written(tmp_path: Path) -> None:
-    assert bundle_outdated(str(tmp_path / "new"), WANTED) == ["images.tar", "packages/trixie.tar", "wheels"]
+    assert bundle_outdated(str(tmp_path / "new"), WANTED) == {
+        "images": True,
+        "packages": ("trixie",),
+        "wheels": True,
+        "parts": ["images.tar", "packages/trixie.tar", "wheels"],
+    }
 
 
 def test_an_interrupted_bundle_is_none(written: Path) -> None:
     (written / "bundle.json").unlink()
-    assert bundle_outdated(str(written), WANTED) == ["images.tar", "packages/trixie.tar", "wheels"]
+    assert parts(written) == ["images.tar", "packages/trixie.tar", "wheels"]
     rule, sentence = error_of(written)
     assert rule == "absent"
     assert f"no bundle.json in {written}" in sentence
@@ -93,7 +112,7 @@ def test_an_interrupted_bundle_is_none(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "parts"),
+    ("changes", "changed"),
     [
         ({"images": {HUB: "sha256:2"}}, ["images.tar"]),
         ({"images": {**WANTED["images"], "x:1": "sha256:2"}}, ["images.tar"]),
@@ -104,8 +123,8 @@ def test_an_interrupted_bundle_is_none(written: Path) -> None:
     ],
     ids=["image", "further image", "newer package", "further release", "no release", "requirements"],
 )
-def test_only_what_has_changed_is_written(written: Path, changes: dict[str, Any], parts: list[str]) -> None:
-    assert bundle_outdated(str(written), {**WANTED, **changes}) == parts
+def test_only_what_has_changed_is_written(written: Path, changes: dict[str, Any], changed: list[str]) -> None:
+    assert parts(written, {**WANTED, **changes}) == changed
 
 
 @pytest.mark.parametrize(
@@ -125,7 +144,7 @@ def test_what_is_broken_stops_a_site_and_is_written_again(written: Path, name: s
     assert rule == "damaged"
     assert f"{name} of the bundle in {written}" in sentence
     assert "playbooks/bundle.yml" in sentence
-    assert bundle_outdated(str(written), WANTED) == [part]
+    assert parts(written) == [part]
     path.write_bytes(whole[:-1] + b"?")
     assert error_of(written) == (rule, sentence)
     bundle(str(written), checksums=False)
@@ -186,7 +205,7 @@ def test_a_bundle_of_another_version_is_refused_and_both_versions_are_named(
 
 def test_of_a_bundle_of_another_version_only_what_differs_is_written_and_then_it_is_taken(written: Path) -> None:
     edit(written, version="0.0.9")
-    assert bundle_outdated(str(written), WANTED) == []
+    assert parts(written) == []
     complete(written)
     assert bundle(str(written))["version"] == VERSION
 
@@ -217,3 +236,69 @@ def test_the_bundle_has_every_package_that_roles_install_by_name() -> None:
     for origin in (engine["distribution"], engine["docker"]):
         assert {origin["engine"], *chain(*origin["beside"].values())} <= bundled
     assert {engine["python"], *engine["tools"], *chain(*MOUNT_PACKAGES.values())} <= bundled
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0.00 Bytes"), (1023, "1023.00 Bytes"), (1024, "1.00 KB"), (1536, "1.50 KB"), (2**20, "1.00 MB"),
+        (1_300_000_000, "1.21 GB"), (3 * 2**40, "3072.00 GB"),
+    ],
+)  # fmt: skip
+def test_an_amount_is_in_the_largest_unit_that_fits(size: int, text: str) -> None:
+    assert amount(size) == text
+
+
+def test_a_summary_tells_what_a_bundle_holds_and_for_whom(written: Path) -> None:
+    (written / "wheels/pip-26-py3-none-any.whl").write_bytes(b"123")
+    complete(written)
+    packed = amount((written / "packages/trixie.tar").stat().st_size)
+    assert bundle_summary(str(written), ["3.11", "3.13"]).splitlines() == [
+        f"{written} is a whole bundle:",
+        "images.tar               6.00 Bytes",
+        f"packages/trixie.tar      {packed}",
+        "wheels/                  8.00 Bytes, for Python 3.11, 3.13",
+        "It serves sites with hub_images_base , site_gid 1500, site_uid 1500 on x86_64 machines.",
+    ]
+
+
+def test_a_bundle_that_is_not_whole_has_no_summary(written: Path) -> None:
+    (written / "images.tar").unlink()
+    with pytest.raises(BundleError) as caught:
+        bundle_summary(str(written), [])
+    assert caught.value.id == "damaged"
+
+
+def test_packages_that_a_host_has_are_bundled_besides_those_that_every_bundle_has() -> None:
+    states = {"docker.io": "installed", "docker-ce": "absent", "containerd.io": "half-installed", "a": "installed"}
+    packages = {name: {"status": status, "version": "1"} for name, status in states.items()}
+    assert packages_to_bundle(["sshfs", "apparmor"], packages) == ["sshfs", "apparmor", "a", "docker.io"]
+    assert packages_to_bundle(["sshfs"], {}) == ["sshfs"]
+
+
+SIMULATED = """\
+Reading package lists...
+The following NEW packages will be installed:
+  adduser docker.io
+Inst docker.io (26.1.5+dfsg1-9+b11 Debian:13.2/stable [amd64])
+Inst libc6:i386 [2.40-1] (2.41-12 Debian:13.2/stable [i386]) []
+Inst adduser (3.152 Debian:13.2/stable [all])
+Conf adduser (3.152 Debian:13.2/stable [all])
+"""
+
+
+def test_names_and_versions_are_read_of_what_apt_would_install() -> None:
+    assert simulated_packages(SIMULATED.splitlines()) == [
+        "adduser=3.152",
+        "docker.io=26.1.5+dfsg1-9+b11",
+        "libc6:i386=2.41-12",
+    ]
+    assert simulated_packages([]) == []
+
+
+@pytest.mark.parametrize("line", ["Inst adduser", "Inst adduser 3.152", "Inst  (3 x)"])
+def test_what_apt_writes_and_is_not_understood_is_an_error(line: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        simulated_packages([line])
+    assert caught.value.id == "apt"
+    assert repr(line) in str(caught.value)

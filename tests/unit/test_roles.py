@@ -16,6 +16,9 @@ from jinja2 import Environment
 from xnat_wire.launcher import SOCKET
 from xnat_wire.site import XnatSite
 
+from module_utils.xnat_site.inventory import ROLE_SECRETS
+from module_utils.xnat_site.services import CERTIFICATE, SERVICE_SECRETS
+
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 LIBRARY = {path.stem for path in (ROLES.parent / "library").glob("*.py")}
 NAMES = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
@@ -215,8 +218,22 @@ def test_hub_and_launcher_meet_at_one_socket() -> None:
     assert values["__jupyterhub_settings"]["launcher_socket"] == SOCKET
     assert values["__jupyterhub_launcher_mount"]["target"] == str(Path(SOCKET).parent)
     assert str(Path(SOCKET).with_name("alive")) in values["__jupyterhub_launcher_healthy"]
-    assert values["__jupyterhub_launcher_file"]["filename"] == xnat_launcher.settings.SETTINGS_FILE
-    assert values["__jupyterhub_settings_file"]["filename"] == xnat_hub.settings.SETTINGS_FILE
+    assert values["__jupyterhub_launcher_settings_file"] == xnat_launcher.settings.SETTINGS_FILE
+    assert values["__jupyterhub_settings_file"] == xnat_hub.settings.SETTINGS_FILE
+
+
+def test_every_secret_that_the_hubs_role_creates_is_for_a_service() -> None:
+    values = load(ROLES / "jupyterhub" / "vars" / "main.yml")
+    created = {*values["__jupyterhub_always"], CERTIFICATE}
+    assert CERTIFICATE in values["__jupyterhub_client_certificate"]
+    assert {name for names in SERVICE_SECRETS.values() for name in names} == created
+
+
+def test_the_hubs_role_and_preflight_judge_its_secrets_alike() -> None:
+    judged = load(ROLES / "jupyterhub" / "vars" / "main.yml")["__jupyterhub_judged_secrets"]
+    kinds = {name: kind for name, kind in ROLE_SECRETS.items() if name.startswith("jupyterhub_")}
+    assert {name: secret["kind"] for name, secret in judged.items()} == kinds
+    assert all(secret["value"] == f"{{{{ {name} }}}}" for name, secret in judged.items())
 
 
 def test_the_one_look_at_a_host_tells_of_the_packages_that_the_engines_role_decides_by() -> None:

@@ -202,7 +202,7 @@ REPORTS = [
         "library/node_images.py",
         r"_*node_images_\w+|__hub_images_pulled",
         ("run", "push"),
-        ("library/node_images.py pull",),
+        ("library/node_images.py pull", "module_utils/xnat_site/images.py pulled_images"),
         ("username", "password"),
     ),
     Report(
@@ -215,6 +215,8 @@ REPORTS = [
     Report("module_utils/xnat_site/fleet.py", "preflight_fleet", ("fleet",)),
     Report("module_utils/xnat_site/fleet.py", r"__docker_swarm_(changes|node)|item", ("swarm_changes", "_update")),
     Report("module_utils/xnat_site/engine.py", "__docker_engine_plan", ("engine_plan",)),
+    Report("module_utils/xnat_site/images.py", r"__hub_images_(builds|checked)", ("image_builds", "pulled_images")),
+    Report("module_utils/xnat_site/maintenance.py", "__node_maintenance_quorum", ("manager_quorum",)),
 ]
 FOR_ANSIBLE = {"changed"}
 SENT = {"AnsibleModule", "dumps"}  # calls whose dictionaries are no report
