@@ -9,12 +9,14 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible itself finds module_utils on hosts only
 
-from module_utils.xnat_site import fleet
+from module_utils.xnat_site import fleet, hosts
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "xnat_fleet": fleet.fleet,
+            "xnat_inventory_hosts": hosts.inventory_hosts,
             "xnat_swarm_changes": fleet.swarm_changes,
+            "xnat_unready_nodes": fleet.unready_nodes,
         }
