@@ -771,10 +771,10 @@ def _unready(hosts: Mapping[str, Host], nodes: Sequence[Node], severity: str) ->
         host = hosts[name]
         facts = [f"Swarm reports the node {name} as {node.state}, though its host answers."]
         if node.address and _differs(node.address, host):
-            facts.append(f"Swarm has the address {node.address} for it, and its address is {host.current_address} now.")
+            facts.append(f"Swarm has the address {node.address} for it, and its own is {host.current_address} now.")
         others = {other: one for other, one in moved.items() if other != name}
         facts += [
-            f"Swarm has the address {one.manager_address} for its manager {other}, whose address is"
+            f"Swarm has the address {one.manager_address} for its manager {other}, whose own is"
             f" {hosts[other].current_address} now."
             for other, one in others.items()
         ]
@@ -796,7 +796,10 @@ def _differs(address: str, host: Host) -> bool:
 
 
 def _way_back(host: Host, node: Node, managers: Sequence[Node], moved: Mapping[str, Node]) -> str:
-    """Return what to do about a node that is not ready. moved: managers whose address in Swarm is an old one."""
+    """Return what to do about a node that is not ready. moved: managers whose address in Swarm is not their own.
+
+    A machine can have more addresses than that of its default route, so such a manager may still be in reach.
+    """
     if not host.engine:
         return "No Docker Engine answers there: run playbooks/nodes.yml."
     if node.manager_address:
@@ -804,19 +807,18 @@ def _way_back(host: Host, node: Node, managers: Sequence[Node], moved: Mapping[s
     else:
         leave = f"run `docker swarm leave` on {host.name}, and run site.yml again"
     told = {one.manager_address for one in managers}
-    if moved:
-        ways = [
-            f"give {other} the address {one.manager_address} again, or {_leave(other, one, len(managers))}"
-            for other, one in moved.items()
-        ]
-        return f"First {'; '.join(ways)}. If {host.name} is not ready then, {leave}."
-    lost = node.manager_address or not {place.rpartition(":")[0].strip("[]") for place in host.managers} & told
-    if lost:
+    known = {place.rpartition(":")[0].strip("[]") for place in host.managers}
+    if not moved and (node.manager_address or not known & told):
         return f"{leave[0].upper()}{leave[1:]}."
-    return (
+    ways = [
+        f"If {other} has lost the address {one.manager_address}, give it back, or {_leave(other, one, len(managers))}."
+        for other, one in moved.items()
+    ]
+    check = (
         f"Check that {host.name} reaches 2377/tcp of {', '.join(sorted(told))}, and what its engine logs (`journalctl"
         f" --unit=docker`). If the engine does not find back, {leave}."
     )
+    return " ".join([*ways, check])
 
 
 def _error(rule: str, text: str) -> Finding:
