@@ -136,6 +136,12 @@ def test_every_playbook_begins_with_the_check_of_the_inventory(path: Path) -> No
         path = path.parent / first["ansible.builtin.import_playbook"]
 
 
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=[path.stem for path in PLAYBOOKS])
+def test_no_play_lists_roles(path: Path) -> None:
+    # Ansible checks a listed role's arguments whatever --tags leaves out, and earlier tasks set those of later layers.
+    assert [play["name"] for play in yaml.safe_load(path.read_text()) if "roles" in play] == []
+
+
 def test_every_command_in_the_documentation_names_its_inventory() -> None:
     texts = {path: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "Makefile")}
     lines = [line for text in texts.values() for line in text.splitlines()]
