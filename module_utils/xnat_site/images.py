@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .hosts import DEMO_XNAT
+
 DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 CACHE = "__pycache__"  # the one thing in a folder that is in no image
@@ -220,30 +222,31 @@ def further_images(references: Sequence[str], prefix: str) -> list[dict[str, str
 
 
 def lacking_images(
-    hostvars: Mapping[str, Mapping[str, Any]],
-    groups: Mapping[str, Sequence[str]],
+    images: Mapping[str, Mapping[str, str]],
+    hosts: Mapping[str, Mapping[str, Any]],
     ids: Mapping[str, str],
     plan: Mapping[str, Mapping[str, Any]],
     further: Sequence[str],
+    builder: str,
 ) -> dict[str, list[str]]:
     """Return which images the hosts that answered lack: {"w1": ["prefix/singleuser:..."], ...}.
 
-    Managers may come to run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo. ids:
-    the images' ids on the builder by name; what it does not have is asked of nobody. further: names on the nodes. What
-    a host has is what its report said.
+    Managers may come to run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo.
+    images: those that each host has reported, ids by name. hosts: of `fleet`. ids: of the images on the builder, a host
+    that lacks none; what it does not have is asked of nobody. further: names on the nodes.
     """
     everywhere = [plan["singleuser"]["image"], *further]
     lacking: dict[str, list[str]] = {}
-    for host in groups["reached"]:
-        wanted = list(everywhere) if host in groups["swarm"] else []
-        if host in groups["managers"]:
-            wanted += [plan[name]["image"] for name in ON_MANAGERS]
-        if host in groups.get("demo_xnat", ()):
+    for name, has in images.items():
+        host = hosts[name]
+        wanted = list(everywhere) if host["role"] else []
+        if host["role"] == "manager":
+            wanted += [plan[image]["image"] for image in ON_MANAGERS]
+        if DEMO_XNAT in host["groups"]:
             wanted.append(plan["demo_xnat"]["image"])
-        has = hostvars[host]["preflight_report"]["report"]["engine"]["images"]
-        names = [name for name in wanted if name in ids and has.get(name) != ids[name]]
-        if names and host not in groups["acting_manager"]:
-            lacking[str(host)] = names
+        names = [image for image in wanted if image in ids and has.get(image) != ids[image]]
+        if names and name != builder:
+            lacking[str(name)] = names
     return lacking
 
 

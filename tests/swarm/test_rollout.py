@@ -460,6 +460,25 @@ def test_ports_that_a_firewall_closes_are_named(swarm: Swarm) -> None:
     assert "node1 does not reach 4789/udp of node5" in run.flat
 
 
+def test_a_node_that_reaches_no_manager_is_named_though_its_host_answers(swarm: Swarm) -> None:
+    rule = "OUTPUT -p tcp --dport 2377 -j DROP"
+    swarm.write(everywhere={"docker_swarm_wait_timeout": 5})
+    swarm.on("node4", f"iptables -I {rule}")
+    try:
+        wait_for("node4 is down", lambda: swarm.state("node4") == "down", 120)
+        run = swarm.play("playbooks/swarm.yml", code=2)
+        foreseen = swarm.play("playbooks/swarm.yml", "--check")
+    finally:
+        swarm.on("node4", f"iptables -D {rule}")
+        swarm.write()
+    address = swarm.nodes()["node1"]["ManagerStatus"]["Addr"].rpartition(":")[0]
+    for words in ("the node node4 as down", f"2377/tcp of {address}", "`docker swarm leave` on node4"):
+        assert words in run.flat
+    assert "the node node4 as down" in foreseen.flat  # a warning of what was gathered; check mode does not wait
+    wait_for("node4 is ready", lambda: swarm.state("node4") == "ready", 120)
+    assert swarm.play("playbooks/swarm.yml").changed() == set()
+
+
 def test_a_run_that_is_interrupted_converges_in_the_next(swarm: Swarm) -> None:
     for number, line in enumerate(("TASK [docker_swarm : List the nodes]", "TASK [jupyterhub : Run the hub]")):
         swarm.write(variables={"node2": {"docker_swarm_labels": {"round": number}}})

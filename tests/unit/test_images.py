@@ -317,18 +317,12 @@ NAMES = {
 def test_hosts_that_answer_lack_what_the_builder_has_by_another_id_or_alone(
     has: dict[str, dict[str, str]], ids: dict[str, str], further: list[str], expected: dict[str, list[str]]
 ) -> None:
-    reached = ["m1", "m2", "w1", "x1"]
-    groups = {
-        "reached": reached, "swarm": ["m1", "m2", "w1", "w2"], "managers": ["m1", "m2"], "demo_xnat": ["x1"],
-        "acting_manager": ["m1"],
-    }  # fmt: skip
-    hostvars = {
-        name: {"preflight_report": {"report": {"engine": {"images": has.get(name, {})}}}} for name in reached
-    } | {"w2": {}}
+    roles = {"m1": "manager", "m2": "manager", "w1": "worker", "w2": "worker", "x1": ""}
+    hosts = {name: {"role": role, "groups": [] if role else ["demo_xnat"]} for name, role in roles.items()}
+    images = {name: has.get(name, {}) for name in ("m1", "m2", "w1", "x1")}  # w2 does not answer
     plan = {key: {"image": name} for key, name in NAMES.items()}
-    assert lacking_images(hostvars, groups, ids, plan, further) == expected
-    alone = {"reached": ["m1"], "swarm": ["m1"], "managers": ["m1"], "acting_manager": ["m1"]}
-    assert lacking_images(hostvars, alone, ids, plan, further) == {}
+    assert lacking_images(images, hosts, ids, plan, further, "m1") == expected
+    assert lacking_images({"m1": {}}, hosts, ids, plan, further, "m1") == {}
 
 
 def test_another_jupyterhub_than_the_lock_files_pin_is_refused() -> None:

@@ -186,7 +186,7 @@ REPORTS = [
     Report(
         "library/node_report.py",
         r"\w*report|__offline_bundle_look|__docker_swarm_nodes",
-        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("fleet", "engine", "images")),
+        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("hosts", "engine", "fleet")),
     ),
     Report(
         "library/storage_probe.py",
