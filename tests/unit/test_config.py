@@ -67,7 +67,7 @@ def test_settings_with_a_missing_or_unknown_key_are_refused(secrets_dir: Path) -
         (launcher_settings_data(surprise=1), launcher_settings_module.parse),
     ):
         del data["xnat_username"]
-        with pytest.raises(SettingsError, match=r"miss \['xnat_username'\] and have unknown \['surprise'\]"):
+        with pytest.raises(SettingsError, match=r"missing keys xnat_username, unknown keys surprise"):
             read(data)
 
 
