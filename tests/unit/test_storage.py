@@ -35,7 +35,7 @@ BAD_TABLES: list[tuple[object, str]] = [
     ),
     (
         table(archive={"xnat_path": "/a", "access": "read_only"}),
-        "site_storage.archive.node_path is missing: give an absolute path",
+        "site_storage.archive.node_path is missing: set an absolute path",
     ),
     (
         table(archive={**STORAGE["archive"], "node_path": "srv"}),
@@ -47,7 +47,7 @@ BAD_TABLES: list[tuple[object, str]] = [
     ),
     (
         table(archive={**STORAGE["archive"], "node_path": "/srv/../etc"}),
-        "site_storage.archive.node_path '/srv/../etc' holds '..', which is never followed",
+        "site_storage.archive.node_path '/srv/../etc' contains '..', which is not allowed",
     ),
     (
         table(shared={**STORAGE["archive"], "xnat_path": "/data/xnat/shared"}),
@@ -137,11 +137,11 @@ def test_a_compute_mount_on_the_system_of_the_container_is_refused(target: str) 
 
 @pytest.mark.parametrize("key", ["xnat_path", "node_path"])
 def test_no_path_of_the_site_holds_what_swarm_would_fill_in(key: str) -> None:
-    with pytest.raises(MountError, match=rf"site_storage\.archive\.{key} .* which Swarm would fill in"):
+    with pytest.raises(MountError, match=rf"site_storage\.archive\.{key} .* which Swarm would expand"):
         mount_policy(table(archive={**STORAGE["archive"], key: "/srv/{{.Node.ID}}"}))
     for half in ("source", "target"):
         entry = {"source": "/srv/a", "target": "/opt/a", "access": "read_only"} | {half: "/opt/{{.Node.ID}}"}
-        with pytest.raises(MountError, match=rf"the {half} of .* which Swarm would fill in"):
+        with pytest.raises(MountError, match=rf"the {half} of .* which Swarm would expand"):
             mount_policy(STORAGE, [entry])
 
 
