@@ -111,7 +111,7 @@ def test_an_xnat_that_answers_well_and_does_nothing_is_caught(
     xnat.faults(*[{"path": "/xapi/", "method": method, "ignore": True} for method in ("POST", "PUT")])
     failed = run_module(name, {"xnat": xnat.options, **options})
     assert failed["failed"]
-    assert "did not keep" in failed["msg"] or "XNAT did not do it" in failed["msg"]
+    assert "did not keep" in failed["msg"] or "XNAT did not make the change" in failed["msg"]
     xnat.faults()
     assert run_module(name, {"xnat": xnat.options, **options})["changed"]
 
@@ -149,9 +149,9 @@ def test_the_diff_shows_values_but_no_secret(xnat: Xnat) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        (SITE, {"settings": {"noSuch": 1}}, "XNAT knows no setting noSuch: there are "),
-        (SITE, {"settings": {"siteUrl": None}}, "siteUrl must be a text, a number or a truth value"),
-        (SITE, {"settings": {"siteUrl": ["x"]}}, "siteUrl must be a text, a number or a truth value"),
+        (SITE, {"settings": {"noSuch": 1}}, "XNAT has no setting noSuch: use one of "),
+        (SITE, {"settings": {"siteUrl": None}}, "siteUrl must be a text, a number or a boolean"),
+        (SITE, {"settings": {"siteUrl": ["x"]}}, "siteUrl must be a text, a number or a boolean"),
         (PREFERENCES, {"preferences": {"jupyterHubToken": "x"}}, "Give jupyterHubToken as the option token"),
         (
             PREFERENCES,
@@ -281,16 +281,16 @@ def test_a_change_is_not_tried_twice(xnat: Xnat) -> None:
     ("fault", "words"),
     [
         ({"status": 200, "content_type": "text/html", "body": "<html>log in</html>"}, "log-in or set-up page"),
-        ({"status": 200, "content_type": "application/json", "body": "[]"}, "is not what it should be"),
+        ({"status": 200, "content_type": "application/json", "body": "[]"}, "unexpected content (application/json)"),
         ({"status": 500, "body": "There was an error : why"}, "status 500, XNAT refused it (There was an error : why)"),
-        ({"status": 401}, "status 401, admin and its password are not accepted"),
-        ({"status": 403}, "status 403, admin is no administrator of XNAT"),
+        ({"status": 401}, "status 401, XNAT does not accept admin"),
+        ({"status": 403}, "status 403, admin is not an administrator of XNAT"),
         (
             {"status": 301, "location": "https://other.example.org/xapi/siteConfig"},
             "XNAT is at https://other.example.org",
         ),
         ({"delay": 3}, "no answer within 0.5 s"),
-        ({"restart": 9, "times": 1}, "XNAT ended the connection (RemoteDisconnected)"),
+        ({"restart": 9, "times": 1}, "XNAT closed the connection (RemoteDisconnected)"),
     ],
 )
 def test_what_goes_wrong_is_told_with_the_call_and_no_secret(xnat: Xnat, fault: dict[str, Any], words: str) -> None:
@@ -344,11 +344,11 @@ def test_a_ready_xnat_tells_its_versions(xnat: Xnat) -> None:
         (
             {"path": "/data/JSESSION", "status": 302, "location": "https://id.example.org/auth?state=hidden"},
             {},
-            "log-in page https://id.example.org/auth, as of a single sign-on",
+            "log-in page https://id.example.org/auth, perhaps of a single sign-on",
         ),
         ({"path": "/data/JSESSION", "status": 302, "location": "/setup"}, {}, "XNAT is not set up yet"),
-        ({"path": "/data/JSESSION", "status": 302, "location": "/app/other"}, {}, "/app/other: log in there once"),
-        ({"path": "/data/JSESSION", "status": 302}, {}, "XNAT sends admin to no address"),
+        ({"path": "/data/JSESSION", "status": 302, "location": "/app/other"}, {}, "/app/other: log in to XNAT once"),
+        ({"path": "/data/JSESSION", "status": 302}, {}, "XNAT redirects admin to no address"),
         (
             {"path": "JupyterHubPlugin", "status": 404},
             {},
@@ -413,9 +413,9 @@ def test_versions_that_do_not_go_together_end_the_session(xnat: Xnat) -> None:
     ("bundle", "verify", "shown", "words"),
     [
         ("ours", True, "ours", ""),
-        ("ours", True, "", "as one does that asks for another client certificate"),
-        ("ours", True, "other", "as one does that asks for another client certificate"),
-        ("other", True, "ours", "XNAT's certificate is not trusted: give that of its authority as ca_pem"),
+        ("ours", True, "", "another client certificate"),
+        ("ours", True, "other", "another client certificate"),
+        ("other", True, "ours", "XNAT's certificate is not trusted: add the certificate"),
         ("", True, "ours", "XNAT's certificate is not trusted"),
         ("", False, "ours", ""),
     ],
