@@ -19,7 +19,10 @@ def table(**rows: object) -> dict[str, Any]:
 BAD_TABLES: list[tuple[object, str]] = [
     (None, "site_storage must be a table of rows such as archive and workspaces"),
     ({}, "site_storage must be a table of rows such as archive and workspaces"),
-    ({"archive": STORAGE["archive"]}, "site_storage has no row 'workspaces': XNAT's workspaces directory must be said"),
+    (
+        {"archive": STORAGE["archive"]},
+        "site_storage has no row 'workspaces': add a row for XNAT's workspaces directory",
+    ),
     (table(extra="x"), "site_storage.extra must be a mapping with xnat_path, node_path and access"),
     (
         table(archive={**STORAGE["archive"], "access": "read_write"}),
@@ -51,7 +54,7 @@ BAD_TABLES: list[tuple[object, str]] = [
     ),
     (
         table(shared={**STORAGE["archive"], "xnat_path": "/data/xnat/shared"}),
-        "site_storage.archive and site_storage.shared have one node_path /srv/xnat/archive",
+        "site_storage.archive and site_storage.shared have the same node_path /srv/xnat/archive",
     ),
 ]
 
