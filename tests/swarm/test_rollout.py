@@ -275,7 +275,7 @@ def test_a_hub_that_does_not_become_healthy_is_taken_back_and_notebooks_stay(
     container = site.run(server, "cat /proc/sys/kernel/random/boot_id; hostname")
     before = site.docker.inspect_service("jupyterhub-hub")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
     run = swarm.play("playbooks/images.yml", "playbooks/hub.yml", code=2, project=broken_project(tmp_path))
-    assert "Swarm has gone back to what ran before" in run.flat
+    assert "Swarm rolled back to the previous one" in run.flat
     assert "broken on purpose" in run.flat
     after = site.docker.inspect_service("jupyterhub-hub")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
     assert after == before

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from swarm_service_status import judge, judge_rollback, log_of
 
-GONE_BACK = "and Swarm has gone back to what ran before"
+GONE_BACK = "and Swarm rolled back to the previous one"
 SERVICE = {
     "UpdatedAt": "2026-01-02T00:00:00Z",
     "Spec": {"Mode": {"Replicated": {"Replicas": 2}}, "TaskTemplate": {"ContainerSpec": {"Image": "old"}}},
@@ -45,9 +45,9 @@ RUNS = [task("running"), task("running", at=2)]
         ("updating", True, (False, False, "running")),
         ("rollback_started", False, (False, False, "running")),
         ("rollback_completed", False, (True, False, "running")),  # of an earlier change
-        ("rollback_started", True, (False, False, f"the new one failed (update rolled back), {GONE_BACK}")),
-        ("rollback_completed", True, (False, True, f"the new one failed (update rolled back), {GONE_BACK}")),
-        ("rollback_paused", True, (False, True, f"the new one failed (update rolled back), {GONE_BACK}")),
+        ("rollback_started", True, (False, False, f"the new version failed (update rolled back), {GONE_BACK}")),
+        ("rollback_completed", True, (False, True, f"the new version failed (update rolled back), {GONE_BACK}")),
+        ("rollback_paused", True, (False, True, f"the new version failed (update rolled back), {GONE_BACK}")),
     ],
 )
 def test_a_roll_back_is_a_failure_of_the_change_that_was_just_made(
@@ -74,7 +74,7 @@ def test_the_newest_task_that_failed_since_the_change_is_the_reason(
     tasks: list[dict[str, Any]], reason: str, failed: str
 ) -> None:
     judged = judge_rollback(tasks, update("rollback_completed"))
-    assert (judged["state"], judged["task"]) == (f"the new one failed ({reason}), {GONE_BACK}", failed)
+    assert (judged["state"], judged["task"]) == (f"the new version failed ({reason}), {GONE_BACK}", failed)
 
 
 @pytest.mark.parametrize(
