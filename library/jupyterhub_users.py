@@ -93,7 +93,7 @@ class Hub:
             raise HubError(f"{call}: the hub closed the connection ({type(error).__name__})") from error
         if status not in accepted:
             refused = status in (401, 403)
-            advice = "the hub does not accept site_service_token" if refused else text.decode(errors="replace")[:300]
+            advice = "the hub does not accept the service token" if refused else text.decode(errors="replace")[:300]
             raise HubError(f"{call}: status {status}, {advice}")
         try:
             return status, json.loads(text) if text else None
