@@ -29,14 +29,14 @@ EXAMPLES = r"""
   swarm_service_status:
     name: jupyterhub-hub
   register: status
-  until: status.converged or status.hopeless
+  until: status.converged or status.unrecoverable
   retries: 60
   delay: 2
   failed_when: not status.converged
 """
 RETURN = r"""
 converged: {description: Whether all tasks of the newest specification run., type: bool, returned: always}
-hopeless: {description: Whether further waiting will not help., type: bool, returned: always}
+unrecoverable: {description: Whether further waiting will not help., type: bool, returned: always}
 state: {description: The newest task's state with its error., type: str, returned: always}
 log: {description: The service's last log lines., type: list, elements: str, returned: always}
 """
@@ -64,7 +64,7 @@ def judge(
     updated: bool = False,
     ready: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return converged, hopeless and state of a service. service, tasks: Docker's JSON.
+    """Return converged, unrecoverable and state of a service. service, tasks: Docker's JSON.
 
     updated: whether a roll-back belongs to the awaited change; the result then has the id of the failed task as well.
     ready: the availability of ready nodes by their id. For a global service only tasks on these nodes count, and no old
@@ -111,13 +111,13 @@ def judge(
         return judge_rollback(tasks, update)
     return {
         "converged": len(running) >= wanted and (lost or not updating),
-        "hopeless": len(failed) >= attempts or stuck,
+        "unrecoverable": len(failed) >= attempts or stuck,
         "state": state,
     }
 
 
 def judge_rollback(tasks: list[dict[str, Any]], update: dict[str, Any]) -> dict[str, Any]:
-    """Return the same for a service that Swarm rolls back; hopeless once the roll-back has ended."""
+    """Return the same for a service that Swarm rolls back; unrecoverable once the roll-back has ended."""
     failed = [
         task
         for task in tasks
@@ -127,7 +127,7 @@ def judge_rollback(tasks: list[dict[str, Any]], update: dict[str, Any]) -> dict[
     reason = (task["Status"].get("Err") or "it ended") if task else update.get("Message", "no reason given")
     return {
         "converged": False,
-        "hopeless": update["State"] != "rollback_started",
+        "unrecoverable": update["State"] != "rollback_started",
         "state": f"the new version failed ({reason}), and Swarm rolled back to the previous one",
         "task": task["ID"] if task else "",
     }
@@ -176,7 +176,7 @@ def main() -> None:
         if not result["converged"]:
             result["log"] = log_of(client, name, result.pop("task", ""), module.params["log_lines"])
     except docker.errors.NotFound:
-        result = {"converged": False, "hopeless": False, "state": "the service does not exist", "log": []}
+        result = {"converged": False, "unrecoverable": False, "state": "the service does not exist", "log": []}
     except docker.errors.DockerException as error:
         module.fail_json(msg=f"Could not read the service {name} from Docker: {error}")
     module.exit_json(changed=False, **result)

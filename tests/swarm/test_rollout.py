@@ -118,7 +118,7 @@ def test_a_node_is_added_though_the_run_is_killed_again_and_again(site: Cluster,
     for line in (
         "TASK [docker_engine : Install the engine",
         "TASK [docker_swarm : Join]",
-        "TASK [node_images : Fetch what",
+        "TASK [node_images : Pull missing",
     ):
         swarm.kill_at(line, "site.yml", *skip)
     swarm.play("site.yml", *skip)
@@ -289,7 +289,7 @@ def test_a_hub_that_does_not_become_healthy_is_taken_back_and_notebooks_stay(
 def test_a_node_is_drained_with_a_list_of_the_notebooks_on_it(site: Cluster, swarm: Swarm) -> None:
     server = launch(site, hardware=site.on_node("node4"))
     run = swarm.play("playbooks/drain.yml", "-e", "node=node4")
-    assert "Servers on node4: 1, of jdoe. They have 0 s to end." in run.flat
+    assert "Servers on node4: 1, of jdoe." in run.flat
     assert swarm.nodes()["node4"]["Spec"]["Availability"] == "drain"
     wait_for("end in the hub", lambda: server.name not in site.servers("jdoe"), NOTICED)
     swarm.play("playbooks/swarm.yml")
@@ -303,7 +303,7 @@ def test_machines_are_restarted_one_at_a_time_and_not_while_the_hub_is_down(site
         "hub is down", lambda: not site.docker.tasks(filters={"service": "jupyterhub-hub", "desired-state": "running"})
     )
     run = swarm.play(*again, code=2)
-    assert "no further node is touched" in run.flat
+    assert "so no more nodes are drained" in run.flat
     swarm.play("playbooks/hub.yml")
     started = swarm.on("node3", "ps -o lstart= -p 1")
     swarm.play(*again)

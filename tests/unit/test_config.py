@@ -170,4 +170,4 @@ def test_a_service_is_judged_by_its_newest_tasks(
     service: dict[str, Any], tasks: list[dict[str, Any]], expected: tuple[bool, bool, str]
 ) -> None:
     judged = judge({**SERVICE, **service}, tasks, 3)
-    assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+    assert (judged["converged"], judged["unrecoverable"], judged["state"]) == expected

@@ -54,7 +54,7 @@ def test_a_roll_back_is_a_failure_of_the_change_that_was_just_made(
     state: str, updated: bool, expected: tuple[bool, bool, str]
 ) -> None:
     judged = judge({**SERVICE, "UpdateStatus": update(state)}, RUNS, 3, updated)
-    assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+    assert (judged["converged"], judged["unrecoverable"], judged["state"]) == expected
     assert ("task" in judged) == (updated and state.startswith("rollback_"))
 
 
@@ -92,7 +92,7 @@ def test_a_service_has_converged_with_all_its_tasks_and_tells_the_last_error(
     spec: dict[str, Any], tasks: list[dict[str, Any]], expected: tuple[bool, bool, str]
 ) -> None:
     judged = judge({**SERVICE, "Spec": {**SERVICE["Spec"], **spec}}, tasks, 3)  # type: ignore[dict-item]
-    assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+    assert (judged["converged"], judged["unrecoverable"], judged["state"]) == expected
 
 
 BOTH = {"m1": "active", "m2": "active"}
@@ -131,7 +131,7 @@ def test_a_global_service_runs_on_the_nodes_that_are_ready(
 ) -> None:
     service = {**SERVICE, "Spec": {**SERVICE["Spec"], "Mode": {"Global": {}}}}  # type: ignore[dict-item]
     judged = judge({**service, "UpdateStatus": update(status)}, tasks, 3, ready=ready)
-    assert (judged["converged"], judged["hopeless"]) == expected
+    assert (judged["converged"], judged["unrecoverable"]) == expected
 
 
 def test_the_log_is_that_of_the_service_or_of_the_task_that_failed() -> None:
