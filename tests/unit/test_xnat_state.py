@@ -152,17 +152,17 @@ def test_the_diff_shows_values_but_no_secret(xnat: Xnat) -> None:
         (SITE, {"settings": {"noSuch": 1}}, "XNAT has no setting noSuch: use one of "),
         (SITE, {"settings": {"siteUrl": None}}, "siteUrl must be a text, a number or a boolean"),
         (SITE, {"settings": {"siteUrl": ["x"]}}, "siteUrl must be a text, a number or a boolean"),
-        (PREFERENCES, {"preferences": {"jupyterHubToken": "x"}}, "Give jupyterHubToken as the option token"),
+        (PREFERENCES, {"preferences": {"jupyterHubToken": "x"}}, "Set jupyterHubToken with the option token"),
         (
             PREFERENCES,
             {"preferences": {"jupyterHubApiUrl": "http://h/hub/api/"}},
-            "jupyterHubApiUrl must not end in a slash",
+            "jupyterHubApiUrl must not end with a slash",
         ),
         (PREFERENCES, {"preferences": {"maxNamedServers": 0}}, "maxNamedServers must be at least 1"),
         (
             "xnat_user",
             {"name": "new", "email": "a@b"},
-            "XNAT has no account new: to make it, password, first_name, last_name must",
+            "XNAT has no account new: to create it, set password, first_name, last_name",
         ),
         (
             "xnat_user",
@@ -242,7 +242,7 @@ def test_a_role_that_xnat_did_not_give_is_told(xnat: Xnat) -> None:
     for answer in ({"ignore": True}, {"status": 202, "content_type": "application/json", "body": '["Jupyter"]'}):
         xnat.faults({"path": "/roles$", "method": "PUT", **answer})
         failed = run_module("xnat_role_members", {"xnat": xnat.options, "role": "Jupyter", "members": ["asmith"]})
-        assert failed["msg"] == "XNAT answered well, but did not change the role Jupyter of asmith"
+        assert failed["msg"] == "XNAT reported success but did not change the role Jupyter of asmith"
 
 
 # One session, limits, and what is told
@@ -329,7 +329,7 @@ def test_a_ready_xnat_tells_its_versions(xnat: Xnat) -> None:
             "XNAT is not set up yet",
         ),
         ({}, {"password": "wrong"}, "XNAT does not accept admin with this password"),
-        ({}, {"username": "jdoe", "password": SECRETS.password}, "jdoe is no administrator of XNAT"),
+        ({}, {"username": "jdoe", "password": SECRETS.password}, "jdoe is not an administrator of XNAT"),
         ({}, {"username": "expired", "password": SECRETS.password}, "the password of expired has expired"),
         (
             {"path": "/data/JSESSION", "status": 302, "location": "https://setup.example.org/data/JSESSION"},
@@ -352,12 +352,12 @@ def test_a_ready_xnat_tells_its_versions(xnat: Xnat) -> None:
         (
             {"path": "JupyterHubPlugin", "status": 404},
             {},
-            "XNAT 1.9.1 has no JupyterHub plugin: give xnat-jupyterhub-plugin-VERSION.jar",
+            "XNAT 1.9.1 has no JupyterHub plugin: install xnat-jupyterhub-plugin-VERSION.jar",
         ),
         (
             {"path": "preferences", "status": 200, "content_type": "application/json", "body": "{}"},
             {},
-            "the JupyterHub plugin 1.3.4 is too old, it has no preference jupyterHubHostUrl",
+            "the JupyterHub plugin 1.3.4 has no preference jupyterHubHostUrl",
         ),
         (
             {"path": "buildInfo", "status": 200, "content_type": "application/json", "body": '{"version": "1.8.9"}'},
@@ -389,7 +389,7 @@ def test_servers_that_outlive_their_alias_token_are_told(xnat: Xnat, hours: int,
 def test_too_many_sessions_are_told_apart_from_a_wrong_password(xnat: Xnat) -> None:
     xnat.must("POST", "/xapi/siteConfig", {"concurrentMaxSessions": 1})
     failed = session(xnat)
-    assert "XNAT takes the password of admin but opens no further session" in failed["msg"]
+    assert "XNAT accepts the password of admin but opens no more sessions" in failed["msg"]
     tries = [call[:2] for call in xnat.calls if call[0] == "POST"]
     assert tries == [("POST", "/data/services/auth")]
 
