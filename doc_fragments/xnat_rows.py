@@ -1,4 +1,4 @@
-"""What the modules have in common that keep rows of XNAT's."""
+"""The common documentation of the modules that manage rows in XNAT."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ class ModuleDocFragment:
 options:
   state:
     description:
-      - Whether the rows are to be there. To be removed, a row needs its name only; that of a constraint is its key and
-        operator.
+      - Whether the rows should exist. To remove a row, only its name is needed; for a constraint, its key and operator.
     type: str
     choices: [present, absent]
     default: present
 notes:
-  - What XNAT keeps for a row besides these options is left as it is.
+  - Values of a row in XNAT that these options do not cover are left unchanged.
 """

@@ -16,29 +16,29 @@ HERE = str(Path(__file__).resolve().parent)
 settings = load()
 c = get_config()  # noqa: F821  (JupyterHub defines it)
 
-# Where things are. The proxy is a service of its own, so that a restart of the hub cuts no one off.
+# Addresses. The proxy is a separate service, so that a restart of the hub interrupts nobody.
 c.JupyterHub.base_url = settings.base_url
 c.JupyterHub.public_url = settings.public_url.rstrip("/") + settings.base_url
-c.JupyterHub.trusted_downstream_ips = list(settings.trusted_proxies)  # for the log; log-ins look for themselves
+c.JupyterHub.trusted_downstream_ips = list(settings.trusted_proxies)  # for the log only; XnatAuthenticator does its own
 c.JupyterHub.tornado_settings = {
-    # JupyterHub marks its other cookies by public_url, but not that against forged requests.
+    # JupyterHub sets `secure` on its other cookies according to public_url, but not on the XSRF cookie.
     "cookie_options": {"secure": True} if settings.public_url.startswith("https:") else {},
     "headers": security_headers(settings.public_url),
     "static_handler_class": StaticFiles,
 }
-# Whoever is not logged in may send a body too, and tornado would take 100 MB of each.
+# Clients that are not logged in can send a body as well, and tornado would accept 100 MB.
 HTTPServer.configure(None, max_body_size=2**20, max_buffer_size=2**20)
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
 database = Path("/srv/jupyterhub/jupyterhub.sqlite")
 c.JupyterHub.db_url = f"sqlite:///{database}"
-forget_service_tokens(database)  # XNAT's and the reconciler's of now are added anew
-commit_fast()  # a start makes some thirty commits, each of which would wait for the disk
+forget_service_tokens(database)  # JupyterHub adds the current tokens of XNAT and the reconciler again
+commit_fast()  # a start makes some thirty commits, and each would wait for the disk
 c.JupyterHub.cookie_secret = bytes.fromhex(settings.secret("cookie_secret"))
 c.ConfigurableHTTPProxy.should_start = False
 c.ConfigurableHTTPProxy.api_url = settings.proxy_api_url
 c.ConfigurableHTTPProxy.auth_token = settings.secret("proxy_token")
-c.JupyterHub.init_spawners_timeout = 2  # seconds; a server that does not answer keeps nobody else waiting for longer
+c.JupyterHub.init_spawners_timeout = 2  # seconds; so one server that does not answer does not delay the hub's start
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.shutdown_on_logout = False
@@ -46,9 +46,9 @@ c.JupyterHub.shutdown_on_logout = False
 # has it, is four fifths of what an idle hub costs.
 c.PeriodicMetricsCollector.event_loop_interval_resolution = 1
 
-# Who may do what (docs/xnat-contract.md, 2.2, 2.6, 2.8).
+# Permissions (docs/xnat-contract.md, 2.2, 2.6, 2.8).
 c.JupyterHub.authenticator_class = "xnat_hub.authenticator.XnatAuthenticator"
-c.Authenticator.allow_all = True  # XnatAuthenticator.authenticate has asked XNAT
+c.Authenticator.allow_all = True  # XnatAuthenticator.authenticate checks the right with XNAT
 c.Authenticator.auth_refresh_age = settings.auth_refresh_age
 c.JupyterHub.services = [
     {"name": "xnat", "api_token": settings.secret("service_token")},
@@ -80,7 +80,7 @@ c.JupyterHub.load_roles = [
         "scopes": ["list:users", "read:servers", "delete:servers", "proxy"],
     },
     {
-        # Without the scope `servers`: only XNAT starts servers, so that nobody can forge a launch.
+        # Without the scope `servers`: only XNAT starts servers, so users cannot forge a launch.
         "name": "user",
         "scopes": [
             "read:users!user",
@@ -91,16 +91,16 @@ c.JupyterHub.load_roles = [
         ],
     },
 ]
-c.JupyterHub.api_page_default_limit = 100_000  # XNAT lists all users in one call; what is cut off loses its data
+c.JupyterHub.api_page_default_limit = 100_000  # XNAT lists all users in one call and drops the data of missing ones
 c.JupyterHub.api_page_max_limit = 100_000
 c.JupyterHub.token_expires_in_max_seconds = settings.token_expires_in_max
 
 # How servers start.
 c.JupyterHub.spawner_class = "xnat_hub.spawner.XnatSpawner"
 c.JupyterHub.allow_named_servers = True
-c.JupyterHub.redirect_to_server = False  # to the list of servers: there is no default one to start
+c.JupyterHub.redirect_to_server = False  # show the list of servers: there is no default server to start
 c.JupyterHub.template_paths = [f"{HERE}/templates"]
 c.Spawner.start_timeout = settings.start_timeout
 c.Spawner.http_timeout = settings.http_timeout
 c.Spawner.default_url = "/lab"
-c.Spawner.apply_user_options = lambda spawner, options: None  # XNAT's record of the launch; nothing in it is obeyed
+c.Spawner.apply_user_options = lambda spawner, options: None  # recorded only: the launcher asks XNAT itself

@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Pack files from several places into one archive, so that a build context travels in one piece."""
+"""Pack files from several directories into one archive, so that a build context is copied as one file."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: context_archive
-short_description: Files from several places as one tar archive
+short_description: Pack files from several directories into a tar archive
 description:
-  - Writes an archive on the host where it runs, most often the control node. Equal files give an equal archive.
+  - Writes an archive on the host where it runs, usually the control node. Equal files result in an equal archive.
 options:
   path: {description: The archive to write., type: path, required: true}
   files:
-    description: What goes into it.
+    description: The files to pack.
     type: list
     elements: dict
     required: true
@@ -36,7 +36,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def pack(path: str, files: list[dict[str, str]]) -> None:
-    """Write the archive: regular files, readable for all, without owner and time."""
+    """Write the archive: regular files that everybody may read, without owner and time."""
     with tarfile.open(path, "w") as archive:
         for entry in files:
             info = tarfile.TarInfo(entry["dest"])

@@ -1,27 +1,30 @@
 #!/usr/bin/python
-"""People whom JupyterHub must not know any longer."""
+"""Removes users from JupyterHub."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: jupyterhub_users
-short_description: Remove people from JupyterHub
+short_description: Remove users from JupyterHub
 description:
-  - Stops their servers, waits until these have ended, and removes the users from the hub with all tokens and log-ins.
-  - Nobody is kept out of the hub by that. First take away the right to log in, and to start servers, in XNAT.
-  - Their files are not touched.
+  - Stops their servers, waits until these have ended, and removes the users with all tokens and log-ins from the hub.
+  - This alone does not prevent users from coming back. First revoke the rights to log in and to start servers in XNAT.
+  - Their files are kept.
 options:
   hub:
-    description: Where the hub is and who asks.
+    description: The hub's address and the credentials for it.
     type: dict
     required: true
     suboptions:
-      api_url: {description: The hub's API, without a slash at its end., type: str, required: true}
-      token: {description: Of a service with the scopes admin:users and delete:servers., type: str, required: true}
-      ca_pem: {description: All certificates to trust, as PEM. Empty for the usual ones., type: str, default: ""}
+      api_url: {description: URL of the hub's API without a trailing slash., type: str, required: true}
+      token:
+        description: Token of a service with the scopes admin:users and delete:servers.
+        type: str
+        required: true
+      ca_pem: {description: All certificates to trust, as PEM. Empty for the system's., type: str, default: ""}
       timeout: {description: Seconds for one call., type: float, default: 30}
   names:
-    description: Names of the users, as XNAT has them. Those whom the hub does not know are left out.
+    description: Names of the users in XNAT. Users that the hub does not know are ignored.
     type: list
     elements: str
     required: true
@@ -50,17 +53,17 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 
-PAUSE = 0.5  # seconds between two looks at a server that stops
+PAUSE = 0.5  # seconds between two checks of stopping servers
 
 
 class HubError(Exception):
-    """A call that did not go as it must; the text is one sentence with the call and what to do."""
+    """A call failed; the text is one sentence with the call and what to do."""
 
 
 class Hub:
     """Calls to the REST API of one hub as one service.
 
-    ca_file: path of the certificates to trust, None for the usual ones.
+    ca_file: path of the certificates to trust, None for the system's.
     """
 
     def __init__(self, options: dict[str, Any], ca_file: str | None) -> None:
@@ -87,7 +90,7 @@ class Hub:
         except URLError as error:
             raise HubError(f"{call}: the hub cannot be reached ({error.reason})") from error
         except (OSError, http.client.HTTPException) as error:
-            raise HubError(f"{call}: the hub ended the connection ({type(error).__name__})") from error
+            raise HubError(f"{call}: the hub closed the connection ({type(error).__name__})") from error
         if status not in accepted:
             refused = status in (401, 403)
             advice = "the hub does not accept the service token" if refused else text.decode(errors="replace")[:300]
@@ -95,19 +98,19 @@ class Hub:
         try:
             return status, json.loads(text) if text else None
         except ValueError as error:
-            raise HubError(f"{call}: the answer is no JSON, so the address may not be the hub's API") from error
+            raise HubError(f"{call}: the answer is not JSON; check that the address is the hub's API") from error
 
     def servers(self, name: str) -> list[str] | None:
-        """Return the names of a user's servers that run, start or stop; None where the hub does not know the user."""
+        """Return the names of a user's servers that run, start or stop; None if the hub does not know the user."""
         status, user = self.ask("GET", f"/users/{quote(name, safe='')}", accepted=(200, 404))
         if status == 404:
             return None
         if not isinstance(user, dict) or not isinstance(user.get("servers"), dict):
-            raise HubError(f"{self._options['api_url']} answers, but not as the hub's API does: check the address")
+            raise HubError(f"{self._options['api_url']} does not answer like the hub's API: check the address")
         return sorted(user["servers"])
 
     def stop(self, name: str, servers: list[str], seconds: float) -> None:
-        """Stop servers and wait until they have ended; raises HubError for those that do not within so many seconds."""
+        """Stop servers and wait until they have ended. Raises HubError for those that take longer than `seconds`."""
         user = f"/users/{quote(name, safe='')}"
         for server in servers:
             path = f"{user}/servers/{quote(server, safe='')}" if server else f"{user}/server"
@@ -117,15 +120,17 @@ class Hub:
             if time.monotonic() >= deadline:
                 names = ", ".join(left)
                 raise HubError(
-                    f"{names} of {name} did not end within {seconds:g} s: see the hub's log, then run this again"
+                    f"{names} of {name} did not end within {seconds:g} s: see the hub's log, then run it again"
                 )
             time.sleep(PAUSE)
 
     def remove(self, name: str) -> None:
-        """Remove a user whose servers have ended; raises HubError where the hub knows the user again."""
+        """Remove a user whose servers have ended. Raises HubError if the user has come back."""
         self.ask("DELETE", f"/users/{quote(name, safe='')}", accepted=(204, 404))
         if self.servers(name) is not None:
-            raise HubError(f"The hub knows {name} again: take the role Jupyter away in XNAT first, then run this again")
+            raise HubError(
+                f"{name} logged in to the hub again: first take the role Jupyter away in XNAT, then run it again"
+            )
 
 
 def keep(module: AnsibleModule, hub: Hub) -> dict[str, Any]:

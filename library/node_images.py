@@ -1,46 +1,45 @@
 #!/usr/bin/python
-"""Bring images to a node and say how much was moved; images are compared by id, not by name."""
+"""Transfers images between nodes through a registry; images are compared by id, not by name."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_images
-short_description: The images of a node, by way of a registry
+short_description: Transfer a node's images through a registry
 description:
-  - V(pushed) sends images of this engine to a registry and tells by which digests others get them.
-  - V(present) fetches by digest what this engine lacks, compares ids, and gives the images the names that services use.
-    So no service depends on the registry, and a name stands for the same image on every node.
-  - V(cleaned) removes what is older than the newest images of each name, unless it is one of O(images) or a container
-    uses it.
-  - V(pulled) gets what this engine has neither as its C(source) nor by its C(name) from where C(source) says, and tells
-    what all O(images) are. V(named) gives images, found by id, their names.
+  - V(pushed) pushes images of this engine to a registry and returns the digests by which other nodes pull them.
+  - V(present) pulls missing images by digest, compares their ids with the builder's, and tags them with the names that
+    services use. So services do not depend on the registry, and a name stands for the same image on every node.
+  - V(cleaned) removes all but the newest images of each name, except O(images) and images that a container uses.
+  - V(pulled) pulls the C(source) of images that this engine has neither by C(source) nor by C(name), and returns the
+    ids of all O(images). V(named) tags images, given by id, with their names.
 options:
-  state: {description: What is to be., type: str, choices: [pushed, present, cleaned, pulled, named], required: true}
+  state: {description: The action., type: str, choices: [pushed, present, cleaned, pulled, named], required: true}
   images:
-    description: Names with tags; for V(present) and V(named) also what they are.
+    description: Names with tags; for V(present) and V(named) also their ids.
     type: list
     elements: dict
     default: []
     suboptions:
       name: {description: "Name and tag, as services use it.", type: str, required: true}
       id: {description: The image's id on the builder., type: str, default: ""}
-      source: {description: "Where to get it: repository and digest, for V(pulled) also a tag.", type: str, default: ""}
+      source: {description: "Repository and digest, for V(pulled) also a tag.", type: str, default: ""}
   registry: {description: "Registry and path for V(pushed), as registry.example.org/path.", type: str, default: ""}
-  username: {description: Name at the registry. Empty for none., type: str, default: ""}
-  password: {description: Password at the registry., type: str, default: ""}
+  username: {description: User name for the registry. Empty for none., type: str, default: ""}
+  password: {description: Password for the registry., type: str, default: ""}
   registry_auths:
-    description: Credentials for V(pulled) by registry, as docker login writes them. Without any, those of root count.
+    description: Credentials for V(pulled) by registry, as docker login writes them. If empty, those of root are used.
     type: dict
     default: {}
-  prefix: {description: Names that V(cleaned) looks at begin with it., type: str, default: ""}
-  keep: {description: How many images of each name V(cleaned) leaves., type: int, default: 3}
-  timeout: {description: Seconds without a word from the engine or the registry., type: int, default: 300}
+  prefix: {description: V(cleaned) only removes images whose names begin with it., type: str, default: ""}
+  keep: {description: How many images of each name V(cleaned) keeps., type: int, default: 3}
+  timeout: {description: Seconds without an answer from the engine or the registry., type: int, default: 300}
 requirements: [docker Python package]
 attributes:
-  check_mode: {support: full, description: Says what would be fetched or removed.}
+  check_mode: {support: full, description: Predicts what would be pulled or removed.}
 """
 EXAMPLES = r"""
-- name: Have the hub image
+- name: Pull the hub image
   node_images:
     state: present
     images:
@@ -51,14 +50,14 @@ EXAMPLES = r"""
 RETURN = r"""
 images:
   description:
-    - O(images) with C(id) and C(source); for V(pulled) none of those that are not there.
+    - O(images) with C(id) and C(source); for V(pulled) without images that do not exist.
   type: list
   elements: dict
   returned: pushed, pulled
-sizes: {description: For V(pulled) the bytes of O(images) by name., type: dict, returned: pulled}
-moved: {description: "Names that were sent, fetched, given or removed.", type: list, elements: str, returned: always}
-kept: {description: Names that stay., type: list, elements: str, returned: cleaned}
-bytes: {description: How many bytes of layers were fetched., type: int, returned: present}
+sizes: {description: Sizes of O(images) in bytes by name., type: dict, returned: pulled}
+moved: {description: "Names that were pushed, pulled, tagged or removed.", type: list, elements: str, returned: always}
+kept: {description: Names of the remaining images., type: list, elements: str, returned: cleaned}
+bytes: {description: Bytes of the pulled layers., type: int, returned: present}
 """
 
 import json
@@ -82,18 +81,18 @@ T = TypeVar("T")
 
 ATTEMPTS = 3
 PAUSE = 5  # seconds
-# What engines say of a registry or a network that is busy; Docker itself tries only layers again.
+# Engines' errors for a busy registry or network; Docker itself retries only layers.
 PASSING = re.compile(
     r"time-?out|timed out|\bEOF\b|connection (refused|reset)|too many requests|unavailable|bad gateway", re.IGNORECASE
 )
 
 
 class ImageError(Exception):
-    """One sentence for the operator."""
+    """An error with one sentence for the administrator."""
 
 
 def repeated(transfer: Callable[..., T], *arguments: Any) -> T:
-    """Return what a transfer returns; one that fails for what may pass is tried again."""
+    """Return the result of a transfer; try again after a temporary failure."""
     for _ in range(ATTEMPTS - 1):
         try:
             return transfer(*arguments)
@@ -105,7 +104,7 @@ def repeated(transfer: Callable[..., T], *arguments: Any) -> T:
 
 
 def remote_name(registry: str, name: str) -> str:
-    """Return the repository in the registry for a name without tag: lower case, no port within the path."""
+    """Return the repository in the registry for a name without tag: in lower case, without a port in the path."""
     path = re.sub(r"[^a-z0-9._/-]", "-", name.lower())
     return f"{registry}/{path}"
 
@@ -117,7 +116,7 @@ def split(name: str) -> tuple[str, str]:
 
 
 def messages(stream: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, Any]]:
-    """Yield what the engine says of a transfer; an error ends it."""
+    """Yield the engine's messages about a transfer. Raises ImageError for an error."""
     for message in stream:
         if "error" in message:
             raise ImageError(f"{what}: {message['error']}")
@@ -125,7 +124,7 @@ def messages(stream: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, 
 
 
 def image_id(client: Any, name: str) -> str:
-    """Return an image's id, empty where there is none."""
+    """Return an image's id, empty if it does not exist."""
     try:
         return str(client.inspect_image(name)["Id"])
     except docker.errors.NotFound:
@@ -133,7 +132,7 @@ def image_id(client: Any, name: str) -> str:
 
 
 def push(client: Any, name: str, registry: str, auth: dict[str, str] | None) -> dict[str, str]:
-    """Send one image; returns name, id and source."""
+    """Push one image. Returns name, id and source."""
     repository, tag = split(name)
     remote = remote_name(registry, repository)
     client.tag(name, remote, tag)
@@ -145,24 +144,24 @@ def push(client: Any, name: str, registry: str, auth: dict[str, str] | None) -> 
     finally:
         client.remove_image(f"{remote}:{tag}", noprune=True)
     if not digest:
-        raise ImageError(f"{registry} did not say by which digest {name} is found")
+        raise ImageError(f"{registry} did not return a digest for {name}")
     return {"name": name, "id": image_id(client, name), "source": f"{remote}@{digest}"}
 
 
 def pull(client: Any, wanted: dict[str, str], auth: dict[str, str] | None) -> int:
-    """Fetch one image and name it; returns the bytes of the layers that were fetched."""
+    """Pull one image and tag it. Returns the bytes of the pulled layers."""
     remote, _, digest = wanted["source"].partition("@")
     sizes: dict[str, int] = {}
     stream = client.pull(remote, tag=digest, stream=True, decode=True, auth_config=auth)
-    for message in messages(stream, f"{wanted['name']} cannot be fetched from {remote}"):
+    for message in messages(stream, f"{wanted['name']} cannot be pulled from {remote}"):
         total = (message.get("progressDetail") or {}).get("total")
         if message.get("status") == "Downloading" and total:
             sizes[message["id"]] = total
     found = image_id(client, wanted["source"])
     if found != wanted["id"]:
         raise ImageError(
-            f"{wanted['name']} is {found} here and {wanted['id']} where it was built: both engines must keep"
-            " images alike (the containerd image store is on in one of them only)"
+            f"{wanted['name']} has the id {found} here and {wanted['id']} on the builder: both engines must use the"
+            " same image store (enable the containerd image store on both or on neither)"
         )
     client.tag(wanted["source"], *split(wanted["name"]))
     client.remove_image(wanted["source"], noprune=True)
@@ -170,7 +169,7 @@ def pull(client: Any, wanted: dict[str, str], auth: dict[str, str] | None) -> in
 
 
 def old_images(client: Any, prefix: str, keep: int, wanted: list[str]) -> list[str]:
-    """Return the names of all but the newest images of each repository and those that are wanted."""
+    """Return the names of images to remove: not among the newest of their repository and not wanted."""
     found: dict[str, list[tuple[int, str]]] = {}
     for image in client.images():
         for name in image.get("RepoTags") or ():
@@ -181,7 +180,7 @@ def old_images(client: Any, prefix: str, keep: int, wanted: list[str]) -> list[s
 
 
 def clean(client: Any, names: list[str], check_mode: bool) -> list[str]:
-    """Remove images that no container uses; returns which."""
+    """Remove images that no container uses. Returns their names."""
     removed = []
     for name in names:
         try:
@@ -195,12 +194,12 @@ def clean(client: Any, names: list[str], check_mode: bool) -> list[str]:
 
 
 def here(client: Any, wanted: dict[str, str]) -> str:
-    """Return the id of an image by its source, which may have been brought anew by hand, or else by its name."""
+    """Return the id of an image by its source, which may have been updated by hand, or else by its name."""
     return (image_id(client, wanted["source"]) if wanted["source"] else "") or image_id(client, wanted["name"])
 
 
 def log_in(client: Any, auths: dict[str, dict[str, str]], directory: str) -> None:
-    """Have a client use these credentials, by registry, in place of the host's; directory: for the user alone."""
+    """Let a client use these credentials, by registry, instead of the host's. directory: readable for the user only."""
     with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".json") as file:
         json.dump({"auths": auths}, file)
         file.flush()
@@ -208,7 +207,7 @@ def log_in(client: Any, auths: dict[str, dict[str, str]], directory: str) -> Non
 
 
 def pull_source(client: Any, source: str) -> None:
-    """Get an image from the registry of its name, with the log-in that this client has for it."""
+    """Pull an image from the registry in its name, with this client's credentials for it."""
     name, _, digest = source.partition("@")
     repository, tag = (name, digest) if digest else split(name)
     try:
@@ -220,7 +219,7 @@ def pull_source(client: Any, source: str) -> None:
 
 
 def run(client: Any, wanted: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Do what is wanted; returns the module's results."""
+    """Do the wanted action. Returns the module's results."""
     auth = {"username": wanted["username"], "password": wanted["password"]} if wanted["username"] else None
     names = [image["name"] for image in wanted["images"]]
     if wanted["state"] == "cleaned":

@@ -1,52 +1,55 @@
 #!/usr/bin/python
-"""Look once at a node: everything that the layers decide by, in one call, so that many nodes cost one task each."""
+"""Inspects a node in one call for the decisions of all layers, so that each node costs one task."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_report
-short_description: What a node is and has, for the decisions of all layers
+short_description: Inspect a node for the decisions of all layers
 description:
-  - Looks at system, kernel, Docker Engine and what it knows of the swarm, in one call that needs only Python.
-  - Touches no file system that may hang, and changes nothing.
+  - Inspects system, kernel, Docker Engine and its swarm in one call that needs only Python.
+  - Does not access file systems that may hang, and changes nothing.
 options:
   deployment:
-    description: What this engine runs with this value in the label C(org.xnat.jupyterhub.deployment) is ours.
+    description: Value of the label C(org.xnat.jupyterhub.deployment) of our services and containers.
     type: str
     default: ""
-  network: {description: Name of the network of the servers., type: str, default: ""}
+  network: {description: Name of the servers' network., type: str, default: ""}
   ports:
-    description: TCP ports that are tried for being free.
+    description: TCP ports to check for other programs.
     type: list
     elements: dict
     default: []
     suboptions:
       port: {description: Number of the port., type: int, required: true}
-      purpose: {description: "What is going to listen there, returned as it is.", type: str, required: true}
-      variable: {description: "The variable that sets the port, returned as it is.", type: str, required: true}
-  user_ids: {description: User ids whose accounts are told., type: list, elements: int, default: []}
-  packages: {description: Packages whose version and state are told., type: list, elements: str, default: []}
-  asked_at: {description: "The controller's clock in seconds since 1970, returned as it is.", type: float, default: 0}
+      purpose: {description: "What will listen there, returned unchanged.", type: str, required: true}
+      variable: {description: "The variable that sets the port, returned unchanged.", type: str, required: true}
+  user_ids: {description: User ids whose accounts are returned., type: list, elements: int, default: []}
+  packages: {description: Packages whose version and state are returned., type: list, elements: str, default: []}
+  asked_at:
+    description: The control node's clock in seconds since 1970, returned unchanged.
+    type: float
+    default: 0
 attributes:
-  check_mode: {support: full, description: Only looks.}
+  check_mode: {support: full, description: Changes nothing.}
 """
 EXAMPLES = r"""
-- name: Look at the node
+- name: Inspect the node
   node_report:
     packages: [docker.io]
-  register: look
+  register: inspection
 """
 RETURN = r"""
 report:
   description:
-    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(networks) (those that it has
-      routes to, in CIDR notation), C(system), C(architecture), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd),
-      C(kernel) (its release and features; null where it cannot be told), C(packages), C(accounts) (names,
-      by those of O(user_ids) that have one), C(held_ports) (those of O(ports) that somebody else holds, with
+    - C(hostname), C(user_id), C(time), C(asked_at), C(address) (of the default route), C(networks) (those with a route,
+      in CIDR notation), C(system), C(architecture), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd),
+      C(kernel) (its release and features; null if unknown), C(packages), C(accounts) (account names by user id,
+      for those of O(user_ids) that have one), C(held_ports) (those of O(ports) that another program uses, with
       C(holder)).
     - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
-      C(images), C(deployed) (whether anything of O(deployment) is there), and on managers C(nodes)
-      and C(network) (C(driver), C(subnets)), that of O(network), empty where there is none.
+      C(images), C(deployed) (whether it has anything of O(deployment)), and on managers C(nodes)
+      and C(network) (C(driver), C(subnets) of O(network), empty if it does not exist).
   type: dict
   returned: always
 """
@@ -93,7 +96,7 @@ class Engine(http.client.HTTPConnection):
 
 
 def ask(path: str, url: str) -> Any:
-    """Return the JSON that the engine answers, None where it does not answer or refuses."""
+    """Return the JSON of the engine's answer, None if it does not answer or refuses."""
     engine = Engine(path)
     try:
         engine.request("GET", url)
@@ -107,7 +110,7 @@ def ask(path: str, url: str) -> Any:
 
 
 def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[str, Any], str, list[str]]:
-    """Return what there is of a Docker Engine, running or not, where its data are, and the ids of our services."""
+    """Return the state of the Docker Engine, running or not, its data directory, and the ids of our services."""
     services: list[str] = []
     found: dict[str, Any] = {
         "answers": False,
@@ -150,7 +153,7 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
 
 
 def short_network(network: dict[str, Any] | None) -> dict[str, Any]:
-    """Return driver and subnets of one of Docker's networks, nothing where there is none."""
+    """Return driver and subnets of one of Docker's networks, empty if it does not exist."""
     if not network:
         return {}
     configs = (network.get("IPAM") or {}).get("Config") or ()
@@ -161,7 +164,7 @@ def short_network(network: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def short_node(node: dict[str, Any]) -> dict[str, Any]:
-    """Return what matters of one of Swarm's nodes."""
+    """Return the relevant values of one of Swarm's nodes."""
     return {
         "id": node["ID"],
         "hostname": (node.get("Description") or {}).get("Hostname", ""),
@@ -170,13 +173,13 @@ def short_node(node: dict[str, Any]) -> dict[str, Any]:
         "labels": node["Spec"].get("Labels") or {},
         "state": node["Status"]["State"],
         "address": node["Status"].get("Addr", ""),
-        # What Swarm tells to nodes that join; only this stays as it was where --force-new-cluster gave another address.
+        # The address for joining nodes; unlike the one above, it is not changed by --force-new-cluster.
         "manager_address": (node.get("ManagerStatus") or {}).get("Addr", "").rpartition(":")[0].strip("[]"),
     }
 
 
 def options_report() -> dict[str, Any]:
-    """Return the engine's settings file, and whether the engine that runs is older than that or its own package."""
+    """Return the engine's settings file, and whether the running engine is older than this file or its program."""
     options: dict[str, Any] | None = None
     written = 0.0
     try:
@@ -225,7 +228,7 @@ def system_report() -> dict[str, str]:
 
 
 def feature(name: str) -> bool | None:
-    """Whether the kernel has a feature: loaded, built in or loadable. None where it cannot be told."""
+    """Return whether the kernel has a feature: loaded, built in or loadable. None if unknown."""
     if os.path.exists(f"/sys/module/{name}") or (name == "ip_vs" and os.path.exists("/proc/net/ip_vs")):
         return True
     if name == "overlay" and re.search(r"\toverlay$", Path("/proc/filesystems").read_text(), re.MULTILINE):
@@ -249,7 +252,7 @@ def own_address() -> str:
 
 
 def routed_networks(table: str = "/proc/net/route") -> list[str]:
-    """Return the IPv4 networks to which there is a route of their own, in CIDR notation, without the default route."""
+    """Return the IPv4 networks that have their own route, in CIDR notation, without the default route."""
     try:
         lines = Path(table).read_text().splitlines()[1:]
     except OSError:
@@ -270,7 +273,7 @@ def memory_mb() -> int:
 
 
 def disk_report(path: str) -> dict[str, Any]:
-    """Return the free space below a directory, or where it is going to be."""
+    """Return the free space of a directory's file system; the directory may not exist yet."""
     place = Path(path)
     while not place.exists():
         place = place.parent
@@ -278,7 +281,7 @@ def disk_report(path: str) -> dict[str, Any]:
 
 
 def package_report(names: list[str], run: Callable[..., Any]) -> dict[str, dict[str, Any]]:
-    """Return status, version and whether it is held, for those packages that the package manager knows."""
+    """Return status, version and hold of each package that the package manager knows."""
     found: dict[str, dict[str, Any]] = {}
     if not names:
         return found
@@ -297,7 +300,7 @@ def package_report(names: list[str], run: Callable[..., Any]) -> dict[str, dict[
 
 
 def account_report(user_ids: list[int]) -> dict[str, str]:
-    """Return the names of the accounts that have one of these ids, by the id as text."""
+    """Return the names of the accounts with these ids, by the id as text."""
     found: dict[str, str] = {}
     for user_id in user_ids:
         with suppress(KeyError):
@@ -306,7 +309,7 @@ def account_report(user_ids: list[int]) -> dict[str, str]:
 
 
 def held_ports(ports: list[dict[str, Any]], path: str, deployment: str, services: list[str]) -> list[dict[str, Any]]:
-    """Return the ports that somebody else holds, with `holder` in words. Our own containers count as nobody."""
+    """Return the ports that others use, with the `holder` in words. Our own containers do not count."""
     found: list[dict[str, Any]] = []
     for wanted in ports:
         port = wanted["port"]
@@ -333,7 +336,7 @@ def held_ports(ports: list[dict[str, Any]], path: str, deployment: str, services
 
 
 def publishers(port: int, path: str) -> list[dict[str, Any]]:
-    """Return the containers that publish a port. Docker holds it a moment before it lists one that starts."""
+    """Return the containers that publish a port. Docker opens the port shortly before it lists a starting container."""
     published = quote(json.dumps({"publish": [str(port)]}))
     for _ in range(TRIES):
         found: list[dict[str, Any]] = ask(path, f"/containers/json?filters={published}") or []
@@ -344,7 +347,7 @@ def publishers(port: int, path: str) -> list[dict[str, Any]]:
 
 
 def program_on(port: int) -> str:
-    """Return which program listens on a port, empty where that cannot be told."""
+    """Return the program that listens on a port, empty if it is unknown."""
     command = ["ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes", f"sport = :{port}"]
     try:
         text = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False).stdout  # noqa: S603

@@ -1,25 +1,25 @@
 #!/usr/bin/python
-"""Try whether nodes reach each other's ports, before anything listens there."""
+"""Tests whether nodes can reach each other's ports before anything listens there."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: port_probe
-short_description: Whether nodes reach each other's ports
+short_description: Test whether nodes can reach each other's ports
 description:
-  - In three steps, each on all nodes before the next - V(listening), V(probed), V(stopped).
-  - The listener is a process of its own. It answers on those ports that nobody else holds until it is stopped or its
-    time is over.
+  - Run it in three steps, each on all nodes before the next - V(listening), V(probed), V(stopped).
+  - The listener is a separate process. It answers on all ports that are not in use until it is stopped or its time is
+    over.
 options:
   state:
     description:
       - V(listening) starts the listener.
       - V(probed) tries the ports of O(peers).
-      - V(stopped) ends the listener, so that the ports are free.
+      - V(stopped) ends the listener and frees the ports.
     type: str
     choices: [listening, probed, stopped]
     required: true
-  ports: {description: "What to listen on, each as number/tcp or number/udp.", type: list, elements: str, default: []}
+  ports: {description: "Ports to listen on, each as number/tcp or number/udp.", type: list, elements: str, default: []}
   peers:
     description: Nodes to try.
     type: list
@@ -28,11 +28,11 @@ options:
     suboptions:
       host: {description: Its name., type: str, required: true}
       address: {description: Its address., type: str, required: true}
-      ports: {description: "What to try, each as number/tcp or number/udp.", type: list, elements: str, required: true}
-  seconds: {description: How long a listener lives that is not stopped., type: int, default: 120}
+      ports: {description: "Ports to try, each as number/tcp or number/udp.", type: list, elements: str, required: true}
+  seconds: {description: Seconds after which the listener ends by itself., type: int, default: 120}
   timeout: {description: Seconds for one try of one port., type: float, default: 3}
 attributes:
-  check_mode: {support: full, description: Nothing lasting is changed.}
+  check_mode: {support: full, description: No permanent changes are made.}
 """
 EXAMPLES = r"""
 - name: Listen
@@ -62,7 +62,7 @@ TRIES = 3
 
 
 def open_ports(ports: list[str]) -> list[socket.socket]:
-    """Return listening sockets for those of the ports that nobody else holds."""
+    """Return listening sockets for all of the ports that are not in use."""
     opened: list[socket.socket] = []
     for text in ports:
         number, _, protocol = text.partition("/")
@@ -92,7 +92,7 @@ def serve(sockets: list[socket.socket], seconds: float) -> None:
 
 
 def answer(sock: socket.socket) -> None:
-    """Take a connection and end it, or send a datagram back."""
+    """Accept a connection and close it, or send a datagram back."""
     if sock.type == socket.SOCK_STREAM:
         sock.accept()[0].close()
     else:
@@ -101,7 +101,7 @@ def answer(sock: socket.socket) -> None:
 
 
 def listen(ports: list[str], seconds: float) -> None:
-    """Start the listener as a process of its own, on those of the ports that nobody else holds."""
+    """Start the listener as a separate process on all of the ports that are not in use."""
     stop()
     sockets = open_ports(ports)
     child = os.fork() if sockets else None
@@ -130,7 +130,7 @@ def stop() -> None:
     """End a listener and wait until its ports are free."""
     try:
         pid, start = map(int, PID_FILE.read_text().split())
-        if started(pid) == start:  # else the number has gone to another process
+        if started(pid) == start:  # otherwise another process has this number now
             os.kill(pid, signal.SIGKILL)
             deadline = time.monotonic() + 5
             while os.path.exists(f"/proc/{pid}/fd/0") and time.monotonic() < deadline:
@@ -141,7 +141,7 @@ def stop() -> None:
 
 
 def answers(address: str, port: str, timeout: float) -> str:
-    """Try one port; returns why it does not answer, empty when it does."""
+    """Try one port. Returns why it does not answer, empty if it does."""
     number, _, protocol = port.partition("/")
     reason = "no answer"
     for _ in range(TRIES):
@@ -168,7 +168,7 @@ def probe(peers: list[dict[str, Any]], timeout: float, me: str) -> list[str]:
     with ThreadPoolExecutor(max_workers=32) as pool:
         reasons = pool.map(lambda pair: answers(pair[0]["address"], pair[1], timeout), tries)
     return [
-        f"{me} does not reach {port} of {peer['host']} ({peer['address']}): {reason}; open it between the nodes."
+        f"{me} does not reach {port} of {peer['host']} ({peer['address']}): {reason}. Open this port between the nodes."
         for (peer, port), reason in zip(tries, reasons)  # noqa: B905  (Red Hat 9 has Python 3.9)
         if reason
     ]

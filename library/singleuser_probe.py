@@ -1,16 +1,17 @@
 #!/usr/bin/python
-"""Start single-user images as the hub would, and say why one cannot serve."""
+"""Starts single-user images as the hub does, and reports why one cannot serve."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: singleuser_probe
-short_description: Whether images can serve as notebook servers of this site
+short_description: Test whether images can serve as notebook servers of this site
 description:
-  - Starts the command C(jupyterhub-singleuser) of each image in a container without a network, as the hub's services
-    run it - as XNAT's user and not as the image's, without capabilities or new privileges, and with a directory of
+  - Starts the command C(jupyterhub-singleuser) of each image in a container without a network, in the same way as the
+    launcher - as XNAT's user instead of the image's, without capabilities or new privileges, and with a directory of
     that user as workspace. A stand-in for the hub's API answers inside the container.
-  - Fails with one sentence for each image whose server does not answer or has another JupyterHub. Leaves nothing.
+  - Fails with one sentence for each image whose server does not answer or has another version of JupyterHub. Removes
+    its containers.
 options:
   images:
     description: The images.
@@ -19,19 +20,19 @@ options:
     required: true
     suboptions:
       name: {description: Its name on the nodes., type: str, default: ""}
-      source: {description: "Its name in the inventory, by which messages call it.", type: str, required: true}
+      source: {description: "Its name in the inventory, used in messages.", type: str, required: true}
       id: {description: The image's id., type: str, required: true}
   uid: {description: User id that servers run as., type: int, required: true}
   gid: {description: Group id that servers run as., type: int, required: true}
-  groups: {description: Further group ids of servers., type: list, elements: int, default: []}
+  groups: {description: Additional group ids of servers., type: list, elements: int, default: []}
   jupyterhub_version: {description: The hub's version of JupyterHub., type: str, required: true}
   timeout: {description: Seconds in which a server must answer., type: int, default: 120}
 requirements: [docker Python package]
 attributes:
-  check_mode: {support: full, description: Only looks.}
+  check_mode: {support: full, description: Makes no permanent changes.}
 """
 EXAMPLES = r"""
-- name: Try the image
+- name: Test the image
   singleuser_probe:
     images: [{source: "quay.io/jupyter/scipy-notebook:2026-01-05", id: "sha256:2ae0a07e75e7..."}]
     uid: 1500
@@ -63,8 +64,8 @@ except ImportError:
 PREFIX = "/jupyterhub/user/probe/"
 WORKSPACE = "/workspace/probe"
 PORT = 8888
-GRACE = 60  # seconds beside the server's own
-# What jupyterhub-singleuser takes from its hub (JupyterHub's Spawner.get_env), and what XNAT adds (contract, 4.1).
+GRACE = 60  # seconds in addition to the server's own
+# The variables that the hub sets for jupyterhub-singleuser (JupyterHub's Spawner.get_env) and XNAT's (contract, 4.1).
 ENVIRONMENT = {
     "JUPYTERHUB_API_TOKEN": "probe",
     "JUPYTERHUB_API_URL": "http://127.0.0.1:8081/hub/api",
@@ -82,7 +83,7 @@ ENVIRONMENT = {
     "JUPYTERHUB_ROOT_DIR": WORKSPACE,
     "XDG_CONFIG_HOME": WORKSPACE,
 }
-# Runs by the image's own Python, whichever 3 that is: the hub's stand-in, the server, and what becomes of it as JSON.
+# Run by the image's own Python 3: starts the hub's stand-in and the server, and prints the result as JSON.
 SCRIPT = f'''
 import json, os, subprocess, sys, threading, time, urllib.error, urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -153,7 +154,7 @@ def container(image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def host(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of its host: the least that a server of the hub's has (files/xnat_launcher/service.py)."""
+    """Return the options of its host: the restrictions of the launcher's servers (files/xnat_launcher/service.py)."""
     return {
         "network_mode": "none",
         "init": True,
@@ -165,26 +166,26 @@ def host(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finding(name: str, seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, str] | None:
-    """Return why an image cannot serve, None if it can. seen: what the script says, or `error` if it did not run."""
+    """Return why an image cannot serve, None if it can. seen: the script's result, or `error` if it did not run."""
     version = wanted["jupyterhub_version"]
-    needs = f"the hub needs JupyterHub {version} (hub_images_jupyterhub_version): name an image that has it"
+    needs = f"the hub needs JupyterHub {version} (hub_images_jupyterhub_version): use an image with that version"
     if "error" in seen:
-        kind, text = "start", f"The image {name} cannot be tried: {seen['error']}. It has to have python3 and /bin/sh"
+        kind, text = "start", f"The image {name} cannot be tested: {seen['error']}. It must have python3 and /bin/sh"
     elif not seen["version"]:
-        kind, text = "missing", f"The image {name} has no JupyterHub that python3 finds, and {needs}"
+        kind, text = "missing", f"The image {name} has no JupyterHub that python3 can import, but {needs}"
     elif seen["version"] != version:
-        kind, text = "version", f"The image {name} has JupyterHub {seen['version']}, and {needs}"
+        kind, text = "version", f"The image {name} has JupyterHub {seen['version']}, but {needs}"
     elif not seen["served"]:
         ends = "does not answer" if seen["code"] is None else f"ends with exit code {seen['code']}"
-        groups = f"with the groups {wanted['groups']}" if wanted["groups"] else "without further groups"
+        groups = f"with the groups {wanted['groups']}" if wanted["groups"] else "without additional groups"
         whose = f"belongs to {seen['owner']}" if seen["owner"] else "does not exist"
         writable = "writable" if seen["writable"] else "not writable"
         kind, text = (
             "user",
             f"The image {name} cannot run as XNAT's user {wanted['uid']}:{wanted['gid']} (site_uid, site_gid):"
-            f" jupyterhub-singleuser {ends}, its last words are {seen['said']!r}. Its home {seen['home']} {whose} and"
+            f" jupyterhub-singleuser {ends}, its last log line is {seen['said']!r}. Its home {seen['home']} {whose} and"
             f" is {writable} {groups}: add a group that may write there to"
-            " jupyterhub_notebook_groups, or name an image that is made for this user",
+            " jupyterhub_notebook_groups, or use an image that is built for this user",
         )
     else:
         return None
@@ -192,7 +193,7 @@ def finding(name: str, seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> di
 
 
 def probe(client: Any, image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the script has seen in a container of the image, or {"error": the engine's or Python's words}."""
+    """Run the script in a container of the image. Returns its result, or {"error": message of the engine or Python}."""
     made = client.create_container(**container(image, wanted), host_config=client.create_host_config(**host(wanted)))
     try:
         try:
@@ -205,14 +206,14 @@ def probe(client: Any, image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(said.strip().rpartition("\n")[2])
         except ValueError:
             heard = client.logs(made["Id"], stdout=True, stderr=True).decode(errors="replace").strip()
-            return {"error": heard.rpartition("\n")[2] or "python3 says nothing"}
+            return {"error": heard.rpartition("\n")[2] or "python3 printed nothing"}
         return found
     finally:
         client.remove_container(made["Id"], force=True, v=True)
 
 
 def run(client: Any, wanted: Mapping[str, Any]) -> Sequence[dict[str, str]]:
-    """Return what was found, of all images."""
+    """Return the findings of all images."""
     found = [finding(image["source"], probe(client, image["id"], wanted), wanted) for image in wanted["images"]]
     return [one for one in found if one]
 

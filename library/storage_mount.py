@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Mount what /etc/fstab has, with a time limit and a reason for each mount that fails."""
+"""Mounts file systems from /etc/fstab with a time limit, and reports a reason for each mount that fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ module: storage_mount
 short_description: Mount file systems of a node with a time limit
 description:
   - Mounts each path by its line in C(/etc/fstab). Tries all of them, and then fails with a sentence for each mount that
-    failed. The lines stay, so that the next boot tries again.
+    failed. The lines are kept, so that the next boot tries again.
   - P(ansible.posix.mount#module) has no time limit, and removes the line again when mounting fails.
 options:
   mounts:
@@ -34,17 +34,17 @@ from ansible.module_utils.basic import AnsibleModule
 
 SSH_TIMEOUT = 10
 TIMED_OUT = (124, 137)
-"""How `timeout` ends: it stopped the program, or had to kill it."""
+"""Exit codes of `timeout` after it stopped or killed the program."""
 
 ADVICE = {
-    "none": "check that the directory to show there exists on this node",
+    "none": "check that the source directory exists on this node",
     "nfs": (
         "check that the server runs and exports that path to this node (`showmount -e SERVER`), and that the node's"
         " kernel supports NFS (`modprobe nfs`)"
     ),
     "cifs": (
         "check that the server runs and has that share, that node_storage_cifs_username and node_storage_cifs_password"
-        " are right, and that the node's kernel supports CIFS (`modprobe cifs`)"
+        " are correct, and that the node's kernel supports CIFS (`modprobe cifs`)"
     ),
     "fuse.sshfs": (
         "check that the server runs and has that path, that it accepts node_storage_ssh_key for the login, that"
@@ -57,7 +57,7 @@ Run = Callable[[Sequence[str]], tuple[int, str, str]]
 
 
 def limited(seconds: int, *command: str) -> list[str]:
-    """Return a command that ends in time, by SIGKILL if need be."""
+    """Return a command with a time limit; SIGKILL ends it if necessary."""
     return ["timeout", "--kill-after=5", str(seconds), *command]
 
 
@@ -66,7 +66,7 @@ def failure(entry: Mapping[str, Any], timeout: int, run: Run) -> str:
     code, _, errors = run(limited(timeout, "mount", entry["path"]))
     if code == 0:
         return ""
-    # In the foreground, sshfs passes on the errors of ssh. If it works this time, what it mounted ends with it.
+    # In the foreground, sshfs prints the errors of ssh. If this attempt works, its mount ends with the process.
     if entry["fstype"] == "fuse.sshfs":
         _, _, of_ssh = run(limited(SSH_TIMEOUT, "sshfs", "-f", entry["src"], entry["path"], "-o", entry["opts"]))
         errors = of_ssh if of_ssh.strip() else errors

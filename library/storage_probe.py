@@ -1,41 +1,41 @@
 #!/usr/bin/python
-"""Inspect the storage of a node as its containers will use it, without ever hanging on a dead server."""
+"""Inspects the storage of a node as its containers use it, without hanging on a dead server."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: storage_probe
-short_description: Whether a node's storage is what the storage table says
+short_description: Compare a node's storage with the storage table
 description:
-  - Inspects each row of the filter P(xnat_node_mounts#filter), its mount, its line in C(/etc/fstab), and whether the
-    site's user can use it. Returns what is wrong, in sentences, and what the role C(node_storage) has to change.
-    Changes nothing itself except as O(write) says.
-  - Whatever touches a row happens in a child process with a time limit. A child that the kernel does not let go is
+  - For each row of the filter P(xnat_node_mounts#filter), inspects its mount, its line in C(/etc/fstab), and whether
+    the site's user can use it. Returns findings in sentences, and the changes that the role C(node_storage) must make.
+    Changes nothing itself except as described for O(write).
+  - Every access to a row happens in a child process with a time limit. A child that hangs in the kernel is
     left behind, and the row is reported as hung. All rows are inspected at the same time.
-  - Nothing is written where something other than the wanted file system is mounted.
+  - Nothing is written if a file system other than the wanted one is mounted.
 options:
   mounts:
-    description: What P(xnat_node_mounts#filter) returns.
+    description: The result of P(xnat_node_mounts#filter).
     type: list
     elements: dict
     required: true
-  uid: {description: The user ID of XNAT and its notebooks on the file system., type: int, required: true}
+  uid: {description: User ID of XNAT and its notebooks on the file system., type: int, required: true}
   gid: {description: Their group ID., type: int, required: true}
   timeout: {description: Seconds that the rows may take to answer., type: int, default: 10}
   write:
     description:
       - Whether to test writing. In a row with access read_write the user O(uid) creates and removes a directory, and
-        leaves the file C(.xnat-jupyter-storage) with a random token, by which nodes know that they see one directory.
-        In what is mounted read-only root and the user try to create a file, which must be refused.
-      - Never in check mode. Without it the kernel is asked whether the user might write.
+        leaves the file C(.xnat-jupyter-storage) with a random token, which shows whether nodes see the same directory.
+        In a read-only mount root and the user try to create a file, which must be refused.
+      - Never done in check mode. Without it the kernel is asked whether the user may write.
     type: bool
     default: false
   files:
-    description: SHA-256 of the files that the mounts need, by path. They must belong to root and have mode 0600.
+    description: SHA-256 by path of the files that mounts need. They must belong to root and have mode 0600.
     type: dict
     default: {}
   drop_in:
-    description: The wanted content of O(drop_in_path) where systemd runs. Empty means that the file should not exist.
+    description: The wanted content of O(drop_in_path) if systemd runs. Empty means that the file should not exist.
     type: str
     default: ""
   drop_in_path:
@@ -67,30 +67,30 @@ rows:
     owner: {description: 'uid:gid of the directory. Empty if not seen.', type: str}
     token: {description: 'Content of C(.xnat-jupyter-storage), for access read_write. Empty if not seen.', type: str}
 wanted: {description: O(mounts)., type: list, elements: dict, returned: always}
-findings: {description: What is wrong and what to do about it., type: list, elements: str, returned: always}
+findings: {description: Problems and what to do about them., type: list, elements: str, returned: always}
 unfixable: {description: The findings that RV(changes) does not fix., type: list, elements: str, returned: always}
 proved:
-  description: Whether nothing is wrong, nothing has to change, and each row with access read_write has its token.
+  description: Whether there are no findings and no changes, and each row with access read_write has its token.
   type: bool
   returned: always
 change_needed: {description: Whether RV(changes) has anything to do., type: bool, returned: always}
 predictions: {description: RV(changes) in sentences, for check mode., type: list, elements: str, returned: always}
 changes:
-  description: What to change so that the node has what the table says, each list in the order in which to do it.
+  description: The changes that bring the node to the state of the table; each list is in the order of execution.
   type: dict
   returned: always
   contains:
     packages:
-      description: Packages of missing mount programs, as the node's package manager calls them.
+      description: Packages of missing mount programs, by their names for the node's package manager.
       type: list
       elements: str
     helpers: {description: Types of file systems whose mount program is missing., type: list, elements: str}
     files: {description: 'Paths of O(files) to write.', type: list, elements: str}
     unmount:
-      description: Mounts to remove, each with C(path) and C(force), which is true for one that hangs.
+      description: Mounts to remove, each with C(path) and C(force), which is true for a mount that hangs.
       type: list
       elements: dict
-    fstab_remove: {description: Paths of our lines in C(/etc/fstab) that no row wants., type: list, elements: str}
+    fstab_remove: {description: Paths of our lines in C(/etc/fstab) without a row., type: list, elements: str}
     fstab:
       description: Lines of C(/etc/fstab) to write, each with C(src), C(path), C(fstype) and C(opts).
       type: list
@@ -136,7 +136,7 @@ Tell = Callable[..., None]
 """Called with fields of `Seen`, by name, as soon as each is known."""
 
 
-# What is compared: the row, the mount table, /etc/fstab
+# Input: the row, the mount table, /etc/fstab
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class User:
 
 @dataclass(frozen=True)
 class Mount:
-    """What is mounted on a path. access: read_only or read_write."""
+    """The mount on a path. access: read_only or read_write."""
 
     source: str
     fstype: str
@@ -171,7 +171,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Row:
-    """What a node has to have for one row of the storage table, as the filter xnat_node_mounts describes it."""
+    """The wanted state of a node for one row of the storage table, as the filter xnat_node_mounts describes it."""
 
     name: str
     path: str
@@ -192,12 +192,12 @@ class Row:
 
     @property
     def managed(self) -> bool:
-        """Whether we mount it."""
+        """Whether this project mounts it."""
         return bool(self.fstype)
 
     @property
     def is_bind(self) -> bool:
-        """Whether it shows another directory of the node."""
+        """Whether it is a bind mount of another directory of the node."""
         return self.fstype == "none"
 
     @property
@@ -212,7 +212,7 @@ def unescape(word: str) -> str:
 
 
 def mount_table(text: str) -> dict[str, Mount]:
-    """Read /proc/self/mountinfo: {path: Mount}; of several mounts on one path the last."""
+    """Read /proc/self/mountinfo: {path: Mount}; for several mounts on one path, the last."""
     table: dict[str, Mount] = {}
     for line in text.splitlines():
         of_mount, _, of_file_system = line.partition(" - ")
@@ -226,7 +226,7 @@ def mount_table(text: str) -> dict[str, Mount]:
 
 
 def fstab_lines(text: str) -> list[Line]:
-    """Read /etc/fstab without comments and whatever is no entry."""
+    """Read the entries of /etc/fstab, without comments and invalid lines."""
     entries = (line.split("#")[0].split() for line in text.splitlines())
     return [
         Line(unescape(fields[0]), unescape(fields[1]), fields[2], fields[3]) for fields in entries if len(fields) >= 4
@@ -234,7 +234,7 @@ def fstab_lines(text: str) -> list[Line]:
 
 
 def holds_source(row: Row, mount: Mount | None, same: bool | None) -> bool:
-    """Whether the mounted source is the row's. same: whether the two directories of a bind mount are one."""
+    """Return whether the mounted source is the row's. same: whether both directories of a bind mount are the same."""
     if not mount:
         return False
     if row.is_bind:
@@ -243,7 +243,7 @@ def holds_source(row: Row, mount: Mount | None, same: bool | None) -> bool:
 
 
 def in_place(row: Row, mount: Mount | None, same: bool | None) -> bool:
-    """Whether a directory that answers is the wanted one, so that it may be tested and written to."""
+    """Return whether a directory that answers is the wanted one, so that it may be tested and written to."""
     if not row.managed:
         return True
     return holds_source(row, mount, same) and mount is not None and mount.access == row.access
@@ -254,20 +254,20 @@ def in_place(row: Row, mount: Mount | None, same: bool | None) -> bool:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the inspection of a row has found: the default of whatever it did not come to."""
+    """The result of a row's inspection; values that were not reached keep their default."""
 
-    hung: bool = False  # it did not end in time
+    hung: bool = False  # the inspection did not end in time
     real: str = ""  # the path without symbolic links
     exists: bool = False
     directory: bool = False
     owner: str = ""  # such as 1500:1500
     mode: str = ""  # such as 0755
-    error: str = ""  # name of the error with which the path answers, such as ESTALE
+    error: str = ""  # name of the error when the path is accessed, such as ESTALE
     same: bool | None = None  # whether a bind mount shows its source
     source_exists: bool = False  # whether that source exists
-    # For "root" and "user": the error that refused a new file in what is read-only, empty if nothing refused it.
+    # For "root" and "user": the error of creating a file in a read-only row, empty if it was not refused.
     write_refused: Mapping[str, str] = field(default_factory=dict)
-    # All that follows is seen as the user.
+    # The following values are determined as the user.
     readable: bool | None = None
     sentinel_found: bool | None = None
     writable: bool | None = None
@@ -282,7 +282,7 @@ def error_name(error: OSError) -> str:
 
 
 def try_to_create(path: str) -> str:
-    """Try to create a file and remove it again; return the name of the error that refused it, or an empty text."""
+    """Try to create and remove a file; return the name of the error, or an empty text if it worked."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
@@ -292,7 +292,7 @@ def try_to_create(path: str) -> str:
 
 
 def try_to_work(path: str) -> tuple[str, str]:
-    """Create a directory with a file, read it, remove both; return the error's name and the file's "uid:gid"."""
+    """Create a directory with a file, read it, remove both; return the name of an error and the file's "uid:gid"."""
     name = os.path.join(path, "file")
     try:
         os.mkdir(path, 0o700)
@@ -328,14 +328,14 @@ def read_token(directory: str, create: bool) -> str:
             return ""
         if token or not create:
             return token[:64]
-        time.sleep(0.2)  # another node has just created it and not written yet
+        time.sleep(0.2)  # another node has just created it but not written it yet
     return ""
 
 
 def inspect(row: Row, mounts: Mapping[str, Mount], user: User, write: bool, tell: Tell) -> None:
-    """Inspect one row, as root and then as `user`, which this process becomes for good.
+    """Inspect one row as root and then as `user`; this process cannot become root again.
 
-    What is known when the process hangs has been told by then. Raises nothing for errors of the file system.
+    Each result is reported at once, in case the process hangs later. Raises nothing for errors of the file system.
     """
     tell(real=os.path.join(os.path.realpath(os.path.dirname(row.path)), os.path.basename(row.path)))
     is_root = os.geteuid() == 0
@@ -356,7 +356,7 @@ def inspect(row: Row, mounts: Mapping[str, Mount], user: User, write: bool, tell
         tell(write_refused=refused)
     if is_root:
         become(user)
-    if error:  # a server may refuse root and not the user
+    if error:  # a server may refuse root but not the user
         error = inspect_directory(row.path, tell)
         if error:
             tell(error=error)
@@ -370,10 +370,10 @@ def inspect(row: Row, mounts: Mapping[str, Mount], user: User, write: bool, tell
 
 
 def inspect_directory(path: str, tell: Tell) -> str:
-    """Tell what the path is; return the name of the error with which it answers, or an empty text."""
+    """Report what the path is; return the name of the error when it is accessed, or an empty text."""
     try:
         status = os.stat(path)
-        os.statvfs(path)  # asks the server; the answer of stat may come from a cache
+        os.statvfs(path)  # asks the server, whereas stat may use a cache
     except OSError as error:
         return error_name(error)
     owner, mode = f"{status.st_uid}:{status.st_gid}", f"{stat.S_IMODE(status.st_mode):04o}"
@@ -395,7 +395,7 @@ def inspect_bind_source(row: Row, error: str, tell: Tell) -> bool | None:
 
 
 def inspect_reading(row: Row, tell: Tell) -> None:
-    """Tell whether this process can read the directory and finds its sentinel."""
+    """Report whether this process can read the directory and finds its sentinel."""
     tell(readable=os.access(row.path, os.R_OK | os.X_OK))
     if row.sentinel:
         try:
@@ -406,7 +406,7 @@ def inspect_reading(row: Row, tell: Tell) -> None:
 
 
 def inspect_writing(row: Row, write: bool, tell: Tell) -> None:
-    """Tell whether this process can write to the directory, by writing or by asking the kernel, and its token."""
+    """Report whether this process can write to the directory, by writing or by asking the kernel, and its token."""
     if write:
         error, owner = try_to_work(probe_path(row))
         tell(writable=not error, write_error=error, created_owner=owner)
@@ -416,21 +416,21 @@ def inspect_writing(row: Row, write: bool, tell: Tell) -> None:
 
 
 def probe_path(row: Row) -> str:
-    """Return a new path in the row's directory for a test of writing."""
+    """Return a new path in the row's directory for a write test."""
     return os.path.join(row.path, f".xnat-jupyter-probe-{uuid.uuid4().hex}")
 
 
 def become(user: User) -> None:
-    """Make this process the user's. It may not be able to import anything, such as a codec, from now on."""
+    """Switch this process to the user. Afterwards it may be unable to import anything, such as a codec."""
     os.setgroups([])
     os.setgid(user.gid)
     os.setuid(user.uid)
 
 
 def in_child(work: Callable[[Tell], None]) -> tuple[int, int]:
-    """Start `work` in a child process; return its process ID and the pipe on which it tells, which ends with the child.
+    """Start `work` in a child process; return its process ID and the pipe with its reports, which ends with the child.
 
-    The child holds none of this process's files: one that the kernel never lets go must not keep a connection open.
+    The child closes this process's files: a child that hangs in the kernel must not keep a connection open.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -462,9 +462,9 @@ def in_child(work: Callable[[Tell], None]) -> tuple[int, int]:
 
 
 def in_children(works: Sequence[Callable[[Tell], None]], timeout: float) -> list[dict[str, Any]]:
-    """Do all works at once, each in a child; return what each told, merged, and `hung` if it was not done in time.
+    """Run all works in parallel, each in a child; return each one's merged reports, and `hung` if it was not finished.
 
-    timeout: seconds for all of them together. Returns within a second of it, whatever the file systems do.
+    timeout: seconds for all of them together. Returns at most a second later, whatever the file systems do.
     """
     children = [in_child(work) for work in works]
     texts = [b"" for _ in works]
@@ -492,7 +492,7 @@ def in_children(works: Sequence[Callable[[Tell], None]], timeout: float) -> list
 
 
 def wait_briefly(children: set[int]) -> None:
-    """Collect child processes for half a second. The kernel may not let go of some: init collects these."""
+    """Wait for child processes for half a second. Some may hang in the kernel; init collects these later."""
     deadline = time.monotonic() + 0.5
     while children:
         children = {child for child in children if os.waitpid(child, os.WNOHANG) == (0, 0)}
@@ -502,15 +502,15 @@ def wait_briefly(children: set[int]) -> None:
             time.sleep(0.01)
 
 
-# Judgement
+# Findings
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a row.
+    """A problem of a row.
 
-    id: which check found it. text: what is wrong with the path and what to do, without the path. steps: what fixes it:
-    unmount, fstab, source, directory or mount. unfixable: an administrator has to fix it.
+    id: the check that found it. text: what is wrong and what to do, to be appended to the path. steps: how to fix it:
+    unmount, fstab, source, directory or mount. unfixable: an administrator must fix it.
     """
 
     id: str
@@ -520,13 +520,13 @@ class Finding:
 
 
 def by_administrator(id: str, text: str, *steps: str) -> Finding:
-    """Return a finding that needs an administrator, even if there are steps that may fix it."""
+    """Return a finding that an administrator must fix, even if steps may fix it."""
     return Finding(id, text, steps, unfixable=True)
 
 
 @dataclass(frozen=True)
 class Case:
-    """All that is known of a row. mount: what is mounted there. line: its line of /etc/fstab. timeout: in seconds."""
+    """Everything known about a row. mount: the mount there. line: its line in /etc/fstab. timeout: in seconds."""
 
     row: Row
     seen: Seen
@@ -537,7 +537,7 @@ class Case:
 
     @property
     def source(self) -> str:
-        """What is mounted, empty for nothing."""
+        """The mounted source, empty for none."""
         return self.mount.source if self.mount else ""
 
     @property
@@ -555,7 +555,7 @@ def check_hung(case: Case) -> Finding | None:
         return None
     late = f"does not answer within {case.timeout:g} s"
     if not case.mount:
-        return by_administrator("hung", f"{late}: a mount above it hangs. Look at `findmnt` and check its server")
+        return by_administrator("hung", f"{late}: a mount above it hangs. Find it with `findmnt` and check its server")
     steps = ("unmount", "mount") if case.row.managed else ()
     text = (
         f"{late}: the mount of {case.source} hangs. Check its server, then unmount it with `umount -f -l"
@@ -581,10 +581,10 @@ def check_error(case: Case) -> Finding | None:
     if not error:
         return None
     if case.mount and case.row.managed:
-        text = f"answers with {error}: the mount of {case.source} is broken and has to be mounted again"
+        text = f"fails with {error}: the mount of {case.source} is broken and must be mounted again"
         return Finding("mount_broken", text, ("unmount", "mount"))
     what = f"the mount of {case.source}" if case.mount else "it"
-    text = f"answers with {error}: check {what}, then run `umount -l {case.row.path}` and mount it again"
+    text = f"fails with {error}: check {what}, then run `umount -l {case.row.path}` and mount it again"
     return by_administrator("broken", text)
 
 
@@ -593,14 +593,14 @@ def check_mounted(case: Case) -> Finding | None:
     if not case.row.managed or case.mount:
         return None
     steps = ("mount",) if case.seen.exists else ("directory", "mount")
-    return Finding("not_mounted", f"is not a mount point: {case.row.src} has to be mounted there", steps)
+    return Finding("not_mounted", f"is not a mount point: {case.row.src} must be mounted there", steps)
 
 
 def check_source(case: Case) -> Finding | None:
     """Something else is mounted there."""
     if not case.row.managed or holds_source(case.row, case.mount, case.seen.same):
         return None
-    text = f"has {case.source} mounted, but {case.row.key}.source says {case.row.src}"
+    text = f"has {case.source} mounted, but {case.row.key}.source is {case.row.src}"
     return Finding("other_source", text, ("unmount", "mount"))
 
 
@@ -609,7 +609,7 @@ def check_access(case: Case) -> Finding | None:
     if not case.row.managed or not case.mount or case.mount.access == case.row.access:
         return None
     mounted, wanted = (access.replace("_", "-") for access in (case.mount.access, case.row.access))
-    text = f"is mounted {mounted}, but {case.row.key}.access says {wanted.replace('-', '_')}"
+    text = f"is mounted {mounted}, but {case.row.key}.access is {wanted.replace('-', '_')}"
     return Finding(f"mounted_{case.mount.access}", text, ("unmount", "mount"))
 
 
@@ -619,15 +619,15 @@ def check_exists(case: Case) -> Finding | None:
     if row.managed or case.seen.exists:
         return None
     if row.create:
-        return Finding("to_create", "does not exist and has to be created", ("directory",))
+        return Finding("to_create", "does not exist and must be created", ("directory",))
     if row.type == "directory":
         return by_administrator("missing", f"does not exist: create it, or set {row.key}.source.create to true")
-    text = f"does not exist: mount it, or set {row.key}.source to what has to be mounted there"
+    text = f"does not exist: mount it, or set {row.key}.source to the file system to mount there"
     return by_administrator("missing", text)
 
 
 def check_directory(case: Case) -> Finding | None:
-    """There is something else than a directory."""
+    """The path is not a directory."""
     if case.seen.directory:
         return None
     return by_administrator("not_a_directory", "is not a directory: move it out of the way")
@@ -639,12 +639,12 @@ def check_owner(case: Case) -> Finding | None:
     if case.row.name not in OWNED_ROWS or owner == str(case.user):
         return None
     nobody = " (65534 is nobody: the server maps users, check its export)" if "65534" in owner.split(":") else ""
-    text = f"belongs to {owner}{nobody}, but site_uid:site_gid are {case.user}: set these to the owner of the archive"
+    text = f"belongs to {owner}{nobody}, but site_uid:site_gid is {case.user}: set these to the owner of the archive"
     return by_administrator("other_owner", text)
 
 
 def check_sentinel(case: Case) -> Finding | None:
-    """What exists in the right directory only is missing."""
+    """The sentinel, which exists only in the right directory, is missing."""
     if case.seen.sentinel_found is not False:
         return None
     text = (
@@ -666,22 +666,22 @@ def check_readable(case: Case) -> Finding | None:
 
 
 def check_root_refused(case: Case) -> Finding | None:
-    """Root can write to what is read-only."""
+    """Root can write to a read-only row."""
     return not_refused(case, "root", "root")
 
 
 def check_user_refused(case: Case) -> Finding | None:
-    """The user can write to what is read-only."""
+    """The user can write to a read-only row."""
     return not_refused(case, "user", str(case.user))
 
 
 def not_refused(case: Case, who: str, name: str) -> Finding | None:
-    """Return a finding if a test of writing was not refused as a read-only file system refuses it."""
+    """Return a finding if a write test was not refused with an error of a read-only file system."""
     refusal = case.seen.write_refused.get(who)
     if refusal is None or refusal in REFUSALS:
         return None
-    how = f"answers {refusal} when {name} writes to it" if refusal else f"can be written to by {name}"
-    text = f"{how}, but {case.row.key}.access says read_only: mount it read-only"
+    how = f"fails with {refusal} when {name} writes to it" if refusal else f"can be written to by {name}"
+    text = f"{how}, but {case.row.key}.access is read_only: mount it read-only"
     return by_administrator(f"{who}_can_write", text)
 
 
@@ -698,35 +698,35 @@ def check_writable(case: Case) -> Finding | None:
 
 
 def check_created_owner(case: Case) -> Finding | None:
-    """The server gives the user's files to somebody else."""
+    """The server assigns the user's files to somebody else."""
     owner = case.seen.created_owner
     if owner in (str(case.user), ""):
         return None
     text = (
-        f"gives files that {case.user} creates to {owner}, because the server maps users: switch that off (NFS: no"
-        " all_squash), or log in to the server as the user with that uid (sshfs)"
+        f"assigns files that {case.user} creates to {owner}, because the server maps users: disable that (NFS:"
+        " no all_squash), or log in to the server as the user with that uid (sshfs)"
     )
     return by_administrator("other_created_owner", text)
 
 
 def check_bind_source(case: Case) -> Finding | None:
-    """The directory that a bind mount shows does not exist."""
+    """The source of a bind mount does not exist."""
     row = case.row
     if not row.is_bind or not case.answers or case.seen.source_exists:
         return None
     missing = f"is a bind mount of {row.src}, which does not exist"
     if row.create:
-        return Finding("source_to_create", f"{missing} and has to be created", ("source",))
+        return Finding("source_to_create", f"{missing} and must be created", ("source",))
     return by_administrator("source_missing", f"{missing}: create it, or correct {row.key}.source.path")
 
 
 def check_fstab(case: Case) -> Finding | None:
-    """/etc/fstab has not the row's line."""
+    """/etc/fstab does not have the row's line."""
     if not case.row.managed or case.line == case.row.line:
         return None
     if case.line is None:
         return Finding("fstab_missing", "has no line in /etc/fstab", ("fstab",))
-    return Finding("fstab_differs", "has another line in /etc/fstab than the table says", ("fstab",))
+    return Finding("fstab_differs", "has a line in /etc/fstab that differs from site_storage", ("fstab",))
 
 
 STATE_CHECKS: tuple[Check, ...] = (
@@ -739,7 +739,7 @@ STATE_CHECKS: tuple[Check, ...] = (
     check_exists,
     check_directory,
 )
-"""Whether the wanted directory is there. What one of them finds makes the next ones, and USE_CHECKS, meaningless."""
+"""Whether the wanted directory exists. After a finding, the following checks and USE_CHECKS are meaningless."""
 
 USE_CHECKS: tuple[Check, ...] = (
     check_owner,
@@ -750,7 +750,7 @@ USE_CHECKS: tuple[Check, ...] = (
     check_writable,
     check_created_owner,
 )
-"""Whether the wanted directory can be used as it must be."""
+"""Whether the wanted directory is usable."""
 
 
 @dataclass(frozen=True)
@@ -764,7 +764,7 @@ class Judgement:
 
 
 def found_by(checks: Sequence[Check], case: Case) -> Iterator[Finding]:
-    """Yield what the checks find."""
+    """Yield the findings of the checks."""
     for check in checks:
         finding = check(case)
         if finding:
@@ -772,7 +772,7 @@ def found_by(checks: Sequence[Check], case: Case) -> Iterator[Finding]:
 
 
 def judge(case: Case) -> Judgement:
-    """Return what is wrong with a row and which steps fix it."""
+    """Return the findings about a row and the steps that fix them."""
     state = next(found_by(STATE_CHECKS, case), None)
     findings = [state] if state else list(found_by(USE_CHECKS, case))
     findings += found_by([check_bind_source], case)
@@ -780,7 +780,7 @@ def judge(case: Case) -> Judgement:
     fstab = check_fstab(case)
     if fstab:
         steps.append("fstab")
-        if "mount" not in steps:  # otherwise the finding about the mount says enough
+        if "mount" not in steps:  # otherwise the finding about the mount is sufficient
             findings.append(fstab)
     return Judgement(case.row, case.seen, tuple(findings), tuple(dict.fromkeys(steps)))
 
@@ -800,10 +800,10 @@ def sentences(judgements: Sequence[Judgement], *, unfixable: bool | None = None)
 
 @dataclass(frozen=True)
 class Host:
-    """What the node has beside its mounts.
+    """The state of the node apart from its mounts.
 
-    helpers_missing: types of file systems whose mount program is missing. files: those to write. drop_in: whether the
-    drop-in has to be written or removed. package_manager: apt, dnf or empty.
+    helpers_missing: types of file systems whose mount program is missing. files: files to write. drop_in: whether the
+    drop-in must be written or removed. package_manager: apt, dnf or empty.
     """
 
     helpers_missing: Sequence[str] = ()
@@ -814,7 +814,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Changes:
-    """What the role has to change, see `changes` of RETURN."""
+    """The changes that the role must make, see `changes` in RETURN."""
 
     packages: list[str]
     helpers: list[str]
@@ -835,10 +835,10 @@ class Changes:
 def plan_changes(
     judgements: Sequence[Judgement], lines: Sequence[Line], mounts: Mapping[str, Mount], user: User, host: Host
 ) -> Changes:
-    """Return what makes the node what the table says, given the lines of /etc/fstab and what is mounted.
+    """Return the changes that bring the node to the state of the table. lines: of /etc/fstab. mounts: present mounts.
 
-    Paths come after those that they may lie below, and are unmounted before them. A mount point belongs to root, so
-    that nobody writes to it while nothing is mounted there.
+    Directories are created and mounted before those below them, and unmounted after them. A mount point belongs to
+    root, so that nobody writes to it while nothing is mounted there.
     """
     managed = {judgement.row.path for judgement in judgements if judgement.row.managed}
     leftovers = [line.path for line in lines if MOUNT_MARK in line.opts.split(",") and line.path not in managed]
@@ -869,7 +869,7 @@ def plan_changes(
 
 
 def packages(judgements: Sequence[Judgement], host: Host) -> list[str]:
-    """Return the packages of the missing mount programs, as the node's package manager calls them."""
+    """Return the packages of the missing mount programs, by their names for the node's package manager."""
     if host.package_manager == "dnf":
         return [REDHAT_PACKAGES[fstype] for fstype in host.helpers_missing]
     rows = [judgement.row for judgement in judgements if judgement.row.fstype in host.helpers_missing]
@@ -880,25 +880,21 @@ def predictions(judgements: Sequence[Judgement], changes: Changes, drop_in_path:
     """Return the changes as sentences."""
     return [
         *sentences(judgements, unfixable=False),
-        *(f"{path} is in no row of site_storage any more and has to be unmounted" for path in changes.fstab_remove),
-        *(f"{path} has to be written" for path in changes.files),
-        *(f"the program that mounts {fstype} has to be installed" for fstype in changes.helpers),
-        *(
-            [f"{drop_in_path}, which starts Docker Engine after the mounts, has to be changed"]
-            if changes.drop_in
-            else []
-        ),
+        *(f"{path} is no longer in site_storage and must be unmounted" for path in changes.fstab_remove),
+        *(f"{path} must be written" for path in changes.files),
+        *(f"the program that mounts {fstype} must be installed" for fstype in changes.helpers),
+        *([f"{drop_in_path}, which starts Docker Engine after the mounts, must be changed"] if changes.drop_in else []),
     ]
 
 
 def is_proved(judgements: Sequence[Judgement], changes: Changes) -> bool:
-    """Whether all is as wanted, and was once tested by writing to each row with access read_write."""
+    """Return whether nothing must change, and writing was tested once in each row with access read_write."""
     well = not changes.needed and not any(judgement.findings for judgement in judgements)
     return well and all(judgement.seen.token for judgement in judgements if judgement.seen.writable)
 
 
 def files_to_write(files: Mapping[str, str]) -> list[str]:
-    """Return the paths whose content has another SHA-256 than wanted, or that are not root's with mode 0600."""
+    """Return the paths of files with another SHA-256 than wanted, or without owner root and mode 0600."""
     differing = []
     for path, digest in files.items():
         try:

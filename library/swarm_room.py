@@ -1,22 +1,22 @@
 #!/usr/bin/python
-"""Tell whether Swarm could reserve something for services on this node."""
+"""Checks whether Swarm has room for the reservations of services on this node."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swarm_room
-short_description: Whether this node has CPUs and memory left that services could reserve
+short_description: Check whether this node has room for the reservations of services
 description:
-  - Swarm stops a service before it looks for room for the changed one, which then waits where notebooks have reserved
-    all of the node. So the reservations are tried before.
+  - To update a service, Swarm stops it before it looks for room for the new task. If notebooks have reserved the whole
+    node, the new task then waits. So this module checks the reservations first.
 options:
   services:
-    description: Names of the services. What they have reserved until now counts as free.
+    description: Names of the services. Their present reservations count as free.
     type: list
     elements: str
     required: true
   reservations:
-    description: What they are to reserve.
+    description: Their wanted reservations.
     type: list
     elements: dict
     required: true
@@ -25,10 +25,10 @@ options:
       memory: {description: "Memory, for example 512M.", type: str, required: true}
 requirements: [docker Python package]
 attributes:
-  check_mode: {support: full, description: Only looks.}
+  check_mode: {support: full, description: Changes nothing.}
 """
 EXAMPLES = r"""
-- name: See whether the hub's reservation fits
+- name: Check whether the hub's reservation fits
   swarm_room:
     services: [jupyterhub-hub]
     reservations: [{cpus: 0.1, memory: 256M}]
@@ -54,7 +54,7 @@ except ImportError:
 def has_room(
     node: dict[str, Any], tasks: list[dict[str, Any]], services: set[str], nano_cpus: int, memory_bytes: int
 ) -> bool:
-    """Return whether a node has so much left beside the tasks of other services than these; as Docker gives both."""
+    """Return whether a node has these resources free, not counting tasks of `services`. node, tasks: Docker's JSON."""
     left = dict(node["Description"]["Resources"])
     for task in tasks:
         if task["ServiceID"] not in services:
@@ -86,7 +86,7 @@ def main() -> None:
     try:
         memory = sum(human_to_bytes(each["memory"]) for each in wanted)
     except ValueError as error:
-        module.fail_json(msg=f"A memory reservation is no amount such as 512M: {error}")
+        module.fail_json(msg=f"A memory reservation must be an amount such as 512M: {error}")
     client = docker.APIClient(version="auto", timeout=30)
     try:
         node = client.info()["Swarm"]["NodeID"]
@@ -95,7 +95,7 @@ def main() -> None:
         tasks = client.tasks(filters={"node": node, "desired-state": "running"})
         fits = has_room(client.inspect_node(node), tasks, ours, int(sum(each["cpus"] for each in wanted) * 1e9), memory)
     except docker.errors.DockerException as error:
-        module.fail_json(msg=f"Docker does not tell what is reserved on this node: {error}")
+        module.fail_json(msg=f"Could not read this node's reservations from Docker: {error}")
     module.exit_json(changed=False, fits=fits)
 
 

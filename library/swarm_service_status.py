@@ -1,42 +1,42 @@
 #!/usr/bin/python
-"""Tell how far a Swarm service is, in words, with its log when it is in trouble."""
+"""Reports the state of a Swarm service, with its log if it does not run."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: swarm_service_status
-short_description: How far a Swarm service is
+short_description: Report the state of a Swarm service
 description:
-  - Looks once at a service and its tasks, since the modules that create services do not wait. Meant for C(until).
-  - Of a global service the tasks on nodes that are down do not count, nor old ones on paused nodes.
+  - Inspects a service and its tasks once, since the modules that create services do not wait. Meant for C(until).
+  - For a global service, tasks on nodes that are down and old tasks on paused nodes are ignored.
 options:
   name: {description: Name of the service., type: str, required: true}
   attempts:
-    description: After how many tasks that ended since the last update the service is called hopeless.
+    description: Number of tasks that failed since the last update after which waiting is given up.
     type: int
     default: 3
   updated:
-    description: Whether the service was changed just now, so that a roll-back which Swarm tells of belongs to that.
+    description: Whether the service was changed just now, so that a roll-back in progress belongs to this change.
     type: bool
     default: false
-  log_lines: {description: How many lines of the log are returned when it does not run., type: int, default: 20}
+  log_lines: {description: Number of log lines that are returned if it does not run., type: int, default: 20}
 requirements: [docker Python package]
 attributes:
-  check_mode: {support: full, description: Only looks.}
+  check_mode: {support: full, description: Changes nothing.}
 """
 EXAMPLES = r"""
 - name: Wait until the hub runs
   swarm_service_status:
     name: jupyterhub-hub
   register: status
-  until: status.converged or status.hopeless
+  until: status.converged or status.unrecoverable
   retries: 60
   delay: 2
   failed_when: not status.converged
 """
 RETURN = r"""
-converged: {description: Whether all tasks of the newest specification are well., type: bool, returned: always}
-hopeless: {description: Whether waiting is in vain., type: bool, returned: always}
+converged: {description: Whether all tasks of the newest specification run., type: bool, returned: always}
+unrecoverable: {description: Whether further waiting will not help., type: bool, returned: always}
 state: {description: The newest task's state with its error., type: str, returned: always}
 log: {description: The service's last log lines., type: list, elements: str, returned: always}
 """
@@ -54,7 +54,7 @@ try:
 except ImportError:
     HAS_DOCKER = False
 
-LOG_TIMEOUT = 5  # seconds without a word of a log that is read
+LOG_TIMEOUT = 5  # seconds without new data after which reading a log ends
 
 
 def judge(
@@ -64,11 +64,11 @@ def judge(
     updated: bool = False,
     ready: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return converged, hopeless and state for a service and its tasks, as Docker's API gives them.
+    """Return converged, unrecoverable and state of a service. service, tasks: Docker's JSON.
 
-    updated: whether a roll-back belongs to the change that is waited for. Then also the id of the task that failed.
-    ready: availability of the nodes that are ready, by their id. Of a global service only the tasks there count, on a
-    paused node not an old one, which Swarm leaves alone. An update waits for a node that was lost meanwhile.
+    updated: whether a roll-back belongs to the awaited change; the result then has the id of the failed task as well.
+    ready: the availability of ready nodes by their id. For a global service only tasks on these nodes count, and no old
+    tasks on paused nodes, which Swarm does not update. An update does not finish while a node is lost.
     """
     wanted = service["Spec"]["Mode"].get("Replicated", {}).get("Replicas", 1)
     update = service.get("UpdateStatus") or {}
@@ -111,13 +111,13 @@ def judge(
         return judge_rollback(tasks, update)
     return {
         "converged": len(running) >= wanted and (lost or not updating),
-        "hopeless": len(failed) >= attempts or stuck,
+        "unrecoverable": len(failed) >= attempts or stuck,
         "state": state,
     }
 
 
 def judge_rollback(tasks: list[dict[str, Any]], update: dict[str, Any]) -> dict[str, Any]:
-    """Return the same for a service that Swarm takes back to what ran before; it is final once that has ended."""
+    """Return the same for a service that Swarm rolls back; unrecoverable once the roll-back has ended."""
     failed = [
         task
         for task in tasks
@@ -127,14 +127,14 @@ def judge_rollback(tasks: list[dict[str, Any]], update: dict[str, Any]) -> dict[
     reason = (task["Status"].get("Err") or "it ended") if task else update.get("Message", "no reason given")
     return {
         "converged": False,
-        "hopeless": update["State"] != "rollback_started",
-        "state": f"the new one failed ({reason}), and Swarm has gone back to what ran before",
+        "unrecoverable": update["State"] != "rollback_started",
+        "state": f"the new version failed ({reason}), and Swarm rolled back to the previous one",
         "task": task["ID"] if task else "",
     }
 
 
 def read_log(client: Any, service: str, parameters: dict[str, int]) -> bytes:
-    """Return what a service wrote. Docker's own function waits for ever when a node does not send its part."""
+    """Return a service's log. The function of Docker's library waits forever if a node does not send its part."""
     url = f"{client.base_url}/v{client.api_version}/services/{service}/logs"
     parts: list[bytes] = []
     with client.get(url, params=parameters, stream=True, timeout=LOG_TIMEOUT) as answer, suppress(Exception):
@@ -144,7 +144,7 @@ def read_log(client: Any, service: str, parameters: dict[str, int]) -> bytes:
 
 
 def log_of(client: Any, service: str, task: str, lines: int) -> list[str]:
-    """Return the last lines that a service wrote, or one task of it."""
+    """Return the last log lines of a service, or of one of its tasks."""
     parameters = {"stdout": 1, "stderr": 1, "details": int(bool(task)), "tail": 10 * lines}
     text = read_log(client, service, parameters).decode(errors="replace").splitlines()
     if task:
@@ -176,9 +176,9 @@ def main() -> None:
         if not result["converged"]:
             result["log"] = log_of(client, name, result.pop("task", ""), module.params["log_lines"])
     except docker.errors.NotFound:
-        result = {"converged": False, "hopeless": False, "state": "there is no such service", "log": []}
+        result = {"converged": False, "unrecoverable": False, "state": "the service does not exist", "log": []}
     except docker.errors.DockerException as error:
-        module.fail_json(msg=f"Docker does not tell about the service {name}: {error}")
+        module.fail_json(msg=f"Could not read the service {name} from Docker: {error}")
     module.exit_json(changed=False, **result)
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/python
-"""What notebooks run in: the compute environments that XNAT offers for JupyterHub."""
+"""Manages the compute environments that XNAT offers for JupyterHub."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_compute_environment
-short_description: Keep the compute environments that XNAT offers
+short_description: Manage XNAT's compute environments for JupyterHub
 description:
-  - Makes, changes and removes compute environments by name, as far as they differ. What is left out of a row is unset.
-  - Environments that are not for JupyterHub are not looked at. One that a dashboard uses cannot be removed.
+  - Creates, changes and removes compute environments by name, if they differ. Omitted options of a row are unset.
+  - Environments for other purposes than JupyterHub are ignored. One that a dashboard uses cannot be removed.
 options:
   environments:
     description: The compute environments.
@@ -17,41 +17,41 @@ options:
     required: true
     suboptions:
       name: {description: Its name. XNAT compares it exactly., type: str, required: true}
-      image: {description: "The image, as the nodes know it. Needed unless it is removed.", type: str}
-      command: {description: "The container's command, as one text. Unset for the image's.", type: str}
+      image: {description: "The image's name on the nodes. Required unless the row is removed.", type: str}
+      command: {description: "The container's command, as one text. Unset for the image's own.", type: str}
       environment:
         description:
-          - Variables, whose values are text or numbers. They are never shown, but XNAT keeps them in clear.
+          - Variables with texts or numbers as values. The values are never shown, but XNAT stores them in plain text.
         type: dict
         default: {}
       mounts:
-        description: Directories of the nodes that its containers see, besides XNAT's own.
+        description: Directories of the nodes to mount, in addition to XNAT's own.
         type: list
         elements: dict
         default: []
         suboptions:
           source: {description: Path on the node., type: str, required: true}
           target: {description: Path in the container., type: str, required: true}
-          read_only: {description: Whether nothing can be changed there., type: bool, default: true}
+          read_only: {description: Whether the mount is read-only., type: bool, default: true}
       hardware:
-        description: Names of the hardware on which it may be started. Empty for all, what comes later included.
+        description: Names of the hardware it may use. Empty for all, including hardware that is added later.
         type: list
         elements: str
         default: []
       projects:
-        description: Ids of the projects in which it is on offer. Empty for all.
+        description: Ids of the projects in which it is offered. Empty for all.
         type: list
         elements: str
         default: []
       users:
-        description: Login names of those to whom it is on offer. Empty for all.
+        description: Login names of the users to whom it is offered. Empty for all.
         type: list
         elements: str
         default: []
-      enabled: {description: Whether it is on offer at all., type: bool, default: true}
+      enabled: {description: Whether it is offered at all., type: bool, default: true}
   purge:
     description:
-      - Whether all other compute environments are removed that are for JupyterHub alone.
+      - Whether to remove all other compute environments that are only for JupyterHub.
       - Only with O(state=present).
     type: bool
     default: false
@@ -70,14 +70,14 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 rows:
-  description: What O(environments) names, with the ids that XNAT gave; null for what check mode would create.
+  description: The ids of O(environments) in XNAT by name; null for rows that check mode would create.
   type: dict
   returned: always
-created: {description: What was created., type: list, elements: str, returned: always}
-updated: {description: What was changed., type: list, elements: str, returned: always}
-deleted: {description: What was removed., type: list, elements: str, returned: always}
+created: {description: Names of created rows., type: list, elements: str, returned: always}
+updated: {description: Names of changed rows., type: list, elements: str, returned: always}
+deleted: {description: Names of removed rows., type: list, elements: str, returned: always}
 images:
-  description: The image of each compute environment that is on offer for JupyterHub afterwards, by its name.
+  description: The image of each compute environment that XNAT then offers for JupyterHub, by its name.
   type: dict
   returned: always
 """

@@ -1,13 +1,13 @@
 #!/usr/bin/python
-"""Where notebooks run: XNAT's constraints."""
+"""Manages XNAT's constraints, which decide where notebooks run."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_constraint
-short_description: Keep the constraints that XNAT gives to all servers
+short_description: Manage XNAT's constraints for all servers
 description:
-  - Makes, changes and removes constraints, as far as they differ. Two with the same key and operator are one.
+  - Creates, changes and removes constraints, if they differ. Key and operator identify a constraint.
 options:
   constraints:
     description: The constraints.
@@ -15,18 +15,18 @@ options:
     elements: dict
     required: true
     suboptions:
-      key: {description: "What Swarm compares, such as C(node.role).", type: str, required: true}
+      key: {description: "The key that Swarm compares, such as C(node.role).", type: str, required: true}
       operator: {description: Whether the node must have the value., type: str, choices: [IN, NOT_IN], default: IN}
-      value: {description: "One value, since no node would fit two. Needed unless it is removed.", type: str}
+      value: {description: "One value; no node could fulfill two. Required unless the row is removed.", type: str}
       projects:
-        description: Ids of the projects in which it holds. Empty for all.
+        description: Ids of the projects to which it applies. Empty for all.
         type: list
         elements: str
         default: []
-      enabled: {description: Whether it holds at all., type: bool, default: true}
+      enabled: {description: Whether it applies at all., type: bool, default: true}
   purge:
     description:
-      - Whether all other constraints are removed.
+      - Whether to remove all other constraints.
       - Only with O(state=present).
     type: bool
     default: false
@@ -42,12 +42,12 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 rows:
-  description: What O(constraints) names, with the ids that XNAT gave; null for what check mode would create.
+  description: The ids of O(constraints) in XNAT by name; null for rows that check mode would create.
   type: dict
   returned: always
-created: {description: What was created., type: list, elements: str, returned: always}
-updated: {description: What was changed., type: list, elements: str, returned: always}
-deleted: {description: What was removed., type: list, elements: str, returned: always}
+created: {description: Names of created rows., type: list, elements: str, returned: always}
+updated: {description: Names of changed rows., type: list, elements: str, returned: always}
+deleted: {description: Names of removed rows., type: list, elements: str, returned: always}
 """
 
 from ansible.module_utils.xnat_rows import CONSTRAINTS, OFFERED, PLACEMENT

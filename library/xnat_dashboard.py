@@ -1,47 +1,47 @@
 #!/usr/bin/python
-"""The dashboards of XNAT's JupyterHub plugin."""
+"""Manages the dashboards of XNAT's JupyterHub plugin."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_dashboard
-short_description: Keep XNAT's dashboards
+short_description: Manage XNAT's dashboards
 description:
-  - Makes, changes and removes dashboards by name, as far as they differ. What is left out of a row is unset.
-  - Framework, compute environment and hardware must be there; in check mode they may be about to be made.
+  - Creates, changes and removes dashboards by name, if they differ. Omitted options of a row are unset.
+  - Framework, compute environment and hardware must exist. In check mode missing ones are only reported.
 options:
   dashboards:
     description:
       - The dashboards.
-      - To be there, one needs O(dashboards[].environment), O(dashboards[].hardware) and either
+      - With O(state=present), a dashboard needs O(dashboards[].environment), O(dashboards[].hardware) and either
         O(dashboards[].framework) or O(dashboards[].command).
     type: list
     elements: dict
     required: true
     suboptions:
       name: {description: Its name. XNAT compares it exactly., type: str, required: true}
-      description: {description: What people read about it., type: str}
+      description: {description: The description that users see., type: str}
       framework: {description: Name of the framework that starts it., type: str}
-      command: {description: "Its own command, instead of a framework's.", type: str}
+      command: {description: "Its own command instead of a framework's.", type: str}
       git_repo_url: {description: The repository that the container clones., type: str}
       git_repo_branch: {description: Its branch., type: str}
       main_file_path: {description: Path of the file to run in the repository., type: str}
       environment: {description: Name of its compute environment., type: str}
       hardware: {description: Name of its hardware., type: str}
       projects:
-        description: Ids of the projects in which it is on offer. Empty for all.
+        description: Ids of the projects in which it is offered. Empty for all.
         type: list
         elements: str
         default: []
       data_types:
-        description: "Types of data for which it is on offer, such as C(xnat:mrSessionData). Empty for all."
+        description: "Data types for which it is offered, such as C(xnat:mrSessionData). Empty for all."
         type: list
         elements: str
         default: []
-      enabled: {description: Whether it is on offer at all., type: bool, default: true}
+      enabled: {description: Whether it is offered at all., type: bool, default: true}
   purge:
     description:
-      - Whether all other dashboards are removed.
+      - Whether to remove all other dashboards.
       - Only with O(state=present).
     type: bool
     default: false
@@ -63,12 +63,12 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 rows:
-  description: What O(dashboards) names, with the ids that XNAT gave; null for what check mode would create.
+  description: The ids of O(dashboards) in XNAT by name; null for rows that check mode would create.
   type: dict
   returned: always
-created: {description: What was created., type: list, elements: str, returned: always}
-updated: {description: What was changed., type: list, elements: str, returned: always}
-deleted: {description: What was removed., type: list, elements: str, returned: always}
+created: {description: Names of created rows., type: list, elements: str, returned: always}
+updated: {description: Names of changed rows., type: list, elements: str, returned: always}
+deleted: {description: Names of removed rows., type: list, elements: str, returned: always}
 """
 
 from ansible.module_utils.xnat_rows import DASHBOARDS, NAMES, OFFERED

@@ -1,13 +1,13 @@
 #!/usr/bin/python
-"""How dashboards are started: the frameworks of XNAT's JupyterHub plugin."""
+"""Manages the dashboard frameworks of XNAT's JupyterHub plugin, which define how dashboards are started."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_dashboard_framework
-short_description: Keep the frameworks of XNAT's dashboards
+short_description: Manage XNAT's dashboard frameworks
 description:
-  - Makes, changes and removes frameworks by name, as far as they differ. One that a dashboard uses cannot be removed.
+  - Creates, changes and removes frameworks by name, if they differ. One that a dashboard uses cannot be removed.
 options:
   frameworks:
     description: The frameworks.
@@ -18,13 +18,13 @@ options:
       name: {description: Its name., type: str, required: true}
       command_template:
         description:
-          - The command, of no more than 4096 characters. Needed unless the framework is removed.
-          - XNAT replaces C({repo}), C({repobranch}) and C({mainFilePath}) by what a dashboard says. All else in braces
-            is for jhsingle-native-proxy.
+          - The command, at most 4096 characters. Required unless the framework is removed.
+          - XNAT replaces C({repo}), C({repobranch}) and C({mainFilePath}) with the values of a dashboard. Anything else
+            in braces is for jhsingle-native-proxy.
         type: str
   purge:
     description:
-      - Whether all other frameworks are removed, those that the plugin brings included.
+      - Whether to remove all other frameworks, including those that the plugin creates.
       - Only with O(state=present).
     type: bool
     default: false
@@ -42,12 +42,12 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 rows:
-  description: What O(frameworks) names, with the ids that XNAT gave; null for what check mode would create.
+  description: The ids of O(frameworks) in XNAT by name; null for rows that check mode would create.
   type: dict
   returned: always
-created: {description: What was created., type: list, elements: str, returned: always}
-updated: {description: What was changed., type: list, elements: str, returned: always}
-deleted: {description: What was removed., type: list, elements: str, returned: always}
+created: {description: Names of created rows., type: list, elements: str, returned: always}
+updated: {description: Names of changed rows., type: list, elements: str, returned: always}
+deleted: {description: Names of removed rows., type: list, elements: str, returned: always}
 """
 
 from ansible.module_utils.xnat_rows import FRAMEWORKS

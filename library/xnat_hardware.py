@@ -1,13 +1,13 @@
 #!/usr/bin/python
-"""What notebooks may use: the hardware that XNAT offers."""
+"""Manages the hardware that XNAT offers for notebooks."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_hardware
-short_description: Keep the hardware that XNAT offers
+short_description: Manage XNAT's hardware
 description:
-  - Makes, changes and removes hardware by name, as far as it differs. What is left out of a row is unset.
+  - Creates, changes and removes hardware by name, if it differs. Omitted options of a row are unset.
   - Hardware that a dashboard uses cannot be removed.
 options:
   hardware:
@@ -22,17 +22,17 @@ options:
       memory_limit: {description: "Memory that a server may use: a whole number with K, M, G or T.", type: str}
       memory_reservation: {description: Memory that a node must have free for it., type: str}
       constraints:
-        description: On which nodes it runs; all must hold.
+        description: Constraints on the node; it must fulfill all of them.
         type: list
         elements: dict
         default: []
         suboptions:
-          key: {description: "What Swarm compares, such as C(node.labels.gpu).", type: str, required: true}
+          key: {description: "The key that Swarm compares, such as C(node.labels.gpu).", type: str, required: true}
           operator: {description: Whether the node must have the value., type: str, choices: [IN, NOT_IN], default: IN}
-          value: {description: One value. No node would fit two., type: str, required: true}
+          value: {description: One value. No node could fulfill two., type: str, required: true}
       environment:
         description:
-          - Variables, whose values are text or numbers. They are never shown, but XNAT keeps them in clear.
+          - Variables with texts or numbers as values. The values are never shown, but XNAT stores them in plain text.
         type: dict
         default: {}
       generic_resources:
@@ -40,19 +40,19 @@ options:
         type: dict
         default: {}
       projects:
-        description: Ids of the projects in which it is on offer. Empty for all.
+        description: Ids of the projects in which it is offered. Empty for all.
         type: list
         elements: str
         default: []
       users:
-        description: Login names of those to whom it is on offer. Empty for all.
+        description: Login names of the users to whom it is offered. Empty for all.
         type: list
         elements: str
         default: []
-      enabled: {description: Whether it is on offer at all., type: bool, default: true}
+      enabled: {description: Whether it is offered at all., type: bool, default: true}
   purge:
     description:
-      - Whether all other hardware is removed.
+      - Whether to remove all other hardware.
       - Only with O(state=present).
     type: bool
     default: false
@@ -77,12 +77,12 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 rows:
-  description: What O(hardware) names, with the ids that XNAT gave; null for what check mode would create.
+  description: The ids of O(hardware) in XNAT by name; null for rows that check mode would create.
   type: dict
   returned: always
-created: {description: What was created., type: list, elements: str, returned: always}
-updated: {description: What was changed., type: list, elements: str, returned: always}
-deleted: {description: What was removed., type: list, elements: str, returned: always}
+created: {description: Names of created rows., type: list, elements: str, returned: always}
+updated: {description: Names of changed rows., type: list, elements: str, returned: always}
+deleted: {description: Names of removed rows., type: list, elements: str, returned: always}
 """
 
 from ansible.module_utils.xnat_rows import HARDWARE, NAMES, OFFERED, PLACEMENT

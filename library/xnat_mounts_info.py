@@ -1,26 +1,26 @@
 #!/usr/bin/python
-"""What a launch on an item of XNAT would mount."""
+"""Previews the mounts of a launch on an item of XNAT."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_mounts_info
-short_description: What a launch on an item of XNAT would mount
+short_description: Preview the mounts of a launch on an item of XNAT
 description:
-  - Asks XNAT where it keeps a project, subject, session or scan, and returns what the hub would mount for a launch on
-    it, with the verdict of the mount policy. It is computed by the same code as at a launch.
-  - What does not exist on XNAT's machine is left out by XNAT at a launch; that cannot be seen from here.
+  - Asks XNAT for the directories of a project, subject, session or scan, and returns the mounts of a launch on it, with
+    the decision of the mount policy. The launcher uses the same code.
+  - At a launch, XNAT omits directories that do not exist on its machine. This module cannot check that.
 options:
-  type: {description: What the item is., type: str, choices: [project, subject, session, scan], required: true}
+  type: {description: Type of the item., type: str, choices: [project, subject, session, scan], required: true}
   id:
     description: The project's id, the accession id of a subject or session, for a scan that of its session.
     type: str
     required: true
   scan: {description: "The scan's id within its session, for the type V(scan).", type: str}
-  launched_by: {description: Who would launch it; decides the workspace., type: str, required: true}
+  launched_by: {description: The user of the launch; decides the workspace., type: str, required: true}
   storage: {description: "The storage table, as for P(xnat_mount_policy#filter).", type: dict, required: true}
   compute_mounts:
-    description: What compute environments may mount, as for P(xnat_mount_policy#filter).
+    description: Allowed mounts of compute environments, as for P(xnat_mount_policy#filter).
     type: list
     elements: dict
     default: []
@@ -30,7 +30,7 @@ attributes:
   diff_mode: {support: none}
 """
 EXAMPLES = r"""
-- name: Look at a session
+- name: Preview the mounts of a session
   xnat_mounts_info:
     xnat: "{{ xnat }}"
     type: session
@@ -41,19 +41,19 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 mounts:
-  description: One for each directory; the workspace is the first.
+  description: The mounts, with the workspace first.
   type: list
   elements: dict
   returned: always
   contains:
-    target: {description: Where it is in the notebook., type: str}
-    xnat_source: {description: Where it is for XNAT., type: str}
-    source: {description: Where it is on the nodes, after XNAT's path translation., type: str}
-    read_only: {description: Whether it is., type: bool}
+    target: {description: Its path in the notebook., type: str}
+    xnat_source: {description: Its path in XNAT., type: str}
+    source: {description: Its path on the nodes, after XNAT's path translation., type: str}
+    read_only: {description: Whether it is read-only., type: bool}
     allowed: {description: Whether the mount policy allows it., type: bool}
-    reason: {description: Why it does not., type: str}
+    reason: {description: Why the mount policy refuses it., type: str}
 project: {description: The item's project., type: str, returned: always}
-allowed: {description: Whether all are allowed, so that a launch can start., type: bool, returned: always}
+allowed: {description: Whether all mounts are allowed, so that a launch can start., type: bool, returned: always}
 """
 
 import functools
@@ -67,16 +67,16 @@ from ansible.module_utils.xnat_site.storage import mount_policy
 
 
 def item_of(client: Client, path: str) -> dict[str, Any]:
-    """Return the one item of an answer in XNAT's nested form."""
+    """Return the item in an answer in XNAT's nested form."""
     found = client.get(f"{path}?format=json").json(dict).get("items")
     if not found:
-        raise XnatError(f"XNAT's answer for {path} holds no item")
+        raise XnatError(f"XNAT's answer for {path} contains no item")
     return dict(found[0])
 
 
 @functools.cache
 def root_of(client: Client, project: str) -> tuple[str, str]:
-    """Return a project's archive directory and arc directory; asked once, whatever the number of its sessions."""
+    """Return a project's archive directory and arc directory; XNAT is asked once per project."""
     specification = client.get(f"/data/projects/{quoted(project)}/archive_spec").text
     archive_path = client.get("/xapi/siteConfig/archivePath").text.strip().strip('"')
     root, arc = launch_preview.archive_root(specification, archive_path, project)
@@ -139,7 +139,7 @@ def main() -> None:
     except (XnatError, MountError, launch_preview.ItemError) as error:
         module.fail_json(msg=str(error))
     except KeyError as error:
-        module.fail_json(msg=f"XNAT's answer lacks {error}: is {wanted['id']} a {wanted['type']}?")
+        module.fail_json(msg=f"XNAT's answer lacks {error}: check that {wanted['id']} is a {wanted['type']}")
     module.exit_json(changed=False, project=project, mounts=mounts, allowed=all(row["allowed"] for row in mounts))
 
 

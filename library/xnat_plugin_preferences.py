@@ -1,22 +1,22 @@
 #!/usr/bin/python
-"""The preferences of XNAT's JupyterHub plugin."""
+"""Manages the preferences of XNAT's JupyterHub plugin."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_plugin_preferences
-short_description: Keep preferences of XNAT's JupyterHub plugin
+short_description: Manage preferences of XNAT's JupyterHub plugin
 description:
-  - Changes those of the named preferences that differ, reads them back, and leaves all others alone. XNAT answers
-    200 to names that it does not know and to values that it does not take; both are errors here.
-  - What XNAT's own environment sets (C(JH_XNAT_...)) it sets again at each of its starts.
+  - Changes the given preferences that differ, reads them back, and leaves all others alone. XNAT answers
+    200 to unknown names and to values that it does not accept; this module reports both as errors.
+  - At each start XNAT sets the preferences again that are in its own environment (C(JH_XNAT_...)).
 options:
   preferences:
     description: Values by the plugin's names, such as C(maxNamedServers).
     type: dict
     default: {}
   token:
-    description: The token that XNAT shows to the hub, C(jupyterHubToken). Apart from the others, since it is a secret.
+    description: The token that XNAT sends to the hub, C(jupyterHubToken). A separate option, since it is a secret.
     type: str
 extends_documentation_fragment: [xnat]
 """
@@ -51,11 +51,11 @@ def main() -> None:
     )
     wanted = dict(module.params["preferences"])
     if TOKEN in wanted:
-        module.fail_json(msg=f"Give {TOKEN} as the option token, so that it is shown nowhere.")
+        module.fail_json(msg=f"Set {TOKEN} with the option token, so that it is not shown.")
     if str(wanted.get("jupyterHubApiUrl", "")).endswith("/"):
-        module.fail_json(msg="jupyterHubApiUrl must not end in a slash, which would break every call of the plugin.")
+        module.fail_json(msg="jupyterHubApiUrl must not end with a slash, which would break every call of the plugin.")
     if str(wanted.get("maxNamedServers", 1)) == "0":
-        module.fail_json(msg="maxNamedServers must be at least 1: with 0 nobody could start anything.")
+        module.fail_json(msg="maxNamedServers must be at least 1: with 0 nobody could start a server.")
     if module.params["token"]:
         wanted[TOKEN] = module.params["token"]
     keep(module, "/xapi/jupyterhub/preferences", wanted, secret=(TOKEN,))

@@ -1,17 +1,17 @@
 #!/usr/bin/python
-"""Who has a role in XNAT."""
+"""Manages the members of a role in XNAT."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_role_members
-short_description: Keep who has a role of XNAT
-description: Gives a role to accounts that lack it, or takes it away. Roles other than this are left alone.
+short_description: Manage the members of a role in XNAT
+description: Gives a role to accounts that lack it, or takes it away. Other roles are left alone.
 options:
-  role: {description: Its key, such as C(Jupyter)., type: str, required: true}
-  members: {description: Login names. XNAT must have them all., type: list, elements: str, required: true}
+  role: {description: "The role's key, such as C(Jupyter).", type: str, required: true}
+  members: {description: Login names. All must exist in XNAT., type: list, elements: str, required: true}
   state: {description: Whether they have the role., type: str, choices: [present, absent], default: present}
-  purge: {description: Whether the role is taken away from all others., type: bool, default: false}
+  purge: {description: Whether to take the role away from all others., type: bool, default: false}
 extends_documentation_fragment: [xnat]
 """
 EXAMPLES = r"""
@@ -22,8 +22,8 @@ EXAMPLES = r"""
     members: [jdoe, asmith]
 """
 RETURN = r"""
-given: {description: Who was given the role., type: list, elements: str, returned: always}
-taken: {description: Whom it was taken from., type: list, elements: str, returned: always}
+given: {description: Accounts that got the role., type: list, elements: str, returned: always}
+taken: {description: Accounts that lost the role., type: list, elements: str, returned: always}
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ from ansible.module_utils.xnat import ARGUMENTS, Client, XnatError, quoted, run
 
 
 def plan(have: list[str], members: list[str], state: str, purge: bool) -> tuple[list[str], list[str]]:
-    """Return who is to be given the role and whom it is to be taken from, both in order."""
+    """Return the accounts that must get the role and those that must lose it, both sorted."""
     if state == "absent":
         return [], sorted(set(have) & set(members))
     return sorted(set(members) - set(have)), sorted(set(have) - set(members)) if purge else []
@@ -44,11 +44,11 @@ def keep(module: AnsibleModule, client: Client) -> dict[str, Any]:
     path = f"/xapi/users/roles/{quoted(role)}"
     have = client.get(path).json(list)
     given, taken = plan(have, members, state, module.params["purge"])
-    # A name that is mistyped must not look like somebody who has the role no longer.
+    # A mistyped name must not look like an account that has already lost the role.
     for name in given if state == "present" else sorted(set(members) - set(have)):
         if client.get(f"/xapi/users/profile/{quoted(name)}", accepted=(200, 404)).status == 404:
             act = f"give the role {role} to" if state == "present" else f"take the role {role} from"
-            raise XnatError(f"XNAT has no account {name} to {act}: names are compared exactly")
+            raise XnatError(f"XNAT has no account {name} to {act}: check the spelling and the case of the name")
     result: dict[str, Any] = {"changed": bool(given or taken), "given": given, "taken": taken}
     if module._diff:
         after = sorted((set(have) | set(given)) - set(taken))
@@ -60,7 +60,7 @@ def keep(module: AnsibleModule, client: Client) -> dict[str, Any]:
         left = plan(client.get(path).json(list), members, state, module.params["purge"])
         if any(left):
             raise XnatError(
-                f"XNAT answered well, but did not change the role {role} of {', '.join([*left[0], *left[1]])}"
+                f"XNAT reported success but did not change the role {role} of {', '.join([*left[0], *left[1]])}"
             )
     return result
 

@@ -1,26 +1,29 @@
 #!/usr/bin/python
-"""Wait for an XNAT that can be configured, and hold one session of it for a whole run."""
+"""Waits until XNAT can be configured, and opens one session for a whole run."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_session
-short_description: Log in to XNAT once for a run, and out at its end
+short_description: Log in to XNAT once for a run, and log out at its end
 description:
-  - V(present) waits until XNAT answers and is initialised, logs in, and looks whether the JupyterHub plugin is there,
-    whether the account is an administrator's and whether the versions go together. Each is told apart.
-  - V(absent) ends the session; an XNAT that does not answer, or no longer knows the session, is fine.
+  - V(present) waits until XNAT answers and is initialised, logs in, and checks that the JupyterHub plugin is installed,
+    that the account is an administrator, and that the versions are compatible. Each failure has its own message.
+  - V(absent) ends the session. It is no error if XNAT does not answer or no longer has the session.
 options:
-  state: {description: Whether the session is there., type: str, choices: [present, absent], default: present}
+  state: {description: Whether the session exists., type: str, choices: [present, absent], default: present}
   wait: {description: Seconds in which XNAT must be ready., type: float, default: 120}
-  jupyterhub_version: {description: Of the hub. Empty is not judged., type: str, default: ""}
+  jupyterhub_version: {description: The hub's version. Empty to skip its check., type: str, default: ""}
   max_server_lifetime:
-    description: Hours after which XNAT will stop a server, 0 for never; compared with the life of its alias tokens.
+    description: Hours after which XNAT will stop a server, 0 for never; compared with the lifetime of alias tokens.
     type: float
-  alias_token_timeout: {description: What aliasTokenTimeout will be. Empty for what XNAT has., type: str, default: ""}
+  alias_token_timeout:
+    description: The future value of aliasTokenTimeout. Empty for XNAT's present value.
+    type: str
+    default: ""
 extends_documentation_fragment: [xnat]
 attributes:
-  check_mode: {support: full, description: A session is no change.}
+  check_mode: {support: full, description: A session does not count as a change.}
   diff_mode: {support: none}
 """
 EXAMPLES = r"""
@@ -32,9 +35,9 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 session: {description: The session's id. It is a secret., type: str, returned: present}
-xnat_version: {description: As XNAT says., type: str, returned: present}
+xnat_version: {description: XNAT's version., type: str, returned: present}
 plugin_version: {description: From the name of its jar; C(unknown) for a renamed one., type: str, returned: present}
-outlived: {description: A sentence if servers can outlive their alias tokens., type: str, returned: present}
+outlived: {description: A warning if servers can outlive their alias tokens., type: str, returned: present}
 """
 
 import time
@@ -61,7 +64,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def log_in(client: Client, username: str, password: str) -> None:
-    """Open the client's session; raises XnatError with what is in the way."""
+    """Open the client's session. Raises XnatError with the reason if that is not possible."""
     answer = client.get(SESSION, accepted=(200, *REDIRECTS, 401, 403))
     redirect = client.redirect(answer)
     page = answer.status == 200 and "<" in answer.text
@@ -72,7 +75,7 @@ def log_in(client: Client, username: str, password: str) -> None:
     if answer.status == 401:
         if client.password_is_right(username, password):
             raise XnatError(
-                f"XNAT takes the password of {username} but opens no further session: it has as many as"
+                f"XNAT accepts the password of {username} but opens no more sessions, since the account has as many as"
                 " concurrentMaxSessions allows. Log out elsewhere, or wait until they end (sessionTimeout)"
             )
         raise XnatError(
@@ -84,17 +87,19 @@ def log_in(client: Client, username: str, password: str) -> None:
 
 
 def look(client: Client, username: str, jupyterhub: str) -> dict[str, Any]:
-    """Return the versions; raises XnatError where XNAT cannot be configured."""
+    """Return the versions. Raises XnatError if XNAT cannot be configured."""
     roles = client.get(f"/xapi/users/{quoted(username)}/roles").json(list)
     if "Administrator" not in roles:
-        raise XnatError(f"{username} is no administrator of XNAT: give it the role, or name one that has it")
+        raise XnatError(
+            f"{username} is not an administrator of XNAT: give it the role, or set site_xnat_admin_username to one"
+        )
     xnat = str(client.get("/xapi/siteConfig/buildInfo").json(dict).get("version", "unknown"))
     plugin = client.get(f"/xapi/plugins/{PLUGIN}", accepted=(200, 404))
     if plugin.status == 404:
         raise XnatError(
-            f"XNAT {xnat} has no JupyterHub plugin: give xnat-jupyterhub-plugin-VERSION.jar, from the plugin's"
-            " releases, to whoever runs XNAT, to be put into XNAT's directory of plugins, and XNAT to be restarted; or"
-            " name XNAT's host in the group xnat (playbooks/xnat_plugin.yml)"
+            f"XNAT {xnat} has no JupyterHub plugin: install xnat-jupyterhub-plugin-VERSION.jar from the plugin's"
+            " releases in XNAT's plugin directory and restart XNAT, or add XNAT's host to the group xnat and run"
+            " playbooks/xnat_plugin.yml"
         )
     version = str(plugin.json(dict).get("version", "unknown"))
     if sentences := unsupported(xnat, version, jupyterhub):
@@ -102,12 +107,12 @@ def look(client: Client, username: str, jupyterhub: str) -> dict[str, Any]:
     known = client.get("/xapi/jupyterhub/preferences").json(dict)
     missing = [name for name in NEEDED if name not in known]
     if missing:
-        raise XnatError(f"the JupyterHub plugin {version} is too old, it has no preference {missing[0]}: update it")
+        raise XnatError(f"the JupyterHub plugin {version} has no preference {missing[0]}: update it")
     return {"xnat_version": xnat, "plugin_version": version}
 
 
 def open_session(client: Client, options: dict[str, Any], wait: float, jupyterhub: str) -> dict[str, Any]:
-    """Log in as soon as XNAT is ready; raises XnatError when it is not in time or cannot be configured."""
+    """Log in as soon as XNAT is ready. Raises XnatError if it is not ready in time or cannot be configured."""
     deadline = time.monotonic() + wait
     while True:
         try:
@@ -120,7 +125,7 @@ def open_session(client: Client, options: dict[str, Any], wait: float, jupyterhu
 
 
 def lifetimes(client: Client, max_server_lifetime: float | None, alias_token_timeout: str) -> str:
-    """Return a sentence if servers can outlive their alias tokens, else an empty text."""
+    """Return a warning if servers can outlive their alias tokens, else an empty text."""
     if max_server_lifetime is None:
         return ""
     site = client.get("/xapi/siteConfig").json(dict)
@@ -141,7 +146,7 @@ def main() -> None:
     )
     options = module.params["xnat"]
     client = Client(module)
-    options["retry_for"] = 0  # this module has a limit of its own
+    options["retry_for"] = 0  # this module has its own limit
     found: dict[str, Any] = {}
     try:
         if module.params["state"] == "absent":

@@ -1,14 +1,14 @@
 #!/usr/bin/python
-"""XNAT's site configuration."""
+"""Manages XNAT's site configuration."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_site_config
-short_description: Keep settings of XNAT's site configuration
+short_description: Manage settings of XNAT's site configuration
 description:
-  - Changes those of the named settings that differ, reads them back, and leaves all others alone.
-  - Numbers and texts of the same look are equal, since XNAT gives out either.
+  - Changes the given settings that differ, reads them back, and leaves all others alone.
+  - A number equals the same number as text, since XNAT returns either.
 options:
   settings:
     description: Values by XNAT's names, such as C(processingUrl). A name that XNAT does not know is an error.

@@ -1,31 +1,31 @@
 #!/usr/bin/python
-"""One account of XNAT."""
+"""Manages an account in XNAT."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xnat_user
-short_description: Keep an account of XNAT
+short_description: Manage an account in XNAT
 description:
-  - Makes the account, enables and verifies it, sets its password and gives it roles, as far as it differs.
-  - Whether the password is right is found out by logging in with it, once.
+  - Creates the account, enables and verifies it, sets its password and gives it roles, if these differ.
+  - Checks the password by logging in with it once.
 options:
   name: {description: Login name. XNAT compares it exactly., type: str, required: true}
   state:
-    description: V(absent) disables the account, since XNAT has no call that removes one.
+    description: V(absent) disables the account, since XNAT cannot delete one.
     type: str
     choices: [present, absent]
     default: present
-  password: {description: Needed to make the account. Left alone without., type: str}
+  password: {description: Required to create the account. If unset it is left alone., type: str}
   try_password:
     description:
-      - Whether to find out by a log-in if the password is right. Each refusal brings the account nearer to XNAT's lock.
-        Without it the password of an account that may log in counts as kept.
+      - Whether to check the password by a log-in. Each refusal counts towards XNAT's lock of the account.
+        Otherwise the password of an account that may log in is assumed to be correct.
     type: bool
     default: true
-  email: {description: Needed to make the account. Left alone without., type: str}
-  first_name: {description: Needed to make the account. Left alone without., type: str}
-  last_name: {description: Needed to make the account. Left alone without., type: str}
+  email: {description: Required to create the account. If unset it is left alone., type: str}
+  first_name: {description: Required to create the account. If unset it is left alone., type: str}
+  last_name: {description: Required to create the account. If unset it is left alone., type: str}
   roles:
     description: Role keys that the account must have, such as C(JupyterHub). Other roles are left alone.
     type: list
@@ -45,7 +45,7 @@ EXAMPLES = r"""
     roles: [JupyterHub, non_expiring]
 """
 RETURN = r"""
-changes: {description: What differed., type: list, elements: str, returned: always}
+changes: {description: Names of the values that differed., type: list, elements: str, returned: always}
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ FIELDS = {"email": "email", "first_name": "firstName", "last_name": "lastName"}
 
 
 def stored(client: Client, name: str) -> dict[str, Any] | None:
-    """Return the account as XNAT has it, `roles` included; None if there is none."""
+    """Return the account in XNAT, including `roles`; None if it does not exist."""
     answer = client.get(f"/xapi/users/profile/{quoted(name)}", accepted=(200, 404))
     if answer.status == 404:
         return None
@@ -67,7 +67,7 @@ def stored(client: Client, name: str) -> dict[str, Any] | None:
 
 
 def wanted_fields(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what XNAT's profile must say."""
+    """Return the wanted fields of XNAT's profile."""
     if options["state"] == "absent":
         return {"enabled": False}
     fields = {theirs: options[ours] for ours, theirs in FIELDS.items() if options[ours]}
@@ -75,7 +75,7 @@ def wanted_fields(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(options: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the fields that differ, and as `roles` the roles that are missing; the password is not looked at."""
+    """Return the fields that differ, and the missing roles as `roles`; the password is not compared."""
     if found is None and options["state"] == "absent":
         return {}
     fields = wanted_fields(options)
@@ -87,9 +87,9 @@ def differences(options: Mapping[str, Any], found: Mapping[str, Any] | None) -> 
 
 
 def password_differs(client: Client, options: Mapping[str, Any], found: Mapping[str, Any] | None, try_it: bool) -> bool:
-    """Whether the password must be set. It cannot be tried while the account may not log in (1.2): so it is set.
+    """Return whether the password must be set: also if the account may not log in, as it cannot be checked then (1.2).
 
-    try_it: whether to log in with it; each refusal counts towards XNAT's lock (1.6).
+    try_it: whether to check it by a log-in; each refusal counts towards XNAT's lock (1.6).
     """
     if options["state"] == "absent" or not options["password"]:
         return False
@@ -99,7 +99,7 @@ def password_differs(client: Client, options: Mapping[str, Any], found: Mapping[
 
 
 def apply(client: Client, options: Mapping[str, Any], changes: Mapping[str, Any], new: bool) -> None:
-    """Make the changes; raises XnatError."""
+    """Make the changes. Raises XnatError."""
     path = f"/xapi/users/{quoted(options['name'])}"
     fields = {name: value for name, value in changes.items() if name != "roles"}
     if new:
@@ -107,12 +107,12 @@ def apply(client: Client, options: Mapping[str, Any], changes: Mapping[str, Any]
     elif fields:
         client.change("PUT", path, fields, accepted=(200, 304))
     if changes.get("roles"):
-        # 202 is XNAT's way to say that some failed (5.3).
+        # With 202 XNAT reports that some failed (5.3).
         client.change("PUT", f"{path}/roles", changes["roles"], accepted=(200, 202))
 
 
 def check_kept(client: Client, options: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """Read back; raises XnatError for what XNAT did not keep."""
+    """Read the account back. Raises XnatError for values that XNAT did not keep."""
     name = options["name"]
     found = stored(client, name)
     left = [*differences(options, found), *(["account"] if found is None else [])]
@@ -120,8 +120,8 @@ def check_kept(client: Client, options: Mapping[str, Any], changes: Mapping[str,
         left.append("password")
     if left:
         raise XnatError(
-            f"XNAT answered well, but did not keep {', '.join(sorted(left))} of {name}: see XNAT's log; an account that"
-            " is locked after 20 wrong passwords opens again after an hour"
+            f"XNAT reported success but did not keep {', '.join(sorted(left))} of {name}: see XNAT's log. XNAT locks an"
+            " account for an hour after 20 wrong passwords"
         )
 
 
@@ -134,7 +134,7 @@ def keep(module: AnsibleModule, client: Client) -> dict[str, Any]:
     new = found is None and options["state"] == "present"
     missing = [name for name in ("password", *FIELDS) if not options[name]]
     if new and missing:
-        raise XnatError(f"XNAT has no account {options['name']}: to make it, {', '.join(missing)} must be given")
+        raise XnatError(f"XNAT has no account {options['name']}: to create it, set {', '.join(missing)}")
     result: dict[str, Any] = {"changed": bool(changes), "changes": sorted(changes)}
     if module._diff:
         before = {name: (found or {}).get(name) for name in changes if name != "password"}

@@ -1,4 +1,4 @@
-"""The REST client that all XNAT modules share: one session, time limits, and sentences for what goes wrong.
+"""The REST client of all XNAT modules: one session, time limits, and error messages that say what to do.
 
 Section numbers are those of docs/xnat-contract.md.
 """
@@ -40,17 +40,17 @@ ARGUMENTS: dict[str, Any] = {
         },
     }
 }
-"""The option by which every XNAT module is told where XNAT is and who asks."""
+"""The option of every XNAT module with XNAT's address and the account to use."""
 
 COOKIE = "JSESSIONID"
 SESSION = "/data/JSESSION"
-PAUSE = 1.0  # seconds between two tries
-GONE = (502, 503, 504)  # what a proxy answers for an XNAT that is being restarted
+PAUSE = 1.0  # seconds between two attempts
+GONE = (502, 503, 504)  # the answers of a reverse proxy while XNAT restarts
 MASK = "********"
 
 
 class XnatError(Exception):
-    """A call that did not go as it must; the text is one sentence with the call, the status and what to do."""
+    """A call failed; the text is one sentence with the call, the status and what to do."""
 
     def __init__(self, text: str, status: int = 0, body: str = "") -> None:
         super().__init__(text)
@@ -59,15 +59,15 @@ class XnatError(Exception):
 
 
 class UnavailableError(XnatError):
-    """XNAT gave no answer, or a proxy answered for it: worth another try."""
+    """XNAT did not answer, or a reverse proxy answered for it: the call can be tried again."""
 
 
 class NotInitialisedError(XnatError):
-    """XNAT runs, but nobody has been through its set-up yet."""
+    """XNAT runs, but its set-up has not been completed yet."""
 
 
 class Answer:
-    """Status, headers and body of one answer of XNAT. call: method and URL, path: the URL without XNAT's own."""
+    """Status, headers and body of an answer. call: method and URL. path: the URL without XNAT's base URL."""
 
     def __init__(self, call: str, path: str, status: int, headers: Message, body: bytes) -> None:
         self.call = call
@@ -78,11 +78,11 @@ class Answer:
 
     @property
     def is_json(self) -> bool:
-        """Whether it says so itself."""
+        """Whether its content type is JSON."""
         return str(self.headers.get("Content-Type", "")).startswith("application/json")
 
     def json(self, kind: type = object) -> Any:
-        """Return the body's value, which must be of this type; raises XnatError."""
+        """Return the body's JSON value. Raises XnatError if it is not of this type."""
         try:
             value = json.loads(self.text) if self.is_json else None
         except ValueError:
@@ -90,19 +90,19 @@ class Answer:
         if value is None or not isinstance(value, kind):
             seen = self.headers.get("Content-Type", "nothing")
             raise XnatError(
-                f"XNAT answered {self.call} with {seen} that is not what it should be: look whether the URL is XNAT's"
-                " own and not that of a log-in or set-up page",
+                f"XNAT answered {self.call} with unexpected content ({seen}): check that the URL is XNAT's own and not"
+                " that of a log-in or set-up page",
                 self.status,
             )
         return value
 
 
 class Client:
-    """Calls to one XNAT as one account.
+    """Calls to one XNAT with one account.
 
-    Every call carries the run's session, if there is one, and the credentials: XNAT looks at these only when the
-    session is gone (1.6), as after its restart. A session that XNAT makes then is ended by `close`; that of the run
-    belongs to the module xnat_session.
+    Every call sends the run's session, if there is one, and the credentials; XNAT uses these only if the session no
+    longer exists (1.6), for example after its restart. `close` ends a session that XNAT opened for this client; the
+    run's session belongs to the module xnat_session.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -124,7 +124,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the session that this client opened, and remove its files. Says nothing when XNAT does not answer."""
+        """End the session that this client opened, and remove its files. Ignores errors of XNAT."""
         if self._session and self._session != self._options["session"]:
             self.log_out()
         self.remove_files()
@@ -136,18 +136,18 @@ class Client:
         self._files.clear()
 
     def log_out(self) -> None:
-        """End the session in use, if there is one; the attempt is enough."""
+        """End the session in use, if there is one. Ignores errors of XNAT."""
         session, self._session = self._session, ""
         with suppress(XnatError):
             self._end(session)
 
     def _end(self, session: str) -> None:
-        """End a session of XNAT's, if there is one."""
+        """End a session in XNAT, if there is one."""
         if session:
             self._send("DELETE", SESSION, {"Cookie": f"{COOKIE}={session}"}, None)
 
     def log_in_works(self, username: str, password: str) -> bool:
-        """Whether XNAT takes a name and a password; leaves no session behind. Raises XnatError for all else."""
+        """Return whether XNAT accepts a name and a password; the session is ended. Raises XnatError on other errors."""
         answer = self._patiently("GET", SESSION, {"Authorization": _basic(username, password)}, None)
         self._end(_cookie(answer))
         if answer.status not in (200, 401):
@@ -155,7 +155,7 @@ class Client:
         return answer.status == 200
 
     def password_is_right(self, username: str, password: str) -> bool:
-        """Whether XNAT takes a name and a password, apart from its limit on sessions, which this call passes by."""
+        """Return whether XNAT accepts a name and a password; XNAT's limit on sessions does not apply to this call."""
         form = urlencode({"username": username, "password": password}).encode()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = self._send("POST", "/data/services/auth", headers, form)
@@ -163,11 +163,11 @@ class Client:
         return answer.status == 200
 
     def get(self, path: str, accepted: Iterable[int] = (200,)) -> Answer:
-        """Read; tried again while XNAT restarts. Raises XnatError for a status that is not accepted."""
+        """Read; try again while XNAT restarts. Raises XnatError for a status that is not accepted."""
         return self._expect(self._patiently("GET", path, self._headers(), None), accepted)
 
     def change(self, method: str, path: str, body: Any, accepted: Iterable[int] = (200,)) -> Answer:
-        """Change something, the body sent as JSON; never tried twice. Raises XnatError as `get` does."""
+        """Change something, with the body as JSON; never tried twice. Raises XnatError as `get` does."""
         headers = self._headers()
         data = None
         if body is not None:
@@ -176,26 +176,27 @@ class Client:
         return self._expect(self._send(method, path, headers, data), accepted)
 
     def failure(self, answer: Answer) -> XnatError:
-        """Return the error for an answer that cannot be used."""
+        """Return the error for an unusable answer."""
         name = self._options["username"]
         said = " ".join(answer.text.split())[:300]
         said = f" ({said})" if said and "<" not in said else ""
         advice = {
-            401: f"{name} and its password are not accepted: see that the password is right, the account enabled and"
-            " not locked (20 failures lock it for an hour), and that it has fewer sessions than concurrentMaxSessions",
-            403: f"{name} is no administrator of XNAT",
-            404: "XNAT does not know it",
+            401: f"XNAT does not accept {name} and its password: check the password, and that the account is enabled"
+            " and not locked (20 failures lock it for an hour), and that it has fewer sessions than"
+            " concurrentMaxSessions",
+            403: f"{name} is not an administrator of XNAT",
+            404: "XNAT has no such object",
             500: f"XNAT refused it{said}",
         }.get(answer.status)
         if redirect := self.redirect(answer):
             advice = redirect_advice(redirect, name)
         if answer.status == 200:
-            advice = "the answer should have had another status: XNAT did not do it"
+            advice = "which is not the expected status: XNAT did not make the change"
         text = f"{answer.call}: status {answer.status}, {advice or said.strip() or 'no reason given'}"
         return XnatError(text, answer.status, answer.text)
 
     def redirect(self, answer: Answer) -> Redirect | None:
-        """Return where an answer sends and why; None for one that does not redirect."""
+        """Return the meaning of an answer's redirect; None if it does not redirect."""
         if not 300 <= answer.status < 400 or answer.status == 304:
             return None
         return judge(self._base, answer.path, str(answer.headers.get("Location", "")))
@@ -252,22 +253,24 @@ class Client:
         except TimeoutError as error:
             raise UnavailableError(f"{call}: no answer within {self._options['timeout']:g} s") from error
         except (OSError, http.client.HTTPException) as error:
-            hint = ", as one does that asks for another client certificate" if self._base.startswith("https:") else ""
-            raise UnavailableError(f"{call}: XNAT ended the connection{hint} ({type(error).__name__})") from error
+            hint = ", perhaps because it requires another client certificate" if self._base.startswith("https:") else ""
+            raise UnavailableError(f"{call}: XNAT closed the connection{hint} ({type(error).__name__})") from error
         if answer.status in GONE:
-            raise UnavailableError(f"{call}: status {answer.status}, XNAT is not there (yet)", answer.status)
+            raise UnavailableError(f"{call}: status {answer.status}, XNAT is not running yet", answer.status)
         return answer
 
     def _not_trusted(self, call: str, error: ssl.SSLError) -> XnatError:
         reason = str(getattr(error, "verify_message", "") or error.reason or "TLS")
-        if "ALERT" in reason:  # XNAT's side ended it
-            advice = "XNAT does not take this client's certificate: give another as client_certificate_pem"
+        if "ALERT" in reason:  # sent by XNAT's side
+            advice = (
+                "XNAT does not accept this client certificate: set xnat_jupyterhub_client_certificate to another one"
+            )
         else:
-            advice = "XNAT's certificate is not trusted: give that of its authority as ca_pem"
+            advice = "XNAT's certificate is not trusted: add the certificate of its authority to site_ca_bundle"
         return XnatError(f"{call}: {advice} ({reason})")
 
     def _file(self, option: str) -> str | None:
-        """Return the path of a file with the option's text, since Python takes certificates from files only."""
+        """Return the path of a file with the option's text, since Python reads certificates from files only."""
         text = self._options[option]
         if not text:
             return None
@@ -280,7 +283,7 @@ class Client:
 
 
 def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], dict[str, Any]]) -> None:
-    """Be a module: do the work as XNAT's account, and end with its results or with the sentence of an XnatError."""
+    """Run a module: do the work with XNAT's account and exit with its results or with the message of an XnatError."""
     try:
         with Client(module) as client:
             result = work(module, client)
@@ -290,22 +293,22 @@ def run(module: AnsibleModule, work: Callable[[AnsibleModule, Client], dict[str,
 
 
 def redirect_advice(redirect: Redirect, username: str) -> str:
-    """Return what a redirect means for the account that asked, and what to do."""
+    """Return what a redirect means for this account, and what to do."""
     place = redirect.target
     return {
         "setup": "XNAT is not set up yet: open it in a browser as admin and go through its set-up page",
-        "moved": f"XNAT is at {place}: set site_xnat_public_url, and site_xnat_url where it is the same",
-        "sign-on": f"this address leads to the log-in page {place}, as of a single sign-on, instead of to XNAT: set"
-        " site_xnat_public_url and site_xnat_url to where XNAT itself takes names and passwords",
+        "moved": f"XNAT is at {place}: set site_xnat_public_url to that, and site_xnat_url if it is the same",
+        "sign-on": f"this address redirects to the log-in page {place}, perhaps of a single sign-on: set"
+        " site_xnat_public_url and site_xnat_url to addresses where XNAT itself accepts user names and passwords",
         "password": f"the password of {username} has expired: log in to XNAT as {username} and choose a new one",
-        "inactive": f"XNAT has closed {username} for inactivity: have an administrator open the account",
-        "email": f"XNAT wants the e-mail address of {username} verified: log in there once by hand",
-        "page": f"XNAT sends {username} to {place}: log in there once by hand",
+        "inactive": f"XNAT disabled {username} for inactivity: ask an administrator to enable the account",
+        "email": f"the e-mail address of {username} is not verified: log in to XNAT once by hand and verify it",
+        "page": f"XNAT redirects {username} to {place}: log in to XNAT once by hand and complete what it asks for",
     }[redirect.kind]
 
 
 def quoted(name: str) -> str:
-    """Return a name as one part of a path."""
+    """Return a name quoted as one part of a path."""
     return quote(name, safe="")
 
 

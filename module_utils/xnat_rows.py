@@ -1,7 +1,7 @@
-"""What XNAT keeps as rows as Ansible state: hardware, compute environments, constraints, dashboards, their frameworks.
+"""XNAT's rows as Ansible state: hardware, compute environments, constraints, dashboards, dashboard frameworks.
 
-Wanted and stored rows are compared in one normal form: a dict of the module's options. Lists have no order there, an
-optional text that is blank is None, and what refers to another row is its id. Section numbers are those of
+Wanted and stored rows are compared in one normal form: a dict of the module's options. In it lists have no order, a
+blank optional text is None, and a reference to another row is its id. Section numbers are those of
 docs/xnat-contract.md.
 """
 # ruff: noqa: D102  Field explains the methods that its subclasses override
@@ -19,26 +19,26 @@ from typing import Any, ClassVar
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.xnat import ARGUMENTS, MASK, Client, XnatError, quoted
 
-Row = dict[str, Any]  # as XNAT gives it out
+Row = dict[str, Any]  # as XNAT returns it
 Normal = dict[str, Any]  # option: value
 
 NAMES: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
 OFFERED: dict[str, Any] = {"projects": NAMES, "enabled": {"type": "bool", "default": True}}
-"""The options by which most rows say where they are on offer."""
+"""The options of most rows for where they are offered."""
 PLACEMENT: dict[str, Any] = {
     "key": {"type": "str", "required": True},
     "operator": {"type": "str", "choices": ["IN", "NOT_IN"], "default": "IN"},
 }
-"""The options of a constraint, but for its value."""
+"""The options of a constraint, except its value."""
 
 ALL = True  # the normal form of "all hardware"
 TEMPLATE_LENGTH = 4096
-MEMORY = re.compile(r"[1-9][0-9]*[KMGT]")  # what XNAT's page allows; REST checks nothing (1.4.2)
+MEMORY = re.compile(r"[1-9][0-9]*[KMGT]")  # as XNAT's page allows; the REST API does not check it (1.4.2)
 WHOLE_NUMBER = re.compile(r"([0-9]+)(\.0+)?")
 
 
 class RowsError(Exception):
-    """One sentence for the operator; `done` is what was changed before."""
+    """An error with one sentence for the administrator. done: the changes that were made before it."""
 
     def __init__(self, text: str, done: Sequence[Change] = ()) -> None:
         super().__init__(text)
@@ -49,12 +49,12 @@ class RowsError(Exception):
 
 
 def text(value: Any) -> str | None:
-    """Return a text, None for a blank one."""
+    """Return a text, or None if it is blank."""
     return str(value) if value is not None and str(value).strip() else None
 
 
 def number(value: Any) -> Any:
-    """Return a number that may be given as text, None for a blank one; what is no number stays as it is."""
+    """Return a number that may be given as text, None for a blank one; other values are returned unchanged."""
     try:
         return None if text(value) is None else float(value)
     except ValueError:
@@ -62,18 +62,18 @@ def number(value: Any) -> Any:
 
 
 def count(value: Any) -> str | None:
-    """Return the value of a generic resource, which XNAT keeps as text: 2, 2.0 and "2" are equal."""
+    """Return the value of a generic resource, which XNAT stores as text: 2, 2.0 and "2" are equal."""
     whole = WHOLE_NUMBER.fullmatch(str(value))
     return whole[1] if whole else text(value)
 
 
 def value_of(value: Any) -> str | None:
-    """Return the value of a variable; a blank text is one, too."""
+    """Return the value of a variable, which may be blank."""
     return None if value is None else str(value)
 
 
 def ordered(items: Iterable[Any]) -> list[Any]:
-    """Return the items in an order that depends on nothing but themselves."""
+    """Return the items in an order that depends only on their content."""
     return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
 
 
@@ -83,18 +83,18 @@ def names_in(values: Iterable[Any] | None) -> list[str]:
 
 
 def placement(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one constraint of XNAT's."""
+    """Return the normal form of one of XNAT's constraints."""
     values = names_in(rule.get("values"))
     return {"key": text(rule.get("key")), "operator": rule.get("operator"), "values": values}
 
 
 def wanted_placement(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one constraint of the option's, which has one value only: two would never fit (1.4.2)."""
+    """Return the normal form of one constraint in the option. It has only one value: two would never fit (1.4.2)."""
     return placement({"key": rule["key"], "operator": rule.get("operator") or "IN", "values": [rule["value"]]})
 
 
 def mount(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one mount of XNAT's; with a volume's name it would not work (3.6)."""
+    """Return the normal form of one of XNAT's mounts; a mount with a volume's name would not work (3.6)."""
     return {
         "volumeName": text(found.get("volumeName")) or "",
         "localPath": text(found.get("localPath")),
@@ -104,18 +104,18 @@ def mount(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wanted_mount(option: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one mount of the option's."""
+    """Return the normal form of one mount in the option."""
     read_only = option.get("read_only") is not False
     return mount({"localPath": option["source"], "containerPath": option["target"], "readOnly": read_only})
 
 
 def scope_found(value: Any) -> Any:
-    """Return a scope of XNAT's: on for all, or for the ids."""
+    """Return the normal form of one of XNAT's scopes: enabled for all, or for the ids."""
     return value and {"enabled": bool(value.get("enabled")), "ids": names_in(value.get("ids"))}
 
 
 def hardware_found(options: Any) -> Any:
-    """Return which hardware an environment allows: all of it, or ids."""
+    """Return the normal form of an environment's allowed hardware: ALL, or ids."""
     options = options or {}
     if options.get("allowAllHardware"):
         return ALL
@@ -127,11 +127,11 @@ def hardware_found(options: Any) -> Any:
 
 @dataclass(frozen=True)
 class Field:
-    """One value of a row: a text, unless a subclass overrides how it is read, compared and sent.
+    """One field of a row. It is a text unless a subclass overrides how it is read, compared and sent.
 
-    option: its name in the module. place: where XNAT's JSON has it. required: must be given. refers: the path of the
-    rows to which it refers by their names. by_id: XNAT has the ids of these rows instead. secret: names with values
-    that must not be shown.
+    option: its name in the module. place: its place in XNAT's JSON. required: must be set. refers: the path of the kind
+    of rows that it names. by_id: XNAT stores the ids of these rows instead of their names. secret: its values must not
+    be shown.
     """
 
     option: str
@@ -151,11 +151,11 @@ class Field:
         return text(value)
 
     def sent(self, normal: Any, old: Any) -> Any:
-        """Return the value to send, from its normal form and from what XNAT has at this place."""
+        """Return the value to send. normal: its normal form. old: XNAT's present value."""
         return normal
 
     def problem(self, value: Any) -> str:
-        """Return what is wrong with the option's value, as the rest of a sentence; empty if nothing is."""
+        """Return what is wrong with the option's value, as the rest of a sentence; empty if it is valid."""
         return ""
 
 
@@ -169,7 +169,7 @@ class Cpus(Field):
         return number(value)
 
     def problem(self, value: Any) -> str:
-        return "" if value is None or 0 <= value < math.inf else f"is {value}, which is no number of CPUs"
+        return "" if value is None or 0 <= value < math.inf else f"is {value}, which is not a number of CPUs"
 
 
 class Memory(Field):
@@ -177,11 +177,11 @@ class Memory(Field):
 
     def problem(self, value: Any) -> str:
         fits = text(value) is None or MEMORY.fullmatch(value)
-        return "" if fits else f"is {value}; XNAT takes whole numbers with K, M, G or T, such as 512M"
+        return "" if fits else f"is {value}; use a whole number with K, M, G or T, such as 512M"
 
 
 class PathPart(Field):
-    """A name that becomes a part of a path: XNAT's firewall stops these characters however they are written."""
+    """A name that is used in a URL's path: XNAT's firewall rejects these characters, even if they are quoted."""
 
     def problem(self, value: Any) -> str:
         return "must not contain any of / \\ ; %" if re.search(r"[/\\;%]", value or "") else ""
@@ -193,15 +193,15 @@ class CommandTemplate(Field):
     def problem(self, value: Any) -> str:
         if value is None or len(value) <= TEMPLATE_LENGTH:
             return ""
-        return f"has {len(value)} characters; XNAT keeps no more than {TEMPLATE_LENGTH}"
+        return f"has {len(value)} characters; XNAT allows at most {TEMPLATE_LENGTH}"
 
 
 class CommandPart(Field):
-    """A text that XNAT puts into a command by Java's replaceAll (4.2)."""
+    """A text that XNAT inserts into a command with Java's replaceAll (4.2)."""
 
     def problem(self, value: Any) -> str:
         if re.search(r"[$\\]", value or ""):
-            return "must not contain $ or \\, which XNAT would not leave as they are"
+            return "must not contain $ or \\, which XNAT would change"
         return ""
 
 
@@ -213,7 +213,7 @@ class Operator(Field):
 
 
 class ConstraintValue(Field):
-    """The value of a constraint, of which XNAT keeps a list."""
+    """The value of a constraint; XNAT stores a list of values."""
 
     def wanted(self, value: Any) -> Any:
         return [value]
@@ -223,14 +223,14 @@ class ConstraintValue(Field):
 
 
 class FileSource(Field):
-    """Where a dashboard's files come from: XNAT knows only one source, and the module has no option for it."""
+    """The source of a dashboard's files: XNAT has only one, and the module has no option for it."""
 
     def wanted(self, value: Any) -> Any:
         return "git"
 
 
 class NamedValues(Field):
-    """Names with values: a dict in the option, a list of entries in XNAT, each with its name under `name_key`."""
+    """Named values: a dict in the option, a list of entries in XNAT, each with its name under `name_key`."""
 
     name_key: ClassVar[str]
 
@@ -249,17 +249,17 @@ class NamedValues(Field):
         )
 
     def problem(self, value: Any) -> str:
-        """Null would make every launch fail (5.4), and true is written in several ways."""
+        """Refuse null, with which every launch fails (5.4), and booleans, which can be written in several ways."""
         for name, item in (value or {}).items():
             if text(name) is None:
                 return "has an entry without a name"
             if isinstance(item, bool) or not isinstance(item, (str, int, float)):
-                return f"has no text for {name}: put the value into quotes"
+                return f"has no text for {name}: put the value in quotes"
         return ""
 
 
 class Variables(NamedValues):
-    """Variables of the environment, whose values may be secrets."""
+    """Environment variables; their values may be secrets."""
 
     name_key = "key"
     secret = True
@@ -307,11 +307,11 @@ class Mounts(Field):
     def problem(self, value: Any) -> str:
         paths = [mount[side] for mount in value or () for side in ("source", "target")]
         wrong = [path for path in paths if not path.startswith("/")]
-        return f"has {wrong[0] or 'a blank path'} where a path from the root must be" if wrong else ""
+        return f"has {wrong[0] or 'a blank path'} instead of an absolute path" if wrong else ""
 
 
 class Scope(Field):
-    """For whom a row is on offer: the names of the option, or all if it is empty. Its place ends in its type."""
+    """To whom a row is offered: the names in the option, or all if it is empty. The last part of place is its type."""
 
     def wanted(self, value: Any) -> Any:
         return {"enabled": not value, "ids": names_in(value)}
@@ -327,7 +327,7 @@ class Scope(Field):
 
 
 class SiteScope(Scope):
-    """Whether a row is on offer at all."""
+    """Whether a row is offered at all."""
 
     def wanted(self, value: Any) -> Any:
         return {"enabled": value is not False, "ids": []}
@@ -337,7 +337,7 @@ class SiteScope(Scope):
 
 
 class AllowedHardware(Field):
-    """Which hardware an environment allows: the names of the option, or all if it is empty."""
+    """The hardware that an environment allows: the names in the option, or all if it is empty."""
 
     by_id = True
 
@@ -348,7 +348,7 @@ class AllowedHardware(Field):
         return hardware_found(value)
 
     def sent(self, normal: Any, old: Any) -> Any:
-        """XNAT gives out the whole rows and needs only their ids."""
+        """Return only the ids: XNAT returns whole rows but does not need them."""
         chosen = [] if normal is ALL else [{"id": item} for item in normal]
         return {**(old or {}), "allowAllHardware": normal is ALL, "hardwareConfigs": chosen}
 
@@ -357,7 +357,7 @@ class AllowedHardware(Field):
 
 
 class Reference(Field):
-    """The one row to which another refers."""
+    """A reference to one other row."""
 
     by_id = True
 
@@ -383,7 +383,7 @@ SITE = SiteScope("enabled", ("scopes", "Site"))
 
 
 def unchanged(normal: Normal) -> Normal:
-    """Return the row without change: the default of Kind.tidy."""
+    """Return the row unchanged: the default of Kind.tidy."""
     return normal
 
 
@@ -393,7 +393,7 @@ def nothing_wrong(row: Mapping[str, Any]) -> str:
 
 
 def every_row(row: Row) -> bool:
-    """Whether a row belongs to the kind: the default of Kind.ours and Kind.purged."""
+    """Return True for every row: the default of Kind.ours and Kind.purged."""
     return True
 
 
@@ -401,11 +401,11 @@ def every_row(row: Row) -> bool:
 class Kind:
     """One kind of rows.
 
-    noun: what messages call one. option: the module's. path: of the REST calls. fields: what a row has. keys: the
-    options that make up its name. new: what a new row has besides. created, deleted: the status of XNAT's answer.
-    path_by_name: a row's own path ends in its name and not in its id. tidy: drops the fields that others make
-    meaningless. problem: what is wrong with a row as a whole. ours: whether the module reads a row; purged: whether it
-    may purge it.
+    noun: its name in messages. option: the module's option. path: of the REST calls. fields: the fields of a row. keys:
+    the options that form a row's name. new: additional values of a new row. created, deleted: the expected status.
+    path_by_name: a row's path ends in its name instead of its id. tidy: drops fields that are meaningless in
+    combination with others. problem: returns what is wrong with a row as a whole. ours: whether the module reads a row;
+    purged: whether it may purge it.
     """
 
     noun: str
@@ -428,22 +428,22 @@ TYPE = "JUPYTERHUB"
 
 
 def is_for_jupyterhub(environment: Row) -> bool:
-    """Whether an environment is for notebooks."""
+    """Return whether an environment is for notebooks."""
     return TYPE in (environment.get("configTypes") or ())
 
 
 def is_only_for_jupyterhub(environment: Row) -> bool:
-    """Whether an environment is for notebooks and for nothing else, so that it may be removed."""
+    """Return whether an environment is only for notebooks, so that it may be removed."""
     return environment.get("configTypes") == [TYPE]
 
 
 def own_command(framework: Any) -> bool:
-    """Whether a dashboard has its own command: its framework is blank or "custom" (4.2)."""
+    """Return whether a dashboard has its own command: its framework is blank or "custom" (4.2)."""
     return (text(framework) or "custom").lower() == "custom"
 
 
 def one_command(normal: Normal) -> Normal:
-    """Return a dashboard with the one of framework and command that counts."""
+    """Return a dashboard with only the framework or the command, whichever XNAT uses."""
     own = own_command(normal["framework"])
     return {**normal, "framework": None if own else normal["framework"], "command": normal["command"] if own else None}
 
@@ -452,8 +452,8 @@ def dashboard_problem(row: Mapping[str, Any]) -> str:
     """Return what is wrong with a dashboard's command."""
     framework, command = not own_command(row.get("framework")), text(row.get("command")) is not None
     if framework and command:
-        return "has a framework and a command: only one can count"
-    return "" if framework or command else "needs a framework, or a command of its own"
+        return "has a framework and a command: set only one of them"
+    return "" if framework or command else "needs a framework or its own command"
 
 
 FRAMEWORKS_PATH = "/xapi/jupyterhub/dashboards/frameworks"
@@ -553,42 +553,42 @@ KINDS = {kind.path: kind for kind in (HARDWARE, ENVIRONMENTS, CONSTRAINTS, FRAME
 
 
 def dig(row: Any, place: Sequence[str]) -> Any:
-    """Return a value within a row, None where there is no such place."""
+    """Return the value at a place in a row, None if it has no such place."""
     for name in place:
         row = (row or {}).get(name)
     return row
 
 
 def name_of(kind: Kind, normal: Normal) -> str:
-    """Return what a row is called."""
+    """Return the name of a row."""
     return " ".join(normal[key] for key in kind.keys if normal[key])
 
 
 def stored_row(kind: Kind, row: Row) -> Normal:
-    """Return the normal form of one of XNAT's rows; what it has besides is not looked at."""
+    """Return the normal form of one of XNAT's rows; its other values are ignored."""
     return kind.tidy({field.option: field.stored(dig(row, field.place)) for field in kind.fields})
 
 
 def wanted_row(kind: Kind, options: Mapping[str, Any]) -> Normal:
-    """Return the normal form of what the module was given, with names where XNAT has ids."""
+    """Return the normal form of a row in the module's option, with names where XNAT has ids."""
     return kind.tidy({field.option: field.wanted(options.get(field.option)) for field in kind.fields})
 
 
 def row_problems(kind: Kind, options: Mapping[str, Any], state: str) -> list[str]:
-    """Return what is wrong with what the module was given for one row; to be removed it needs its name only."""
+    """Return what is wrong with a row in the module's option; with state absent only its name is checked."""
     fields = [field for field in kind.fields if state == "present" or field.option in kind.keys]
     missing = [field.option for field in fields if field.required and text(options.get(field.option)) is None]
     found = [f"{option} is missing" for option in missing]
     if state == "present":
-        sayings = [(field.option, field.problem(options.get(field.option))) for field in fields]
-        found += [f"{option} {saying}" for option, saying in sayings if saying]
-        saying = kind.problem(options)
-        found += [saying] if saying else []
+        problems = [(field.option, field.problem(options.get(field.option))) for field in fields]
+        found += [f"{option} {problem}" for option, problem in problems if problem]
+        problem = kind.problem(options)
+        found += [problem] if problem else []
     return found
 
 
 def wanted_rows(kind: Kind, given: Sequence[Mapping[str, Any]], state: str) -> dict[str, Normal]:
-    """Return what the module was given, by name; to be removed just the names. Raises RowsError with all problems."""
+    """Return the rows in the module's option by name; only names for state absent. Raises RowsError with all errors."""
     wanted: dict[str, Normal] = {}
     problems = []
     for place, options in enumerate(given, start=1):
@@ -596,35 +596,35 @@ def wanted_rows(kind: Kind, given: Sequence[Mapping[str, Any]], state: str) -> d
         name = name_of(kind, normal)
         found = row_problems(kind, options, state)
         if name in wanted:
-            found.append("is given twice")
-        problems += [f"{kind.noun} {name or f'number {place}'}: {saying}" for saying in found]
+            found.append("is listed twice")
+        problems += [f"{kind.noun} {name or f'number {place}'}: {problem}" for problem in found]
         wanted[name] = normal if state == "present" else {}
     if problems:
         raise RowsError("; ".join(problems))
     return wanted
 
 
-# Rows that others refer to
+# References to other rows
 
 
 Names = dict[str, dict[int, str]]
-"""What rows are called, by the path of their kind and their id."""
+"""The names of rows, by the path of their kind and their id."""
 
 
 def names_of(kind: Kind, rows: Sequence[Row]) -> dict[int, str]:
-    """Return what rows are called, by their ids."""
+    """Return the names of rows by their ids."""
     return {row["id"]: name_of(kind, stored_row(kind, row)) for row in rows}
 
 
 def targets(kind: Kind) -> list[Kind]:
-    """Return the kinds to which this one refers."""
+    """Return the kinds that this one refers to."""
     return [KINDS[field.refers] for field in kind.fields if field.refers]
 
 
 def resolved(kind: Kind, wanted: Mapping[str, Normal], names: Names) -> tuple[dict[str, Normal], list[str]]:
-    """Return the rows with ids where XNAT has ids, and a sentence for each reference to what is not there.
+    """Return the rows with names replaced by ids where XNAT has ids, and a sentence for each missing reference.
 
-    What is not there keeps its name. Raises RowsError for a name that two rows have.
+    A missing row is left as a name. Raises RowsError for a name that several rows have.
     """
     found: dict[str, Normal] = {}
     missing = []
@@ -649,17 +649,17 @@ def resolved(kind: Kind, wanted: Mapping[str, Normal], names: Names) -> tuple[di
 
 
 def twice(kind: Kind, name: str, ids: Sequence[int]) -> str:
-    """Return the sentence for a name that several rows have."""
+    """Return the error message for a name that several rows have."""
     listed = " and ".join(map(str, sorted(ids)))
-    return f"XNAT has the {kind.noun} {name} more than once, with the ids {listed}: delete all but one of them"
+    return f"XNAT has the {kind.noun} {name} more than once, with the ids {listed}: delete all but one"
 
 
 def incomplete(dashboards: Mapping[str, Normal], frameworks: Sequence[Row]) -> list[str]:
-    """Return a sentence for each dashboard whose command needs what it does not have: no launch survives that (4.2)."""
+    """Return a sentence for each option that a dashboard's command needs but lacks: its launches would fail (4.2)."""
     templates = {row.get("name"): row.get("commandTemplate") for row in frameworks}
     needed = {"{repo}": "git_repo_url", "{repobranch}": "git_repo_branch", "{mainFilePath}": "main_file_path"}
     return [
-        f"dashboard {name}: {option} is missing, which its command needs for {placeholder}"
+        f"dashboard {name}: set {option}, which its command needs for {placeholder}"
         for name, normal in dashboards.items()
         for placeholder, option in needed.items()
         if normal[option] is None and placeholder in (normal["command"] or templates.get(normal["framework"]) or "")
@@ -671,9 +671,9 @@ def incomplete(dashboards: Mapping[str, Normal], frameworks: Sequence[Row]) -> l
 
 @dataclass(frozen=True)
 class Change:
-    """One change to make. label: the row's name, with its id where others are called the same.
+    """One change to make. label: the row's name, with its id if several rows have this name.
 
-    row: what XNAT has, None to create. before, after: the normal forms; after is None to delete.
+    row: XNAT's row, None to create one. before, after: the normal forms; after is None to delete.
     """
 
     label: str
@@ -684,7 +684,7 @@ class Change:
 
     @property
     def action(self) -> str:
-        """What is done."""
+        """The action: create, update or delete."""
         if self.after is None:
             return "delete"
         return "create" if self.before is None else "update"
@@ -693,7 +693,7 @@ class Change:
 def plan(
     kind: Kind, rows: Sequence[Row], wanted: Mapping[str, Normal], state: str = "present", purge: bool = False
 ) -> list[Change]:
-    """Return the changes that make XNAT's rows what is wanted. Raises RowsError for a row that is there twice."""
+    """Return the changes that turn XNAT's rows into the wanted ones. Raises RowsError for a name of several rows."""
     stored = [(row, stored_row(kind, row)) for row in rows]
     by_name: dict[str, list[tuple[Row, Normal]]] = {}
     for row, normal in stored:
@@ -718,9 +718,9 @@ def plan(
 
 
 def body(kind: Kind, change: Change) -> Row:
-    """Return the JSON of a row to create or update; what the module does not know stays as XNAT has it.
+    """Return the JSON of a row to create or update; values that the module does not know are kept.
 
-    Fields that do not differ stay, too, but for references: these are given out as whole rows and sent as ids.
+    Fields that do not differ are kept as well, except references: XNAT returns these as whole rows and expects ids.
     """
     after = change.after or {}
     found = deepcopy(kind.new if change.row is None else change.row)
@@ -735,18 +735,18 @@ def body(kind: Kind, change: Change) -> Row:
     return found
 
 
-# What is shown
+# Output
 
 
 def masked(mine: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], mark: str) -> list[str]:
-    """Return names whose values are masked; the mark tells that the other side has another value."""
+    """Return names with masked values; the mark shows that the other side has another value."""
     keys = [pair["key"] for pair in other]
     return [f"{pair['key']}={MASK}{mark if pair not in other and pair['key'] in keys else ''}" for pair in mine]
 
 
 def called(names: Mapping[int, str], value: Any) -> str:
-    """Return the name of what is referred to by id; with the id where several are called the same."""
-    if isinstance(value, str):  # what is not there yet
+    """Return the name for an id, with the id if several rows have this name."""
+    if isinstance(value, str):  # the name of a row that does not exist yet
         return value
     if value not in names:
         return f"id {value}"
@@ -755,7 +755,7 @@ def called(names: Mapping[int, str], value: Any) -> str:
 
 
 def shown(kind: Kind, mine: Normal, other: Normal | None, mark: str, names: Names) -> dict[str, Any]:
-    """Return a row as it may be shown."""
+    """Return a row with names for ids and masked secrets."""
     found: dict[str, Any] = {}
     for field in kind.fields:
         value = mine[field.option]
@@ -770,7 +770,7 @@ def shown(kind: Kind, mine: Normal, other: Normal | None, mark: str, names: Name
 
 
 def difference(kind: Kind, changes: Sequence[Change], names: Names) -> dict[str, dict[str, Any]]:
-    """Return the rows that differ, before and after, as Ansible's --diff takes them."""
+    """Return the rows that differ, before and after, for Ansible's --diff."""
     return {
         "before": {
             change.label: shown(kind, change.before, change.after, " (old)", names)
@@ -786,7 +786,7 @@ def difference(kind: Kind, changes: Sequence[Change], names: Names) -> dict[str,
 
 
 def lists(changes: Sequence[Change]) -> dict[str, list[str]]:
-    """Return what was created, updated and deleted."""
+    """Return the labels of created, updated and deleted rows."""
     return {
         f"{action}d": [change.label for change in changes if change.action == action]
         for action in ("create", "update", "delete")
@@ -794,16 +794,16 @@ def lists(changes: Sequence[Change]) -> dict[str, list[str]]:
 
 
 def not_kept(kind: Kind, rows: Sequence[Row], done: Sequence[Change], names: Names) -> list[str]:
-    """Return a sentence for each change that XNAT answered well and did not keep."""
+    """Return a sentence for each change that XNAT reported as successful but did not keep."""
     by_id = {row["id"]: row for row in rows}
     found = []
     for change in done:
         row = by_id.get(change.number)
         what = f"{kind.noun} {change.label}"
         if change.after is None:
-            found += [] if row is None else [f"{what} is still there"]
+            found += [] if row is None else [f"{what} still exists"]
         elif row is None:
-            found.append(f"{what} is not there")
+            found.append(f"{what} does not exist")
         else:
             kept = stored_row(kind, row)
             is_shown = shown(kind, kept, change.after, "", names)
@@ -816,7 +816,7 @@ def not_kept(kind: Kind, rows: Sequence[Row], done: Sequence[Change], names: Nam
 
 
 def plain(value: Any) -> str:
-    """Return a value as it is written in JSON."""
+    """Return a value as JSON."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
@@ -828,7 +828,7 @@ def read(client: Client, kind: Kind) -> list[Row]:
     answer = client.get(kind.path)
     rows = answer.json(list)
     if not all(isinstance(row, dict) and isinstance(row.get("id"), int) for row in rows):
-        raise XnatError(f"XNAT answered {answer.call} with rows that are not what they should be: they have no id")
+        raise XnatError(f"XNAT answered {answer.call} with rows without an id")
     return [row for row in rows if kind.ours(row)]
 
 
@@ -845,26 +845,28 @@ def make(client: Client, kind: Kind, change: Change) -> Change:
         answer = client.change("PUT", path, body(kind, change))
     given = answer.json(dict).get("id")
     if not isinstance(given, int) or change.number not in (None, given):
-        raise XnatError(f"XNAT answered {answer.call} with a row that has another id or none: it may not have done it")
+        raise XnatError(
+            f"XNAT answered {answer.call} with a row that has another id or none: it may not have made the change"
+        )
     return replace(change, number=given)
 
 
 def make_all(client: Client, kind: Kind, changes: Sequence[Change]) -> list[Change]:
-    """Make all changes, one after the other; returns them with the rows' ids. Raises RowsError at the first failure."""
+    """Make all changes in turn; returns them with the rows' ids. Raises RowsError at the first failure."""
     done: list[Change] = []
     for change in changes:
         try:
             done.append(make(client, kind, change))
         except XnatError as error:
             before = [f"{action} {', '.join(names)}" for action, names in lists(done).items() if names]
-            before = [f"; done before: {', '.join(before)}; the next run goes on from there"] if before else []
+            before = [f"; done before: {', '.join(before)}; run the playbook again to continue"] if before else []
             text = f"{kind.noun} {change.label} was not {change.action}d: {error}{''.join(before)}"
             raise RowsError(text, done) from error
     return done
 
 
 def nothing_more(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return no further results."""
+    """Return no additional results."""
     return {}
 
 
@@ -876,13 +878,13 @@ def keep(
     warn: Callable[[str], None],
     more: Callable[[Sequence[Row]], dict[str, Any]] = nothing_more,
 ) -> dict[str, Any]:
-    """Make XNAT's rows what is wanted, or say what that would be. Raises RowsError and XnatError.
+    """Change XNAT's rows to the wanted state, or predict the changes in check mode. Raises RowsError and XnatError.
 
-    more: what a module returns besides, from all rows of its kind as they are afterwards.
+    more: returns additional results of a module from all rows of its kind after the changes.
     """
     present = options["state"] == "present"
     if options["purge"] and not present:
-        raise RowsError("purge removes all rows but those given, so it cannot go with state absent")
+        raise RowsError("purge removes all rows that are not listed, so it cannot be combined with state absent")
     wanted = wanted_rows(kind, options[kind.option], options["state"])
     rows = read(client, kind)
     others = {target.path: read(client, target) for target in targets(kind)}
@@ -902,7 +904,7 @@ def keep(
         rows = read(client, kind)
         lost = not_kept(kind, rows, done, names)
         if lost:
-            raise RowsError(f"XNAT answered well, but did not keep what it was sent: {'; '.join(lost)}", done)
+            raise RowsError(f"XNAT reported success but did not keep the change: {'; '.join(lost)}", done)
     ids = {name: number for number, name in names_of(kind, rows).items()}
     return {
         "changed": bool(changes),
@@ -927,7 +929,7 @@ def without_values(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class RowsModule(AnsibleModule):  # type: ignore[misc]
-    """A module that neither logs nor returns what it was given in variables."""
+    """A module that neither logs nor returns the values of variables."""
 
     def __init__(self, kind: Kind, options: Mapping[str, Any]) -> None:
         self._kind = kind
@@ -939,25 +941,25 @@ class RowsModule(AnsibleModule):  # type: ignore[misc]
                 "purge": {"type": "bool", "default": False},
             },
             supports_check_mode=True,
-            no_log=True,  # nothing in the host's log
+            no_log=True,  # log nothing on the host
         )
 
     def _given(self) -> dict[str, Any]:
         return {"module_args": without_values(self._kind, self.params)}
 
     def exit_json(self, **result: Any) -> None:
-        """Return the results."""
+        """Exit with the results."""
         super().exit_json(invocation=self._given(), **result)
 
     def fail_json(self, msg: str, **result: Any) -> None:
-        """Return an error."""
+        """Exit with an error."""
         super().fail_json(msg, invocation=self._given(), **result)
 
 
 def main(
     kind: Kind, options: Mapping[str, Any], more: Callable[[Sequence[Row]], dict[str, Any]] = nothing_more
 ) -> None:
-    """Be the module for a kind of rows, whose options for one row are given."""
+    """Run the module for a kind of rows. options: the options of one row."""
     module = RowsModule(kind, options)
     try:
         with Client(module) as client:

@@ -1,4 +1,4 @@
-"""Named values that XNAT keeps in one table, such as its site configuration: compared, changed, read back."""
+"""Compares, changes and reads back named values in XNAT, such as its site configuration."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from ansible.module_utils.xnat import MASK, Client, XnatError, run
 
 
 def as_text(value: object) -> str:
-    """Return a value as XNAT stores it; numbers and truth values come back as either (docs/xnat-contract.md, 5.2)."""
+    """Return a value as text: XNAT may return numbers and booleans as either type (docs/xnat-contract.md, 5.2)."""
     return str(value).lower() if isinstance(value, bool) else str(value).strip()
 
 
 def differences(wanted: Mapping[str, object], stored: Mapping[str, object]) -> dict[str, object]:
     """Return the wanted values that differ from the stored ones.
 
-    Raises XnatError for a name that XNAT does not know, which it would skip, and for null, a list or an object as a
-    value, with which it would fail (docs/xnat-contract.md, 5.2).
+    Raises XnatError for a name that XNAT does not know, which it would ignore, and for a value that is null, a list or
+    an object, with which it would fail (docs/xnat-contract.md, 5.2).
     """
     for name, value in wanted.items():
         if name not in stored:
-            raise XnatError(f"XNAT knows no setting {name}: there are {', '.join(sorted(stored))}")
+            raise XnatError(f"XNAT has no setting {name}: use one of {', '.join(sorted(stored))}")
         if value is None or isinstance(value, dict | list):
-            raise XnatError(f"{name} must be a text, a number or a truth value")
+            raise XnatError(f"{name} must be a text, a number or a boolean")
     return {name: value for name, value in wanted.items() if as_text(value) != as_text(stored[name])}
 
 
 def shown(values: Mapping[str, object], names: Collection[str], secret: Collection[str], mark: str) -> dict[str, str]:
-    """Return values for a diff; those of secrets are masked, with a mark that shows whether they differ."""
+    """Return values for a diff; secrets are masked, with a mark that shows whether they differ."""
     return {name: f"{MASK} ({mark})" if name in secret else as_text(values[name]) for name in sorted(names)}
 
 
 def keep(module: AnsibleModule, path: str, wanted: Mapping[str, object], secret: Collection[str] = ()) -> None:
-    """Change the settings at `path` to the wanted values where they differ, and end the module."""
+    """Change the settings at `path` that differ from the wanted values, and exit the module."""
     run(module, lambda module, client: _keep(module, client, path, wanted, secret))
 
 

@@ -1,1 +1,1 @@
-"""A small stand-in for an XNAT archive with the JupyterHub plugin: for trying out and for tests, not for data."""
+"""A small stand-in for an XNAT archive with the JupyterHub plugin, for demos and tests, not for real data."""

@@ -17,7 +17,7 @@ LOG = logging.getLogger("demo_xnat")
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 2 for a wrong settings or secrets file, 1 if archive or database cannot be made, 0 after SIGTERM."""
+    """Exit code 2 for an invalid settings or secrets file, 1 if archive or database cannot be used, 0 after SIGTERM."""
     if len(arguments) != 1:
         print("Usage: python -m demo_xnat SETTINGS.json", file=sys.stderr)
         return 2

@@ -44,7 +44,7 @@ class AccountFields(BaseModel):
     verified: bool | None = None
 
     def given(self) -> dict[str, Any]:
-        """The fields that count: neither null nor blank."""
+        """The fields that XNAT uses: neither null nor blank."""
         fields = self.model_dump(exclude_none=True)
         return {name: value for name, value in fields.items() if not isinstance(value, str) or value.strip()}
 
@@ -69,7 +69,7 @@ class AccountApi:
         ]
 
     async def create(self, request: web.Request) -> web.Response:
-        """Create: 201, 400 for missing or bad fields, 409 for a name that is taken."""
+        """Create: 201; 400 for missing or invalid fields, 409 for an existing name."""
         require_administrator(request)
         fields = (await read_as(request, AccountFields)).given()
         username = fields.get("username", "")
@@ -113,7 +113,7 @@ class AccountApi:
         return web.json_response(self._state.save(changed, drop_aliases=disabled).to_json())
 
     async def enable(self, request: web.Request) -> web.Response:
-        """Enable or disable an account: 200, also if it is so already. Alias tokens stay."""
+        """Enable or disable an account: 200, even if nothing changes. Alias tokens are kept."""
         person = self._administered(request)
         self._state.save(replace(person, enabled=request.match_info["value"] == "true"))
         return web.Response()

@@ -1,4 +1,4 @@
-"""What the demo archive holds, and how it is written to disk in XNAT's directory layout.
+"""The content of the demo archive, and how it is written to disk in XNAT's directory layout.
 
 The images are real DICOM and NIfTI files, copied out of the installed pydicom and nibabel packages.
 """
@@ -27,7 +27,7 @@ _ORIGIN = (
 
 
 class ArchiveError(RuntimeError):
-    """The archive could not be laid out; the text names the file or directory and the cause."""
+    """The archive could not be created; the text names the file or directory and the cause."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _dicomdir(folder: str, *names: str) -> tuple[str, ...]:
 
 MR, CT = ("xnat:mrSessionData", "xnat:mrScanData"), ("xnat:ctSessionData", "xnat:ctScanData")
 
-# Labels hold letters, digits, "_" and "-" only, as XNAT demands; hence no label with a blank.
+# Labels contain only letters, digits, "_" and "-", as XNAT requires.
 PROJECTS = (
     Project("DEMO_MR", "Demo MR", "Small MR sessions, DICOM and NIfTI", (
         Subject("XNAT_S00001", "MR_S01", (
@@ -147,7 +147,7 @@ def find_project(project_id: str) -> Project | None:
 
 
 def find_session(session_id: str) -> tuple[Project, Subject, Session] | None:
-    """The session of that accession id, with where it belongs."""
+    """The session with that accession id, with its project and subject."""
     for project in PROJECTS:
         for subject, session in project.sessions():
             if session.id == session_id:
@@ -173,7 +173,7 @@ def holds(project: Project, item_id: str) -> bool:
 
 
 def lay_out(archive_path: Path) -> int:
-    """Make the archive below ``archive_path`` and return how many files had to be written.
+    """Create the archive below ``archive_path`` and return the number of written files.
 
     Correct files stay untouched, and each file appears whole or not at all, so the next start completes one that
     was interrupted. Directories get mode 0755, files 0644, whatever the umask.
@@ -197,7 +197,7 @@ def lay_out(archive_path: Path) -> int:
                 for name in scan.files:
                     written += _write(archive_path, folder / _target_name(name), _source(name))
     except OSError as error:
-        raise ArchiveError(f"Cannot lay out the demo archive: {error.filename}: {error.strerror}.") from error
+        raise ArchiveError(f"Cannot create the demo archive: {error.filename}: {error.strerror}.") from error
     return written
 
 
@@ -205,7 +205,7 @@ def _source(name: str) -> Path:
     package, _, relative = name.partition(":")
     path = Path(str(importlib.resources.files(package))) / _DIRECTORIES[package] / relative
     if not path.is_file():
-        raise ArchiveError(f"The installed package {package} does not ship {_DIRECTORIES[package]}/{relative}.")
+        raise ArchiveError(f"The installed package {package} does not contain {_DIRECTORIES[package]}/{relative}.")
     return path
 
 
@@ -215,7 +215,7 @@ def _target_name(name: str) -> str:
 
 
 def _write(archive_path: Path, target: Path, content: Path | str) -> int:
-    """Put the content at ``target`` unless it is there; 1 if it was written, else 0."""
+    """Write the content to ``target`` unless it exists; return 1 if it was written, else 0."""
     _make_directories(archive_path, target.parent)
     if target.is_file() and _is_right(target, content):
         return 0
@@ -236,7 +236,7 @@ def _is_right(target: Path, content: Path | str) -> bool:
 
 
 def _make_directories(archive_path: Path, directory: Path) -> None:
-    """Make ``directory`` and its parents below the archive; an existing archive root is not changed."""
+    """Create ``directory`` and its parents below the archive; an existing archive root is not changed."""
     if not archive_path.exists():
         archive_path.mkdir(parents=True)
         archive_path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The archive as notebooks and the page ask for it, and where an item's files are (docs/xnat-contract.md, 1.7)."""
+"""The archive for notebooks and the page, and the directories of an item's files (docs/xnat-contract.md, 1.7)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ArchiveApi:
         self._configuration = configuration
 
     def routes(self) -> Routes:
-        """The calls. Those of the library xnat to list projects are marked; its other paths are /data, too."""
+        """The calls. Those with which the library xnat lists projects are marked; its other paths are below /data."""
         return [
             web.get("/xapi/schemas", self.get_schemas),  # xnat
             web.get("/xapi/schemas/{name}", self.get_schema),  # xnat
@@ -43,7 +43,7 @@ class ArchiveApi:
         ]
 
     async def get_schemas(self, request: web.Request) -> web.Response:
-        """The names of the data-type schemas, from which the library xnat makes its classes."""
+        """The names of the data-type schemas, from which the library xnat generates its classes."""
         return web.json_response(list(SCHEMAS))
 
     async def get_schema(self, request: web.Request) -> web.Response:
@@ -54,7 +54,7 @@ class ArchiveApi:
         return web.Response(text=schema, content_type="application/xml")
 
     async def get_search_elements(self, request: web.Request) -> web.Response:
-        """What can be searched: nothing here."""
+        """The searchable elements: none here."""
         return _result_set(request, [])
 
     async def get_projects(self, request: web.Request) -> web.Response:
@@ -78,7 +78,7 @@ class ArchiveApi:
         return _nested(_item(archive.PROJECT_TYPE, names | {"description": project.description}))
 
     async def get_archive_specification(self, request: web.Request) -> web.Response:
-        """Where the project's files are: always XML (1.7)."""
+        """The directories of the project's files: always XML (1.7)."""
         project = self._project(request)
         text = (
             f'<?xml version="1.0" encoding="UTF-8"?>\n<arc:project id="{project.id}"'

@@ -23,13 +23,13 @@ class Compute:
         self.frameworks = Frameworks(database, self._tables[DASHBOARDS])
 
     def all(self, path: str, where: Json | None = None) -> list[Json]:
-        """All rows, or those on offer in a place."""
+        """All rows, or those offered in a place."""
         numbers = sorted(self._tables[path].rows)
         found = [row for number in numbers if (row := self.get(path, number, where)) is not None]
         return [row for row in found if where is None or _is_enabled(row, where)]
 
     def get(self, path: str, number: int | None, where: Json | None = None) -> Json | None:
-        """One row with the rows that it refers to. In a place, its hardware is what is on offer there."""
+        """One row with the rows that it refers to. In a place, only with the hardware that is offered there."""
         row = self._tables[path].rows.get(number or 0)
         if row is None or path in (HARDWARE, CONSTRAINTS):
             return row
@@ -68,7 +68,7 @@ class Compute:
             raise ComputeError("Hardware config does not exist")
 
     def delete(self, path: str, number: int) -> bool:
-        """Remove a row; False if there is none. Raises ``ComputeError`` for what a dashboard uses."""
+        """Remove a row; False if there is none. Raises ``ComputeError`` if a dashboard uses it."""
         used_as = {HARDWARE: "hardwareConfig", ENVIRONMENTS: "computeEnvironmentConfig"}.get(path)
         if used_as and any(row[used_as]["id"] == number for row in self._tables[DASHBOARDS].rows.values()):
             name = used_as[0].upper() + used_as[1:]
@@ -76,7 +76,7 @@ class Compute:
         return self._tables[path].delete(number)
 
     def may_start(self, environment: int | None, hardware: int | None, dashboard: int | None, where: Json) -> bool:
-        """Whether environment and hardware, or the dashboard with exactly these, are on offer in that place."""
+        """Whether environment and hardware, or the dashboard with exactly these, are offered in that place."""
         found = self.get(ENVIRONMENTS, environment)
         if found is None:
             return False
@@ -89,7 +89,7 @@ class Compute:
         return allowed and row is not None and ids == (environment, hardware) and _is_enabled(row, where)
 
     def task_template(self, environment: int, hardware: int, dashboard: int | None, where: Json) -> Json:
-        """What environment, hardware, site constraints and dashboard contribute to ``task_template`` (1.4.1).
+        """The parts of ``task_template`` from environment, hardware, site constraints and dashboard (1.4.1).
 
         Every field is there, null included. Raises ``ComputeError`` where XNAT fails: equal names in one list, a
         variable without a value, a dashboard's command that cannot be made.

@@ -1,4 +1,4 @@
-"""What administrators configure by REST: the site configuration and the plugin's preferences, kept as texts (5).
+"""The site configuration and the plugin's preferences, which administrators set by REST, stored as texts (5).
 
 Section numbers are those of docs/xnat-contract.md.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from .database import Changes, Database
 
 SITE, PREFERENCES = "siteConfig", "preferences"
-# What a fresh plugin has (5.1). A preference is returned with the type of its default, if its text can be read so.
+# The defaults of a fresh plugin (5.1). A preference is returned with the type of its default if its text can be parsed.
 DEFAULTS: dict[str, str | int | bool] = {
     "jupyterHubHostUrl": "",  # the site's URL from the first start on
     "jupyterHubApiUrl": "http://172.17.0.1/jupyterhub/hub/api",
@@ -37,7 +37,7 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 24 * 3600}
 
 
 class ConfigurationError(ValueError):
-    """XNAT does not take this value."""
+    """XNAT does not accept this value."""
 
 
 def first_start(site_url: str, archive_path: str) -> Changes:
@@ -61,7 +61,7 @@ def seconds(duration: str) -> int:
     """A duration such as "2 days"; raises ``ConfigurationError``."""
     match = re.fullmatch(r"(\d+) (second|minute|hour|day)s?", duration)
     if match is None:
-        raise ConfigurationError(f"{duration!r} is no duration such as '2 days'")
+        raise ConfigurationError(f"{duration!r} is not a duration such as '2 days'")
     return int(match[1]) * _SECONDS[match[2]]
 
 
@@ -81,7 +81,7 @@ class Configuration:
         return {name: value for name, value in found.items() if is_administrator or name not in _FOR_ADMINS}
 
     def set_site(self, values: Mapping[str, Any]) -> None:
-        """Change the site configuration, unknown names skipped; raises ``ConfigurationError`` and changes nothing."""
+        """Change the site configuration and ignore unknown names. Raises ``ConfigurationError`` before any change."""
         known = self._known(SITE, values)
         seconds(known.get((SITE, "aliasTokenTimeout"), "1 day"))
         if not re.fullmatch(r"\d+", known.get((SITE, "concurrentMaxSessions"), "1")):
@@ -89,7 +89,7 @@ class Configuration:
         self._database.write(known)
 
     def set_preferences(self, values: Mapping[str, Any]) -> None:
-        """Change preferences, unknown names skipped; raises ``ConfigurationError`` for a null and changes nothing."""
+        """Change preferences and ignore unknown names. Raises ``ConfigurationError`` for a null before any change."""
         self._database.write(self._known(PREFERENCES, values))
 
     def _known(self, table: str, values: Mapping[str, Any]) -> dict[tuple[str, str], str]:
@@ -117,7 +117,7 @@ class Configuration:
         return self._preferences[name]
 
     def number(self, name: str) -> int:
-        """One preference as a number; raises ``ValueError`` if it is not one: nothing is checked when it is stored."""
+        """One preference as a number. Raises ``ValueError`` if it is not one: values are not checked when stored."""
         return int(self._preferences[name])
 
     def all_users_can_start(self) -> bool:

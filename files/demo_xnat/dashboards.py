@@ -49,7 +49,7 @@ class Frameworks:
     def replace(self, framework: Framework) -> Json | None:
         """Replace the framework of the same *id*; None if there is none.
 
-        Raises ``ComputeError`` where XNAT's database would refuse: a name that is taken, a template that is too long.
+        Raises ``ComputeError`` if XNAT's database would refuse: an existing name, a template that is too long.
         """
         return self._put(framework, framework.id) if framework.id in self._table.rows else None
 
@@ -60,14 +60,14 @@ class Frameworks:
         return self._table.put(framework.row(), number)
 
     def delete(self, name: str) -> None:
-        """Remove a framework, if any. Raises ``ComputeError`` for one that a dashboard uses."""
+        """Remove a framework if it exists. Raises ``ComputeError`` if a dashboard uses it."""
         if any(row["dashboard"].get("framework") == name for row in self._dashboards.rows.values()):
             raise ComputeError("could not execute statement")
         if found := self.get(name):
             self._table.delete(found["id"])
 
     def command(self, dashboard: Json) -> str | None:
-        """A dashboard's command, None if it is blank. Raises ``ComputeError`` where XNAT fails over it.
+        """A dashboard's command, None if it is blank. Raises ``ComputeError`` if XNAT fails on it.
 
         XNAT puts the values in by Java's ``replaceAll``, which fails for null, for a ``$`` and for a backslash at the
         end. Here every ``$`` and backslash fails, also the few that Java takes for an escape.

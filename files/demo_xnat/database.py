@@ -1,4 +1,4 @@
-"""What survives a restart of the demo XNAT: JSON documents by table and key, in memory and in one SQLite file."""
+"""The persistent state of the demo XNAT: JSON documents by table and key, in memory and in one SQLite file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LAST_ID = "last_id"  # the key of a table's last id
 
 
 class DatabaseError(RuntimeError):
-    """The file cannot be used; the text is one sentence that names it and the cause."""
+    """The file is not usable; the text is one sentence that names it and the cause."""
 
 
 class Database:
-    """All documents, read once; each change is on the disk before it is in memory."""
+    """All documents, read once. Each change is written to disk before memory is updated."""
 
     def __init__(self, path: Path) -> None:
         self._tables: dict[str, dict[str, Any]] = {}
@@ -39,15 +39,15 @@ class Database:
             raise DatabaseError(f"Cannot use the database {path}: {getattr(error, 'strerror', error)}.") from error
 
     def is_empty(self) -> bool:
-        """Whether nothing was ever written: this is the first start."""
+        """Whether nothing was ever written, so this is the first start."""
         return not any(self._tables.values())
 
     def table(self, name: str) -> dict[str, Any]:
-        """The documents of one table by key, in the order of their making: read only, ``write`` changes them."""
+        """The documents of one table by key, in order of creation. Read-only: ``write`` changes them."""
         return self._tables.setdefault(name, {})
 
     def write(self, changes: Changes) -> None:
-        """Make all changes or, if the process is interrupted or the disk refuses, none."""
+        """Make all changes, or none if the process is interrupted or the disk fails."""
         with self._connection:
             for (kind, key), document in changes.items():
                 if document is None:

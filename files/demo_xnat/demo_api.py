@@ -1,4 +1,4 @@
-"""What only the demo has: its page, its health check, and faults on purpose."""
+"""The demo's own calls: its page, its health check, and injected faults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DemoApi:
         ]
 
     async def get_page(self, request: web.Request) -> web.Response:
-        """The page: a log-in form, or what the person may start and what runs."""
+        """The page: a log-in form, or the user's choices and running servers."""
         person = request.get(PERSON)
         nonce = secrets.token_urlsafe(16)
         page = await asyncio.to_thread(_PAGE.read_text, encoding="utf-8")
@@ -56,7 +56,7 @@ class DemoApi:
         return web.Response(text=page, content_type="text/html", headers=headers)
 
     async def get_health(self, request: web.Request) -> web.Response:
-        """Alive; makes no session."""
+        """Report that the demo is alive; opens no session."""
         return web.Response(text="ok")
 
     async def get_faults(self, request: web.Request) -> web.Response:
@@ -77,7 +77,7 @@ class DemoApi:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Apply the fault that matches, before any log-in; /demo/ and /healthz, no part of XNAT, have no faults."""
+        """Apply the matching fault before any log-in. /demo/ and /healthz are not part of XNAT and have no faults."""
         if request.path.startswith("/demo/") or request.path == "/healthz":
             return await handler(request)
         faults = request.app[FAULTS]
@@ -103,7 +103,7 @@ class DemoApi:
 
 
 def _claimed_name(request: web.Request) -> str | None:
-    """The name that the request sends for Basic log-in, unchecked."""
+    """The user name in the request's Basic authentication, unchecked."""
     try:
         credentials = basic_credentials(request)
     except XapiError:
@@ -112,7 +112,7 @@ def _claimed_name(request: web.Request) -> str | None:
 
 
 def _dropped(request: web.Request) -> web.Response:
-    """Close the connection: what is returned reaches nobody."""
+    """Close the connection; the returned answer is not sent."""
     if request.transport is not None:
         request.transport.close()
     return web.Response()

@@ -1,4 +1,4 @@
-"""Faults on purpose: slow, wrong or missing answers of the demo XNAT, as ``PUT /demo/faults`` orders them."""
+"""Injected faults: slow, wrong or missing answers of the demo XNAT, set with ``PUT /demo/faults``."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Faults:
     down_until: float = 0.0
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The list as ``PUT /demo/faults`` takes it, with the ``times`` that are left."""
+        """The list in the form of ``PUT /demo/faults``, with the remaining ``times``."""
         return [fault.model_dump() for fault in self.items]
 
     def set(self, body: Any) -> None:
-        """Replace the faults; raises ``ValueError`` with one sentence if the body is not a list of faults."""
+        """Replace the faults. Raises ``ValueError`` with one sentence if the body is not a list of faults."""
         try:
             self.items = _FAULTS.validate_python(body)
         except ValidationError as error:

@@ -35,7 +35,7 @@ class FrameworkApi:
         return row_response(self._frameworks.create(await read_as(request, Framework)))
 
     async def replace(self, request: web.Request) -> web.Response:
-        """Replace: 200. The id in the body decides which one, whatever the path names."""
+        """Replace: 200. The id in the body selects the framework, not the name in the path."""
         require_administrator(request)
         return row_response(self._frameworks.replace(await read_as(request, Framework)))
 

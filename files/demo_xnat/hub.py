@@ -1,6 +1,6 @@
 """The hub client of XNAT's JupyterHub plugin (docs/xnat-contract.md, 2.1, 2.2 and 2.7).
 
-Unlike the plugin, which waits for ever, each call has a timeout.
+Unlike in the plugin, which waits forever, each call has a timeout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from yarl import URL
 
 from .configuration import Configuration
 
-# A start is answered by the hub within its slow_spawn_timeout of 10 s.
+# The hub answers a start within its slow_spawn_timeout of 10 s.
 _TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?(Z|[+-]\d\d(:?\d\d)?)")
 _USER_FIELDS = ("name", "admin", "roles", "groups", "server", "pending", "last_activity")
@@ -24,7 +24,7 @@ _SERVER_FIELDS = ("name", "ready", "pending", "url", "progress_url", "user_optio
 
 
 class HubError(Exception):
-    """The hub did not answer as the plugin needs; the text has the call and the status, never the token."""
+    """The hub's answer is not what the plugin expects; the text has the call and the status, never the token."""
 
 
 class Hub:
@@ -40,7 +40,7 @@ class Hub:
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """The calls can be made within this context only."""
+        """The context in which calls can be made."""
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as self._http:
             yield
 
@@ -79,7 +79,7 @@ class Hub:
         await self._call("DELETE", _server_path(username, servername), {"remove": True}, accepted=(404,))
 
     async def create_token(self, username: str, note: str, expires_in: int) -> dict[str, Any]:
-        """A token with which a browser may open this person's servers; ``expires_in`` in seconds."""
+        """A token with which a browser may open this user's servers; ``expires_in`` in seconds."""
         unset = ("token", "id", "user", "kind", "service", "oauth_client", "session_id")
         body: dict[str, Any] = dict.fromkeys((*unset, "expires_at", "created", "last_activity"))
         body |= {"note": note, "expires_in": expires_in, "scopes": [f"access:servers!user={username}"]}

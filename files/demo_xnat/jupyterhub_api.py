@@ -24,7 +24,7 @@ _SERVER = _USER + "/server/{servername}"
 
 
 class JupyterHubApi:
-    """What people and hub ask of the plugin."""
+    """The plugin's calls for users and the hub."""
 
     def __init__(self, plugin: Plugin, background: Background) -> None:
         self._plugin = plugin

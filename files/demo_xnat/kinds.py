@@ -16,13 +16,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool
 Json = dict[str, Any]
 T = TypeVar("T")
 ScopeName = Literal["Site", "Project", "Subject", "Experiment", "User", "DataType"]
-# What a scope is called in a query; a row that has a scope is on offer only where the scope's id is known.
+# The name of each scope in a query. A row with a scope is offered only if the scope's id is given.
 SCOPES = {"Site": "site", "Project": "prj", "Subject": "subj", "Experiment": "experiment", "User": "user"}
 SCOPES |= {"DataType": "datatype"}
 
 
 class ComputeError(ValueError):
-    """XNAT refuses this or fails over it; the text is XNAT's sentence where XNAT has one."""
+    """XNAT refuses this or fails on it; the text is XNAT's own message if there is one."""
 
 
 def _not_boolean(value: Any) -> Any:
@@ -125,7 +125,7 @@ class _Dashboard(Model):
 
 
 class Config(Model):
-    """What all kinds of configuration have."""
+    """The common fields of all kinds of configuration."""
 
     id: Id | None = None
     scopes: _Scopes | None = None
@@ -179,7 +179,7 @@ class Kind:
     offered: bool = False
 
     def problems(self, row: Json) -> Iterator[str]:
-        """XNAT's sentences about missing fields. Below a missing field, nothing is checked."""
+        """XNAT's messages about missing fields. Below a missing field, nothing is checked."""
         missing: list[str] = []
         for path, wrong, sentence in self.required:
             if any(path.startswith(f"{parent}.") for parent in missing):
@@ -193,7 +193,7 @@ class Kind:
 
 
 def is_empty(value: str | list[Any] | Json | None) -> bool:
-    """Whether there is nothing in it, or nothing but white space."""
+    """Whether it is empty or only white space."""
     return not (value.strip() if isinstance(value, str) else value)
 
 

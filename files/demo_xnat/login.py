@@ -1,4 +1,4 @@
-"""What XNAT does with every request: log-in, session cookie, form of errors (docs/xnat-contract.md, 1.2 and 1.6)."""
+"""XNAT's handling of every request: log-in, session cookie, form of errors (docs/xnat-contract.md, 1.2 and 1.6)."""
 
 from __future__ import annotations
 
@@ -125,6 +125,6 @@ def _error_response(request: web.Request, error: XapiError) -> web.Response:
     page = "<!doctype html><html><head><title>HTTP Status 401 - Unauthorized</title></head>"
     page += f"<body><h1>HTTP Status 401 - Unauthorized</h1>{NOT_XNAT}</body></html>"
     response = web.Response(status=401, text=page, content_type="text/html")
-    if "X-Requested-With" not in request.headers:  # else the browser would put its own dialog over the page
+    if "X-Requested-With" not in request.headers:  # otherwise the browser would show its own log-in dialog
         response.headers["WWW-Authenticate"] = 'Basic realm="XNAT"'
     return response

@@ -1,4 +1,4 @@
-"""User-options: what a hub must mount, set and limit for one server (docs/xnat-contract.md, 1.4, 3 and 4).
+"""User-options: the mounts, variables and limits of one server (docs/xnat-contract.md, 1.4, 3 and 4).
 
 Projects with shared sessions and stored searches do not occur in the demo archive.
 """
@@ -15,7 +15,7 @@ from .people import Person
 
 
 def translate(path: str, prefix: str, docker_prefix: str) -> str:
-    """Java's ``String.replace``: every occurrence, not anchored, no slash mended (docs/xnat-contract.md, 3.2)."""
+    """Java's ``String.replace``: every occurrence, not anchored, slashes unchanged (docs/xnat-contract.md, 3.2)."""
     if prefix.strip() and docker_prefix.strip():
         return path.replace(prefix, docker_prefix)
     return path
@@ -24,7 +24,7 @@ def translate(path: str, prefix: str, docker_prefix: str) -> str:
 def data_paths(archive_path: str, xsi_type: str, item_id: str) -> dict[str, str]:
     """Container target -> source as XNAT sees it, for one item of a *general* type (docs/xnat-contract.md, 3).
 
-    Directories that do not exist are left out silently, but the directory of a scan is not checked.
+    Missing directories are omitted, except that the directory of a scan is not checked.
     Sources of sessions end in "/".
     """
     paths: dict[str, str] = {}
@@ -59,7 +59,7 @@ def _scan_path(archive_path: str, item_id: str) -> dict[str, str]:
 
 
 def make_workspace(workspace_path: str, person: Person) -> str:
-    """The person's workspace directory, made with a git configuration if it is new; raises ``OSError``."""
+    """The user's workspace directory, created with a git configuration if it is missing. Raises ``OSError``."""
     workspace = Path(workspace_path) / "users" / person.username
     if not workspace.exists():
         workspace.mkdir(parents=True)

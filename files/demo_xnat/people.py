@@ -78,7 +78,7 @@ class Person:
         return cls(**document | {name: tuple(document[name]) for name in ("roles", "projects")})
 
 
-# The accounts of a fresh XNAT. "expired" and "disabled" are people who once could start Jupyter.
+# The accounts of a fresh XNAT. "expired" and "disabled" have the role Jupyter but can no longer log in.
 PEOPLE = {
     person.username: person
     for person in (
@@ -95,7 +95,7 @@ PEOPLE = {
 
 
 def first_start() -> Changes:
-    """The accounts of the first start, without passwords but for the service account's, which is the plugin's (5.3)."""
+    """The accounts of the first start, without passwords except the service account's, which the plugin sets (5.3)."""
     found: dict[tuple[str, str], Any] = {}
     for person in PEOPLE.values():
         service = person.username == SERVICE_ACCOUNT
@@ -130,11 +130,11 @@ def hashed(password: str) -> str:
 
 
 def matches(stored: str, password: str) -> bool:
-    """Whether the hash is of this password; an empty one is of none."""
+    """Whether the hash matches this password; an empty hash matches none."""
     salt, _, expected = stored.partition(":")
     return bool(expected) and hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)), bytes.fromhex(expected))
 
 
 def _scrypt(password: str, salt: bytes) -> bytes:
-    # Cheap on purpose, about 1 ms: it runs at each log-in, and XNAT's sessions make these frequent.
+    # Deliberately cheap, about 1 ms: it runs at each log-in, and these are frequent.
     return hashlib.scrypt(password.encode(), salt=salt, n=512, r=8, p=1, dklen=32)

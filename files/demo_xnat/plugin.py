@@ -37,7 +37,7 @@ _NOT_ACCEPTED = (
 
 
 class StartFailedError(Exception):
-    """A start that ends with a sentence of its own."""
+    """A start failed with its own message."""
 
 
 class StartRequest(BaseModel):
@@ -57,11 +57,11 @@ class StartRequest(BaseModel):
     dashboardConfigId: int | None = None
 
     def application(self) -> str:
-        """What the messages call the server."""
+        """The server's name in messages."""
         return "Jupyter notebook" if self.dashboardConfigId is None else "dashboard"
 
     def problems(self, person: Person) -> list[str]:
-        """The plugin's complaints, in its order."""
+        """The plugin's error messages, in its order."""
         named = {
             "Username": self.username,
             "XSI type": self.xsiType,
@@ -92,7 +92,7 @@ class Background:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in a task of its own."""
+        """Run a coroutine in a separate task."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -153,7 +153,7 @@ class Plugin:
         )
 
     def _place(self, person: Person, request: StartRequest) -> dict[str, Any]:
-        """Where something is started, as the scopes of the configuration see it."""
+        """The place of a start, for the scopes of the configuration."""
         return {
             "Site": "XNAT",
             "Project": request.projectId,

@@ -1,4 +1,4 @@
-"""The part of XNAT's data model that the demo archive has, as the library xnat reads it to make its classes."""
+"""The demo archive's part of XNAT's data model, from which the library xnat generates its classes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from .xapi import EXPIRED_PAGE, NEW_SESSION, NOT_XNAT, PERSON, SESSION_ID, Route
 
 
 class SessionApi:
-    """Sessions, and the page to which an expired password leads."""
+    """Sessions, and the page for expired passwords."""
 
     def __init__(self, state: State, login: Login) -> None:
         self._state = state
@@ -55,7 +55,7 @@ class SessionApi:
         return web.Response(text=request[SESSION_ID])
 
     async def get_expired_page(self, request: web.Request) -> web.Response:
-        """Where an expired password leads: a client that follows redirects sees 200 text/html (1.2)."""
+        """The page for expired passwords: a client that follows redirects gets 200 text/html (1.2)."""
         page = f"<!doctype html><title>Password expired</title><h1>Your password has expired</h1>{NOT_XNAT}"
         response = web.Response(text=page + '<p><a href="/">Back</a></p>', content_type="text/html")
         response.del_cookie(COOKIE)

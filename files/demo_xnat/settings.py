@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class SettingsError(ValueError):
-    """A settings or secrets file cannot be used; the text is one sentence that says which value and why."""
+    """A settings or secrets file is invalid; the text is one sentence with the value and the reason."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the sections of the REST interface share: XNAT's form of errors, the caller, JSON bodies."""
+"""Shared code of the REST interface's sections: XNAT's form of errors, the caller, JSON bodies."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def not_found(text: str) -> XapiError:
 
 
 def text_response(status: int, text: str) -> web.Response:
-    """The answer with that text, which has no content type when it is empty."""
+    """The answer with that text; without a content type if it is empty."""
     return web.Response(status=status, text=text) if text else web.Response(status=status)
 
 
@@ -81,7 +81,7 @@ def own_person(request: web.Request, state: State) -> Person:
 
 
 def basic_credentials(request: web.Request) -> tuple[str, str] | None:
-    """Log-in name and password of HTTP Basic, None without; raises 401 for what cannot be read."""
+    """Login name and password of HTTP Basic authentication, None without it. Raises 401 if it cannot be parsed."""
     scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None

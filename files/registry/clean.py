@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Forget all but the named tags and remove what only the others needed: `clean repository:tag ...`.
+"""Delete all tags except the named ones, then garbage-collect unused layers: `clean repository:tag ...`.
 
-Nothing may be sent to the registry meanwhile.
+Nobody may push to the registry meanwhile.
 """
 
 import shutil

@@ -1,7 +1,7 @@
-"""Pass TCP connections on to a service: ``relay.py PORT HOST PORT``.
+"""Forward TCP connections to a service: ``relay.py PORT HOST PORT``.
 
-Swarm publishes ports on every address of a node. This runs in a container beside the service, whose port the engine
-publishes on one address only. The service's name is looked up anew for each connection, since its task may move.
+Swarm publishes ports on every address of a node. This program runs in a separate container, whose port the engine
+publishes on one address only. The service's name is resolved for each connection, since its task may move.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import asyncio
 import sys
 from contextlib import suppress
 
-CHUNK = 2**16  # bytes that are read at once
+CHUNK = 2**16  # bytes to read at once
 CONNECT_TIMEOUT = 10  # seconds
-CONNECTIONS = 1000  # at once; further ones are closed, so that neither this process nor the engine's runs out of files
+CONNECTIONS = 1000  # at once; more are closed, so that neither this process nor the engine runs out of file descriptors
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy until the end, and hand the end on: HTTP and websockets may close one direction first."""
+    """Copy until the end and pass the end on: HTTP and websockets may close one direction first."""
     while data := await reader.read(CHUNK):
         writer.write(data)
         await writer.drain()
@@ -25,7 +25,7 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
-    """Serve one connection; where the service does not answer, or either side breaks off, it is closed."""
+    """Serve one connection; close it if the service does not answer or either side fails."""
     with suppress(OSError):
         there = await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT_TIMEOUT)
         try:
@@ -40,8 +40,8 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host
 
 
 async def serve(listen: int, host: str, port: int) -> None:
-    """Listen until the process is ended."""
-    running: set[asyncio.Task[None]] = set()  # asyncio itself keeps none of them alive
+    """Listen until the process ends."""
+    running: set[asyncio.Task[None]] = set()  # asyncio holds only weak references to tasks
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(running) >= CONNECTIONS:

@@ -1,7 +1,7 @@
 #!/opt/venv/bin/python3
-"""`jhsingle-native-proxy` as XNAT's dashboard commands call it (docs/xnat-contract.md, 4.2), with what 0.8.3 lacks.
+"""`jhsingle-native-proxy` 0.8.3 with fixes, for XNAT's dashboard commands (docs/xnat-contract.md, 4.2).
 
-Lies in the image under that name, so that the commands stay as XNAT makes them.
+The image has it under the name `jhsingle-native-proxy`, so XNAT's commands work unchanged.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from jupyterhub.services import auth
 from simpervisor import SupervisedProcess
 from tornado import web
 
-# How long a framework may take until it listens: its first imports take 2 to 8 seconds, on a busy node far more.
+# Seconds until a framework must listen: its imports take 2 to 8 seconds, and far longer on a busy node.
 READY_SECONDS = 120
 
-# JupyterHub puts the token of XNAT's link into a cookie unless the handler is a WebSocketHandler. This proxy has one
-# handler for pages and websockets: without a cookie, a page opens and nothing that it loads does.
+# JupyterHub stores the token of XNAT's link in a cookie unless the handler is a WebSocketHandler. This proxy has one
+# handler for pages and websockets: without the cookie, a page opens but its resources do not load.
 auth.WebSocketHandler = ()
 
 _open_websocket = SuperviseAndProxyHandler.ws_get
 
 
 async def _authenticated_websocket(self: Any, *args: Any, **kwargs: Any) -> None:
-    """The proxy asks for log-in on pages only: anybody who knew the address could open a dashboard's websocket."""
+    """Require a log-in for websockets as well; the proxy requires it only for pages."""
     if self.authtype == "oauth" and not self.current_user:
         raise web.HTTPError(403)
     await _open_websocket(self, *args, **kwargs)
 
 
 async def _ready(process: Any) -> bool:
-    """Wait until the framework listens; False when it has ended or the time is up.
+    """Wait until the framework listens; return False if it has ended or the time is up.
 
-    The proxy would ask for the first page with one second's patience (Voila runs the notebook for it), at growing
-    intervals, and would start a broken dashboard again and again until the time is up.
+    The proxy itself would request the first page with a timeout of one second, though Voila runs the notebook for it,
+    at growing intervals, and would restart a broken dashboard again and again until the time is up.
     """
     first = process.proc
     for _ in range(5 * READY_SECONDS):
@@ -52,7 +52,7 @@ async def _ready(process: Any) -> bool:
 
 
 async def _listens(self: Any, process: Any) -> bool:
-    """Whether something accepts connections at the framework's port."""
+    """Return whether the framework's port accepts connections."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
     except OSError:
@@ -62,11 +62,11 @@ async def _listens(self: Any, process: Any) -> bool:
 
 
 def _same_origin(self: Any, origin: str) -> bool:
-    """What Tornado did up to 6.5. From 6.6 on it compares before it calls this, but the proxy calls this alone."""
+    """Compare origin and host as Tornado did up to 6.5; since 6.6 the method that the proxy calls no longer does."""
     return bool(urlsplit(origin).netloc.lower() == self.request.host.lower())
 
 
-# Dash makes its addresses from this; XNAT's command names no prefix. An application that sets one itself wins.
+# Dash builds its URLs with this prefix; XNAT's command sets none. A prefix set by the application takes precedence.
 os.environ.setdefault("DASH_REQUESTS_PATHNAME_PREFIX", os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
 SuperviseAndProxyHandler.check_origin = _same_origin
 SuperviseAndProxyHandler.ws_get = _authenticated_websocket

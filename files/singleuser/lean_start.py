@@ -1,12 +1,12 @@
-"""`jupyterhub-singleuser`, with the imports put off that a notebook server never or seldom uses.
+"""`jupyterhub-singleuser` without the imports that a notebook server rarely or never uses.
 
-Two thirds of the CPU time of a start went into them: the hub's database layer, which JupyterHub's log function drags
-in; a grammar that jsonschema compiles for a format that no schema of Jupyter's has; HTTP clients of dialogs that nobody
-has opened yet. Stand-ins take the places of these modules while Jupyter is imported, and only then: later imports find
-the real ones. A stand-in that is used after all fetches the real module, and where that does not help Jupyter is
-imported without any: a new version may start slower than it could, not wrongly. Kernels are processes of their own.
+These imports took two thirds of the CPU time of a start: the hub's database layer, which JupyterHub's log function
+imports; a grammar that jsonschema compiles for a format that Jupyter's schemas do not use; HTTP clients for dialogs
+that nobody has opened yet. Stand-ins replace these modules only while Jupyter is imported; later imports get the real
+ones. A stand-in that is used after all loads the real module. If that fails, Jupyter is imported without stand-ins: a
+new version may then start more slowly, but correctly. Kernels are separate processes and are not affected.
 
-`python -m lean_start` loads Jupyter and fails when it brought in one of these modules: the image's build runs it.
+`python -m lean_start` loads Jupyter and fails if one of these modules was imported; the image's build runs it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Any
 
 
 class StandIn(ModuleType):
-    """Stands in for a module; attributes that were not `given` come from the real one, which is imported then."""
+    """Stands in for a module; using an attribute that was not `given` imports the real module."""
 
     def __init__(self, name: str, given: dict[str, Any]) -> None:
         super().__init__(name)
         self.__dict__.update(given)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "__path__":  # the import system asks this of every module: not a use
+        if name == "__path__":  # the import system reads this of every module; that is not a use
             raise AttributeError(name)
         return getattr(real(self.__name__), name)
 
 
 class LaterClient:
-    """An `httpx.AsyncClient` that is made when it is used."""
+    """An `httpx.AsyncClient` that is created on first use."""
 
     def __init__(self, **options: Any) -> None:
         self._options = options
@@ -47,7 +47,7 @@ class LaterClient:
 
 
 def real(name: str) -> ModuleType:
-    """Import a module for good. All stand-ins leave `sys.modules`: real modules are not to be made of them."""
+    """Import the real module, after removing all stand-ins from `sys.modules`, so that it does not import any."""
     for each, module in list(sys.modules.items()):
         if isinstance(module, StandIn):
             del sys.modules[each]
@@ -64,9 +64,9 @@ def later(module: str, function: str) -> Callable[..., Any]:
 
 
 def hub_stand_ins() -> dict[str, dict[str, Any]]:
-    """Return the hub's database and pages, which are behind jupyterhub.log, .metrics, .scopes and .utils.
+    """Return the modules of the hub's database and pages, which jupyterhub.log, .metrics, .scopes and .utils import.
 
-    The two classes are for `except` and `isinstance`: a notebook server neither raises the one nor makes the other.
+    The two classes are for `except` and `isinstance` only; a notebook server does not create instances of them.
     """
     return {
         "alembic": {},
@@ -79,7 +79,7 @@ def hub_stand_ins() -> dict[str, dict[str, Any]]:
 
 
 def stand_ins() -> dict[str, dict[str, Any]]:
-    """Return the modules to put off, each with what is asked of it while Jupyter is imported."""
+    """Return the modules to defer, each with the attributes that are read while Jupyter is imported."""
     return hub_stand_ins() | {
         # jsonschema's checks of the formats "iri" and "duration"
         "rfc3987_syntax": {"is_valid_syntax": later("rfc3987_syntax", "is_valid_syntax")},
@@ -95,7 +95,7 @@ def stand_ins() -> dict[str, dict[str, Any]]:
 
 @contextlib.contextmanager
 def standing_in(modules: dict[str, dict[str, Any]]) -> Iterator[None]:
-    """Put stand-ins for `modules` that are not loaded yet into `sys.modules`, and take them out at the end."""
+    """Put stand-ins for `modules` that are not loaded yet into `sys.modules`, and remove them at the end."""
     made = {name: StandIn(name, given) for name, given in modules.items() if name not in sys.modules}
     sys.modules.update(made)
     try:
@@ -111,16 +111,16 @@ def load() -> Callable[[], Any]:
     try:
         with standing_in(stand_ins()):
             importlib.import_module("jupyterhub.singleuser")
-            importlib.import_module("jupyterlab.labapp")  # behind a proxy this makes clients of httpx, so it is last
-    except Exception as error:  # whatever it is: a server that starts slowly is better than none
-        print(f"lean_start.py does not fit this Jupyter, which starts without it: {error}", file=sys.stderr)
+            importlib.import_module("jupyterlab.labapp")  # last, since behind a proxy it creates clients of httpx
+    except Exception as error:  # any error: a slow start is better than none
+        print(f"lean_start.py does not support this version, starting Jupyter without it: {error}", file=sys.stderr)
     run: Callable[[], Any] = importlib.import_module("jupyterhub.singleuser").main
     return run
 
 
 def main() -> Any:
     """Run the single-user server."""
-    gc.disable()  # nothing that is imported becomes garbage: to look for some is a waste
+    gc.disable()  # imports create no garbage, so collecting is a waste of time
     run = load()
     gc.freeze()
     gc.enable()
@@ -128,10 +128,10 @@ def main() -> Any:
 
 
 def check() -> str:
-    """Return a complaint when a start loads what it should put off, else an empty text."""
+    """Return an error message if a start loads a module that it should defer, else an empty text."""
     load()
     loaded = [name for name in stand_ins() if name in sys.modules]
-    return f"lean_start.py puts off {', '.join(loaded)} no more: adapt stand_ins() to this Jupyter." if loaded else ""
+    return f"lean_start.py no longer defers {', '.join(loaded)}: adapt stand_ins() to this Jupyter." if loaded else ""
 
 
 if __name__ == "__main__":

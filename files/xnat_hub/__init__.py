@@ -1,1 +1,1 @@
-"""What runs in the hub: log-in, spawner, pages, its database. docs/architecture.md shows the parts."""
+"""The code that runs in the hub: log-in, spawner, pages and database. docs/architecture.md shows the parts."""

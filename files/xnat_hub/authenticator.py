@@ -19,16 +19,16 @@ from xnat_hub.launcher import shared_launcher
 from xnat_hub.logins import shared_logins
 from xnat_hub.settings import load
 
-REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is looked at again
-RESOLVE_TIMEOUT = 2.0  # seconds that a log-in waits for the proxy's address
-ACCEPTED = "xnat_accepted"  # in a server's state in the hub's database: XNAT has accepted its launch's alias token
+REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is checked again
+RESOLVE_TIMEOUT = 2.0  # seconds that a log-in waits for DNS to resolve the proxy's name
+ACCEPTED = "xnat_accepted"  # key in a server's saved state: XNAT has accepted the alias token of its launch
 
 
 class XnatAuthenticator(Authenticator):
-    """Lets in whom XNAT lets start Jupyter: role `Jupyter`, or the site's switch for everybody.
+    """Lets in everybody whom XNAT allows to start Jupyter: users with the role `Jupyter`, or all if XNAT is set so.
 
-    Who passes `authenticate` is allowed; users that XNAT's plugin makes by REST get in by the token in their link.
-    Every `auth_refresh_age` seconds XNAT is asked again.
+    A user who passes `authenticate` is allowed. Users that XNAT's plugin creates by REST get in with the token in their
+    link. Every `auth_refresh_age` seconds the hub asks XNAT again.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -37,32 +37,32 @@ class XnatAuthenticator(Authenticator):
         self._warned = False
 
     def normalize_username(self, username: str) -> str:
-        """Keep the name as it is: XNAT's `JDoe` and `jdoe` are two people (contract 6.11)."""
+        """Leave the name unchanged: in XNAT `JDoe` and `jdoe` are two people (contract 6.11)."""
         return username
 
     def check_allowed(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
-        """Everybody whom XNAT authenticated with the right to start Jupyter; the right is asked in `authenticate`."""
+        """Allow every authenticated user: `authenticate` has already checked the right to start Jupyter."""
         return True
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
-        """Return the pages and calls of ours; JupyterHub puts them before its own."""
+        """Return our own handlers as well; JupyterHub puts them before its own."""
         return [*super().get_handlers(app), *HANDLERS]
 
     async def authenticate(self, handler: web.RequestHandler, data: Any) -> dict[str, Any]:
-        """Ask XNAT. Whatever keeps somebody out is a HTTPError, whose sentence the log-in page shows.
+        """Check the log-in with XNAT. A refusal is an HTTPError; the log-in page shows its message.
 
         data: the form's fields, or whatever a caller of the REST API sends as `auth`.
         """
         username, password = (data.get(key) if isinstance(data, dict) else None for key in ("username", "password"))
         if not isinstance(username, str) or not isinstance(password, str):
-            raise web.HTTPError(400, "A log-in needs a user name and a password.")
+            raise web.HTTPError(400, "Enter a user name and a password.")
         try:
             source = source_of(await client_address(handler.request))
             allowed = await shared_logins().may_start_jupyter(username, password, source)
         except BadCredentialsError as error:
             raise web.HTTPError(403, f"{error}.") from error
         except XnatError as error:
-            self.log.warning("Log-in of %r not decided: %s", username[:64], error)
+            self.log.warning("Could not check the log-in of %r with XNAT: %s", username[:64], error)
             raise web.HTTPError(error.status, f"{error}.") from error
         if not allowed:
             raise web.HTTPError(
@@ -71,12 +71,12 @@ class XnatAuthenticator(Authenticator):
         return {"name": username}
 
     async def refresh_user(self, user: Any, handler: web.RequestHandler | None = None) -> bool:
-        """Whether XNAT still lets this person use Jupyter; JupyterHub asks every `auth_refresh_age` seconds.
+        """Return whether XNAT still allows this user to use Jupyter; JupyterHub asks every `auth_refresh_age` seconds.
 
-        False makes them log in again: the role is lost, the account disabled, or no server runs or starts by whose
-        launch XNAT could be asked. While XNAT cannot be asked nobody is logged out, nor where it never accepted a
-        launch's alias token: it gave the hub that launch and the person the token to open it. Requests of one moment
-        share one look.
+        With False the user must log in again: they lost the role, their account is disabled, or they have no active
+        server whose alias token could be used to ask XNAT. Nobody is logged out while XNAT does not answer, nor where
+        XNAT never accepted the alias token of a launch, since XNAT itself provided that launch and the token in its
+        link. Simultaneous requests share one check.
         """
         task = self._refreshing.get(user.name)
         if task is None:
@@ -93,7 +93,7 @@ class XnatAuthenticator(Authenticator):
                     standing = await shared_launcher().standing(username, name)
                     if standing in (Standing.ALLOWED, Standing.NO_RIGHT):
                         _remember_accepted(spawner)
-                    # A dashboard does not need the right to start Jupyter (1.3).
+                    # Dashboards do not require the right to start Jupyter (1.3).
                     if standing is Standing.ALLOWED or (standing is Standing.NO_RIGHT and _is_dashboard(spawner)):
                         return True
                     if standing is Standing.NO_RIGHT or (standing is Standing.REFUSED and _was_accepted(spawner)):
@@ -101,7 +101,7 @@ class XnatAuthenticator(Authenticator):
                     elif standing is Standing.REFUSED:
                         never_accepted = True
         except (RefusedError, TimeoutError) as error:
-            self.log.warning("Not asked whether %r may still use Jupyter: %s", username, error or "no answer in time")
+            self.log.warning("Could not check whether %r may still use Jupyter: %s", username, error or "timed out")
             return True
         if never_accepted and not lost:
             self._warn_once(username)
@@ -112,19 +112,20 @@ class XnatAuthenticator(Authenticator):
         if not self._warned:
             self._warned = True
             self.log.warning(
-                "XNAT has never accepted the alias token of a running launch of %r, so the hub cannot see there whether"
-                " somebody may still use Jupyter. If this XNAT does not let alias tokens ask for roles, set"
-                " jupyterhub_auth_refresh_age to 0; if they end before the servers, make XNAT's aliasTokenTimeout"
-                " longer than its maxServerLifetime. Said once.",
+                "XNAT has never accepted the alias token of a running launch of %r, so the hub cannot check whether"
+                " users may still use Jupyter. If this XNAT does not allow alias tokens to read roles, set"
+                " jupyterhub_auth_refresh_age to 0. If alias tokens expire before the servers end, make XNAT's"
+                " aliasTokenTimeout longer than its maxServerLifetime. This warning is logged once.",
                 username,
             )
 
 
 async def client_address(request: Any) -> str:
-    """Return the address that a request comes from, which its sender cannot choose.
+    """Return the address that a request comes from; the client cannot forge it.
 
-    The hub's proxy appends to X-Forwarded-For who speaks to it; so the last address there that is no trusted proxy of
-    the site's is the client's. A connection from elsewhere, such as a notebook's, speaks for itself only.
+    The hub's proxy appends the address of its peer to X-Forwarded-For, so the last address there that is not one of
+    the site's trusted proxies is the client's. For a direct connection, such as one from a notebook, the header is
+    ignored.
     """
     peer = str(request.connection.context.address[0])
     settings = load()
@@ -135,7 +136,7 @@ async def client_address(request: Any) -> str:
 
 
 def source_of(address: str) -> str:
-    """Return what limits count as one address: for IPv6 the network of 64 bits, which is one subscriber's."""
+    """Return the source that limits are counted for: the address, or for IPv6 its /64 network (one subscriber)."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -144,7 +145,7 @@ def source_of(address: str) -> str:
 
 
 def last_untrusted(peer: str, forwarded: str, trusted: Collection[str]) -> str:
-    """Return the last address of an X-Forwarded-For that is not trusted; what is no address ends the search."""
+    """Return the last untrusted address of an X-Forwarded-For; an entry that is not an address ends the search."""
     found = peer
     for text in reversed(forwarded.split(",")):
         try:
@@ -158,7 +159,7 @@ def last_untrusted(peer: str, forwarded: str, trusted: Collection[str]) -> str:
 
 
 async def _addresses(host: str) -> set[str]:
-    """Return the addresses of a host; none if they cannot be found out."""
+    """Return the addresses of a host; none if its name cannot be resolved."""
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT):
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -168,7 +169,7 @@ async def _addresses(host: str) -> set[str]:
 
 
 def _is_dashboard(spawner: Any) -> bool:
-    """Whether XNAT, which alone starts servers, started this one as a dashboard (contract 2.4)."""
+    """Whether XNAT started this server as a dashboard (contract 2.4)."""
     return (spawner.user_options or {}).get("dashboardConfigId") is not None
 
 
@@ -177,7 +178,7 @@ def _was_accepted(spawner: Any) -> bool:
 
 
 def _remember_accepted(spawner: Any) -> None:
-    """Note it in the database: a hub that was restarted must still tell a closed account from a refused token."""
+    """Record it in the database, so that a restarted hub can still tell a closed account from a refused token."""
     if not _was_accepted(spawner):
         spawner.orm_spawner.state = {**(spawner.orm_spawner.state or {}), ACCEPTED: True}
         spawner.db.commit()

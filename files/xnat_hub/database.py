@@ -12,19 +12,19 @@ from sqlalchemy.engine import Engine
 
 
 def commit_fast() -> None:
-    """Let SQLite write a log ahead of the database, and wait for the disk only when it copies that log.
+    """Use SQLite's write-ahead log and sync to disk only at checkpoints.
 
-    The database stays whole whatever happens. A power failure may take the last seconds of commits, which the
-    reconciler mends as it does after a hub that was killed.
+    The database stays consistent in any case. A power failure may lose the last seconds of commits; the reconciler
+    repairs that as it does after a hub was killed.
     """
     event.listen(Engine, "connect", _use_log)
 
 
 def forget_service_tokens(path: Path) -> None:
-    """Take the tokens of services out of the database of a hub that is about to start, if there is one.
+    """Delete the tokens of services from the database of a hub that is about to start, if it exists.
 
-    JupyterHub adds those that are configured at each start, and keeps every one that ever was: a token that was made
-    anew, because somebody may know it, would go on to start servers for anybody.
+    At each start JupyterHub adds the configured tokens but never removes old ones. Without this, a leaked token would
+    still be able to start servers after it was rotated.
     """
     if not path.exists():
         return

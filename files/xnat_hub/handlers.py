@@ -1,4 +1,4 @@
-"""JupyterHub's REST API where XNAT needs another answer, and the headers of the hub's pages."""
+"""Changes to JupyterHub's REST API that XNAT needs, and the headers of the hub's pages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jupyterhub.handlers.static import CacheControlStaticFilesHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
 
-HSTS = f"max-age={365 * 86400}"  # the host only: nothing is known of those below it
+HSTS = f"max-age={365 * 86400}"  # without includeSubDomains: subdomains may not have TLS
 
 
 def security_headers(public_url: str) -> dict[str, str]:
-    """Return the headers of all pages of the hub; HSTS where browsers reach it by https."""
+    """Return the headers of all pages of the hub; with HSTS if browsers reach it by https."""
     headers = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
     if public_url.startswith("https:"):
         headers["Strict-Transport-Security"] = HSTS
@@ -25,36 +25,36 @@ class StaticFiles(CacheControlStaticFilesHandler):
     """The hub's style sheets, scripts and images, with the same headers as its pages."""
 
     def set_extra_headers(self, path: str) -> None:
-        """Add the headers; `headers` are tornado's settings of that name."""
+        """Add the headers from tornado's setting `headers`."""
         super().set_extra_headers(path)
         for name, value in self.settings.get("headers", {}).items():
             self.set_header(name, value)
 
 
 class ServerHandler(UserServerAPIHandler):
-    """Servers by name. To stop one that is being started or stopped already is no failure.
+    """Named servers. Stopping a server that is starting or already stopping is not an error.
 
-    JupyterHub 5 answers 500 to that, and XNAT then tells the user that it failed (docs/xnat-contract.md, 2.5).
+    JupyterHub 5 answers 500 in that case, and XNAT then reports a failure to the user (docs/xnat-contract.md, 2.5).
     """
 
     async def delete(self, user_name: str, server_name: str = "") -> None:
-        """Stop a server; 202 when it is on its way out."""
+        """Stop a server; answer 202 while it is stopping."""
         try:
             await super().delete(user_name, server_name)
         except (KeyError, RuntimeError) as error:
-            self.log.info("Server %s:%s is being stopped already (%s)", user_name, server_name, error)
+            self.log.info("Server %s:%s is already stopping (%s)", user_name, server_name, error)
             self.set_status(202)
 
 
 class UserHandler(UserAPIHandler):
-    """Users by name. To delete one stops the servers first.
+    """Users. Deleting a user stops their servers first.
 
-    JupyterHub 5 looks at the unnamed server only, and answers 500 while one with a name runs.
+    JupyterHub 5 stops only the default server, and answers 500 while a named one runs.
     """
 
     @needs_scope("delete:users")  # type: ignore[untyped-decorator]
     async def delete(self, user_name: str) -> None:
-        """Stop the user's servers, then delete the user; 400 with a sentence while one is still stopping."""
+        """Stop the user's servers, then delete the user; answer 400 with a message while one is still stopping."""
         user = self.find_user(user_name)
         if user is not None and user.name != self.current_user.name:
             await self.stop_servers(user)
@@ -65,11 +65,11 @@ class UserHandler(UserAPIHandler):
         await asyncio.gather(*(self._stop(user, name) for name, server in user.spawners.items() if server.active))
         if left := sorted(repr(name) for name, server in user.spawners.items() if server.active):
             raise web.HTTPError(
-                400, f"Servers of {user.name} are still being stopped ({', '.join(left)}): delete the user again."
+                400, f"Servers of {user.name} are still stopping ({', '.join(left)}). Delete the user again later."
             )
 
     async def _stop(self, user: Any, name: str) -> None:
-        """Stop one server, whatever it is doing; wait at most JupyterHub's `slow_stop_timeout`."""
+        """Stop one server in whatever state it is; wait at most JupyterHub's `slow_stop_timeout`."""
         spawner = user.spawners[name]
         if spawner.pending == "spawn" and spawner._spawn_future:
             spawner._spawn_future.cancel()

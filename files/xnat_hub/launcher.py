@@ -1,4 +1,4 @@
-"""The launcher as the hub asks it (`xnat_wire.launcher`)."""
+"""The hub's client for the launcher (`xnat_wire.launcher` describes the calls)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from xnat_wire.shared import Shared
 
 from xnat_hub.settings import load
 
-TIMEOUT = 60.0  # seconds for one call: XNAT and Docker, which the launcher asks, have shorter limits
-AT_ONCE = 400  # calls, less than the launcher takes; stops are under way for as long as their containers take to end
-LISTING_AGE = 10.0  # seconds that one listing of all servers serves the hub's regular polls
+TIMEOUT = 60.0  # seconds for one call; the launcher's own calls to XNAT and Docker have shorter limits
+AT_ONCE = 400  # concurrent calls, fewer than the launcher accepts; a stop call lasts until its container has ended
+LISTING_AGE = 10.0  # seconds for which the hub's regular polls reuse one listing of all servers
 
 Owner = tuple[str, str]  # user and server
 
 
 class Launcher:
-    """The launcher on this node. Each call has a connection of its own, so nothing has to be closed at the end."""
+    """The launcher on this node. Each call has its own connection, so nothing has to be closed at the end."""
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
@@ -29,7 +29,7 @@ class Launcher:
         self._living = Shared(self._list_living, LISTING_AGE)
 
     async def start(self, user: str, server: str, env: Mapping[str, str]) -> tuple[str, int]:
-        """Have a server's service created. Returns (host, port). env: of which HUB_VARIABLES are passed on.
+        """Create a server's service. Returns (host, port). env: only HUB_VARIABLES are passed on.
 
         Raises RefusedError, as all calls here do.
         """
@@ -38,32 +38,32 @@ class Launcher:
         return str(answer["host"]), int(answer["port"])
 
     async def one(self, user: str, server: str) -> Seen:
-        """Return how a server is; takes a tenth of a second."""
+        """Return the state of a server; takes a tenth of a second."""
         return Seen(**await self._call("one", user=user, server=server))
 
     async def lives(self, user: str, server: str) -> bool:
-        """Return whether a server ran, or might come to run, LISTING_AGE seconds ago or later."""
+        """Return whether a server runs or may start, from a listing that is at most LISTING_AGE seconds old."""
         return (user, server) in await self._living.get()
 
     async def all(self) -> dict[Owner, str]:
-        """Return every (user, server) that has a service, with the service's id."""
+        """Return the service id of every (user, server) that has a service."""
         return {(each["user"], each["server"]): each["id"] for each in (await self._call("all"))["servers"]}
 
     async def stop(self, user: str, server: str, patience: float, service_id: str = "") -> bool:
-        """Have a server's service removed. Returns whether its container has ended within so many seconds.
+        """Remove a server's service. Returns whether its container ended within `patience` seconds.
 
-        service_id: of the service that is meant; a newer one stays.
+        service_id: remove only the service with this id and keep a newer one; empty for any.
         """
         patience = min(patience, MAX_PATIENCE)
         answer = await self._call("stop", patience, user=user, server=server, patience=patience, id=service_id)
         return bool(answer["ended"])
 
     async def log(self, user: str, server: str) -> str:
-        """Return the last lines of a server that did not start, without its secrets."""
+        """Return the last log lines of a server that did not start, without its secrets."""
         return str((await self._call("log", user=user, server=server))["text"])
 
     async def standing(self, user: str, server: str) -> Standing:
-        """Return whether XNAT still stands behind a launch."""
+        """Return whether XNAT still permits a launch."""
         return Standing((await self._call("standing", user=user, server=server))["standing"])
 
     async def _list_living(self) -> frozenset[Owner]:
@@ -87,10 +87,10 @@ class Launcher:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RefusedError(Kind.AWAY, f"The launcher does not answer ({type(error).__name__}).") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise RefusedError(Kind.INTERNAL, "The launcher answered something that is not understood.") from error
+            raise RefusedError(Kind.INTERNAL, "The launcher sent an invalid answer.") from error
 
 
 @functools.cache
 def shared_launcher() -> Launcher:
-    """Return the hub's one."""
+    """Return the hub's client, created once."""
     return Launcher(load().launcher_socket)

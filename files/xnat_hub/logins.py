@@ -1,4 +1,4 @@
-"""Checks of people's log-ins at XNAT (docs/xnat-contract.md, 1.2, 1.3), limited by `xnat_wire.throttle`."""
+"""Checks log-ins with XNAT (docs/xnat-contract.md, 1.2, 1.3), limited by `xnat_wire.throttle`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Logins:
         self._end: asyncio.Task[None] | None = None
 
     async def may_start_jupyter(self, username: str, password: str, source: str) -> bool:
-        """Return whether this person, so authenticated, may use Jupyter.
+        """Return whether the user with this name and password may use Jupyter.
 
-        source: the address that the log-in comes from. Raises a XnatError when XNAT does not accept the log-in or
-        gives no usable answer.
+        source: the address that the log-in comes from. Raises an XnatError if XNAT does not accept the log-in or does
+        not give a usable answer.
         """
         if self._end is None:
             self._end = asyncio.create_task(self._close_at_end())
         check_name(username)
-        if username == self._service_account:  # which strangers could lock, and so end all launches
-            raise NotPermittedError("the service account is no person's")
+        if username == self._service_account:  # otherwise anybody could lock it, and nothing could be launched
+            raise NotPermittedError("The service account cannot log in here")
         async with counted(self._throttle, username, source, self._rest.site.timeout):
             return await self._rest.may_use_jupyter(username, username, password)
 
@@ -42,7 +42,7 @@ class Logins:
             await asyncio.wait([self._end])
 
     async def _close_at_end(self) -> None:
-        """Wait for the end, which is a cancellation: JupyterHub cancels all tasks when it stops, and waits for them."""
+        """Wait to be cancelled: when JupyterHub stops, it cancels all tasks and waits for them."""
         try:
             await asyncio.Event().wait()
         finally:
@@ -50,12 +50,12 @@ class Logins:
 
 
 def logins(settings: Settings) -> Logins:
-    """Return the checks of log-ins of a hub with these settings."""
+    """Return the log-in checks for a hub with these settings."""
     throttle = Throttle(settings.failed_logins, settings.failed_logins_window)
     return Logins(Rest(settings.xnat), settings.xnat_username, throttle)
 
 
 @functools.cache
 def shared_logins() -> Logins:
-    """Return the hub's one."""
+    """Return the hub's log-in checks, created once."""
     return logins(load())

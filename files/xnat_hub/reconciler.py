@@ -1,11 +1,11 @@
-"""Keep proxy, hub and launcher in step; a service of the hub's, run by JupyterHub as `python -m xnat_hub.reconciler`.
+"""Keeps proxy, hub and launcher consistent. JupyterHub runs it as a service: `python -m xnat_hub.reconciler`.
 
-Every few seconds it looks whether the proxy has lost its routes, which it does when it restarts alone, and has the hub
-give them again. Every `prune_interval` seconds it removes stopped named servers from the hub's list, since every launch
-from XNAT makes a new one (docs/xnat-contract.md, 2.3, 6.24), and has the launcher stop servers that the hub does not
-own, such as those of a hub that was killed while it started one. A process of its own: it may block.
+Every few seconds it checks whether the proxy has lost its routes, as it does when it restarts alone; the hub then adds
+them again. Every `prune_interval` seconds it removes stopped named servers from the hub's list, since every launch from
+XNAT creates a new one (docs/xnat-contract.md, 2.3, 6.24). At the same time the launcher stops servers that the hub does
+not know, for example those that a killed hub was starting. It is a separate process, so it may block.
 
-Only the standard library is imported: an HTTP client's modules would double the memory of this process.
+It imports only the standard library: an HTTP client library would double the memory of this process.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from xnat_hub.settings import Settings, load
 log = logging.getLogger("xnat_hub.reconciler")
 
 TIMEOUT = 20  # seconds for one call to hub or proxy
-LAUNCHER_TIMEOUT = 60  # the same for the launcher, which asks Docker
-ROUTES_INTERVAL = 5  # seconds between two looks at the proxy
-PAGE = 1000  # users that one call to the hub lists
+LAUNCHER_TIMEOUT = 60  # the same for the launcher, which calls Docker
+ROUTES_INTERVAL = 5  # seconds between two checks of the proxy
+PAGE = 1000  # users listed by one call to the hub
 NOT_FOUND = 404
 
 Owner = tuple[str, str]  # user and server
 
 
 class CallError(Exception):
-    """A call that gave no usable answer; one sentence."""
+    """A call did not give a usable answer; the text is one sentence."""
 
 
 class UnixConnection(HTTPConnection):
@@ -55,7 +55,7 @@ class UnixConnection(HTTPConnection):
 def ask(
     connection: HTTPConnection, method: str, path: str, headers: Mapping[str, str], body: Any = None
 ) -> tuple[int, Any]:
-    """Make one call. Returns the status and the answer's JSON, None for none. Raises CallError, for 5xx too."""
+    """Make one call. Returns the status and the answer's JSON (None if empty). Raises CallError, also for 5xx."""
     what = f"{method} {path.partition('?')[0]}"
     try:
         with closing(connection):
@@ -64,10 +64,10 @@ def ask(
             answer = connection.getresponse()
             found = answer.read()
         if answer.status >= 500:
-            raise CallError(f"{what} was answered with status {answer.status}")
+            raise CallError(f"{what} failed with status {answer.status}")
         return answer.status, json.loads(found) if found else None
     except (OSError, HTTPException, ValueError) as error:
-        raise CallError(f"{what} was not answered ({type(error).__name__})") from error
+        raise CallError(f"{what} failed ({type(error).__name__})") from error
 
 
 def ask_url(method: str, url: str, token: str, body: Any = None, accept: str = "application/json") -> tuple[int, Any]:
@@ -86,7 +86,7 @@ class Hub:
         self._token = token
 
     def servers(self) -> dict[Owner, bool]:
-        """Return all servers that the hub knows, and whether each is stopped with nothing under way."""
+        """Return all servers that the hub knows, and whether each is stopped and no action on it is pending."""
         found: dict[Owner, bool] = {}
         offset: int | None = 0
         while offset is not None:
@@ -100,16 +100,16 @@ class Hub:
         return found
 
     def give_routes(self) -> None:
-        """Have the hub compare the proxy's routes with its servers, and add what is missing."""
+        """Let the hub compare the proxy's routes with its servers and add missing ones."""
         self._ask("POST", "/proxy")
 
     def forget(self, owner: Owner) -> None:
-        """Take a stopped named server off the hub's list."""
+        """Remove a stopped named server from the hub's list."""
         user, server = (quote(name, safe="") for name in owner)
         self._ask("DELETE", f"/users/{user}/servers/{server}", {"remove": True}, also=NOT_FOUND)
 
     def _ask(self, method: str, path: str, body: Any = None, also: int = 0, accept: str = "application/json") -> Any:
-        """Return the answer's JSON. also: a status that is no failure. Raises CallError."""
+        """Return the answer's JSON. also: a status that is not a failure. Raises CallError."""
         status, answer = ask_url(method, self._url + path, self._token, body, accept)
         if status >= 400 and status != also:
             raise CallError(f"the hub answered {method} {path.partition('?')[0]} with status {status}")
@@ -117,63 +117,63 @@ class Hub:
 
 
 class Servers:
-    """The launcher's servers, for a process that may block (`xnat_wire.launcher`)."""
+    """A blocking client for the launcher (`xnat_wire.launcher` describes the calls)."""
 
     def __init__(self, socket_path: str) -> None:
         self._path = socket_path
 
     def all(self) -> dict[Owner, str]:
-        """Return every server that has a service, with the service's id. Raises CallError."""
+        """Return the service id of every server that has a service. Raises CallError."""
         return {(each["user"], each["server"]): each["id"] for each in self._ask("all", {})["servers"]}
 
     def stop(self, user: str, server: str, service_id: str) -> None:
-        """Remove a server's service, unless a newer one is in its place, without waiting. Raises CallError."""
+        """Remove a server's service without waiting, unless a newer one has replaced it. Raises CallError."""
         self._ask("stop", {"user": user, "server": server, "patience": 0, "id": service_id})
 
     def _ask(self, name: str, body: dict[str, Any]) -> Any:
         status, answer = ask(UnixConnection(self._path), "POST", f"/{name}", {}, body)
         if status != 200:
-            raise CallError(f"the launcher refused {name}: {answer.get('message', status)}")
+            raise CallError(f"the launcher refused the call {name}: {answer.get('message', status)}")
         return answer
 
 
 def orphans(running: Mapping[Owner, str], servers: Mapping[Owner, bool]) -> dict[Owner, str]:
-    """Return what runs and the hub does not know, or knows as stopped. running: the ids of the services.
+    """Return the running servers that the hub does not know or lists as stopped. running: the ids of the services.
 
-    The hub must have been asked after the launcher: what existed then is known to the hub if it is in use.
+    `servers` must have been read after `running`: the hub then knows every service of `running` that is in use.
     """
     return {owner: service_id for owner, service_id in running.items() if servers.get(owner, True)}
 
 
 def tidy(hub: Hub, launcher: Servers, stopped_before: set[Owner]) -> set[Owner]:
-    """Do one round. stopped_before: what the round before found stopped; only that is taken off the hub's list.
+    """Run one round of clean-up. Returns the servers that are stopped now.
 
-    Returns what this round found stopped.
+    stopped_before: the servers that the previous round found stopped; only these are removed from the hub's list.
     """
     running = launcher.all()
     servers = hub.servers()
     for (user, server), service_id in orphans(running, servers).items():
-        log.warning("Stopping %r's server %r, which the hub does not own", user, server)
+        log.warning("Stopping %r's server %r, which the hub does not know or lists as stopped", user, server)
         launcher.stop(user, server, service_id)
     stopped = {owner for owner, is_stopped in servers.items() if is_stopped and owner[1]}
     for owner in stopped & stopped_before:
         hub.forget(owner)
     if forgotten := stopped & stopped_before:
-        log.info("%d stopped servers taken off the hub's list", len(forgotten))
+        log.info("Removed %d stopped servers from the hub's list", len(forgotten))
     return stopped - stopped_before
 
 
 def routes_are_lost(settings: Settings) -> bool:
-    """Whether the proxy answers but does not know the hub."""
+    """Whether the proxy answers but has no route to the hub."""
     status, routes = ask_url("GET", f"{settings.proxy_api_url}/api/routes", settings.secret("proxy_token"))
     if status != 200:
-        raise CallError(f"the proxy answered with status {status}")
+        raise CallError(f"the proxy's API answered with status {status}")
     route = routes.get(settings.base_url.rstrip("/") or "/", {})
-    return not route.get("hub")  # without this mark it is the default that the proxy begins with
+    return not route.get("hub")  # a route without this mark is the proxy's default route
 
 
 def main() -> None:
-    """Tidy for ever; a round that fails is told and tried again."""
+    """Run the rounds forever; a failed round is logged and tried again."""
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
     settings = load()
     hub = Hub(os.environ["JUPYTERHUB_API_URL"], os.environ["JUPYTERHUB_API_TOKEN"])
@@ -183,7 +183,7 @@ def main() -> None:
     while True:
         try:
             if routes_are_lost(settings):
-                log.warning("The proxy has lost its routes: the hub gives them again")
+                log.warning("The proxy has lost its routes; the hub adds them again")
                 hub.give_routes()
             if time.monotonic() >= next_round:
                 stopped = tidy(hub, servers, stopped)
@@ -194,5 +194,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):  # the hub stops
+    with suppress(KeyboardInterrupt):  # sent when the hub stops
         main()

@@ -1,4 +1,4 @@
-"""The hub's settings: one JSON file (a Docker config) and the secrets beside it (Docker secrets).
+"""The hub's settings: one JSON file (a Docker config) and its secrets (Docker secrets).
 
 The role `jupyterhub` writes the file; its `meta/argument_specs.yml` describes the values.
 """
@@ -20,10 +20,10 @@ SETTINGS_FILE = "/etc/jupyterhub/settings.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the site says. Times are seconds; paths are those of the hub's container.
+    """The hub's settings. Times are seconds; paths are those of the hub's container.
 
-    public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses of the reverse proxies
-    before the hub's own, whose X-Forwarded-For counts. xnat_username: the service account, as whom nobody logs in.
+    public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses of the reverse proxies in
+    front of the hub's own; their X-Forwarded-For is trusted. xnat_username: the service account, which cannot log in.
     """
 
     base_url: str
@@ -50,7 +50,7 @@ class Settings:
 
 
 def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
-    """Read the settings file's JSON. Raises SettingsError for what is missing, unknown or cannot be used."""
+    """Read the settings file's JSON. Raises SettingsError for missing, unknown or invalid settings."""
     check_keys(data, {field.name for field in fields(Settings)} - {"secrets_dir"}, "hub")
     try:
         trusted = tuple(str(ipaddress.ip_address(address)) for address in data["trusted_proxies"])

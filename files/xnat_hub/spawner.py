@@ -1,6 +1,6 @@
-"""Servers, which the launcher starts as Docker Swarm services as XNAT says (docs/xnat-contract.md, 1.4).
+"""The spawner: the launcher starts servers as Docker Swarm services, as XNAT specifies (docs/xnat-contract.md, 1.4).
 
-The hub says whose server of which name is to be started, and no more; see `xnat_wire.launcher`.
+The hub sends the launcher only the user and the name of the server; see `xnat_wire.launcher`.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from xnat_wire.launcher import Kind, RefusedError
 from xnat_hub.launcher import Launcher, shared_launcher
 from xnat_hub.settings import load
 
-ANSWER_TIMEOUT = 5.0  # seconds for one try whether Jupyter answers
-ANSWER_INTERVAL = 0.1  # seconds between two of them
+ANSWER_TIMEOUT = 5.0  # seconds for one check whether Jupyter answers
+ANSWER_INTERVAL = 0.1  # seconds between two of these checks
 AWAY_INTERVAL = 1.0  # seconds between two calls to a launcher that does not answer
-AWAY_TRIES = 10  # calls to start a server, or to remove what did not start, before that is left to the reconciler
+AWAY_TRIES = 10  # calls to start a server or to remove a failed one; after that the reconciler cleans up
 AWAY_WORDS = "the launcher does not answer"
-TASK_INTERVAL = 1.0  # seconds between two looks at the server while Jupyter starts in it
-CLEANUP = 10  # seconds before the hub's own time limit at which a start gives up by itself, to say why
-REMOVAL = 20.0  # seconds that what did not start has to end
+TASK_INTERVAL = 1.0  # seconds between two checks of the server's state while Jupyter starts in it
+CLEANUP = 10  # a start gives up this many seconds before JupyterHub's own time limit, so that it can report the reason
+REMOVAL = 20.0  # seconds to wait for the end of a server that failed to start
 
 Answer = TypeVar("Answer")
 
 
 class XnatSpawner(SwarmSpawner):
-    """Servers by the launcher, which alone talks to Docker.
+    """Spawns servers through the launcher; only the launcher talks to Docker.
 
-    What SwarmSpawner asks of Docker itself is replaced; its interface stays: state, progress, poll. A server's service
-    follows from user and server, so nothing has to be remembered.
+    It keeps SwarmSpawner's interface (state, progress, poll) and replaces all of its Docker calls. The name of the
+    service follows from user and server name, so no state has to be saved.
     """
 
     _state_text = ""
@@ -44,29 +44,29 @@ class XnatSpawner(SwarmSpawner):
         return shared_launcher()
 
     async def start(self) -> tuple[str, int]:
-        """Have the service created and wait until Jupyter answers in it. Returns (host, port) for the hub's proxy.
+        """Create the service and wait until Jupyter answers. Returns (host, port) for the hub's proxy.
 
-        Raises web.HTTPError with one sentence when XNAT, the policy or Swarm refuses; nothing is left behind then.
+        Raises web.HTTPError with one sentence if XNAT, the mount policy or Swarm refuses; the service is then removed.
         """
         limit = self.start_timeout - CLEANUP
         try:
             async with asyncio.timeout(limit):
-                self._state_text = "XNAT is asked what to start"
+                self._state_text = "getting the launch options from XNAT"
                 host, port = await self._ask_for_start()
                 await self._until_container_runs()
                 await self._until_jupyter_answers(host, port)
         except TimeoutError as error:
             await self._remove_quietly()
             raise web.HTTPError(
-                504, f"The server was not ready within {limit} s; last seen: {self._state_text}."
+                504, f"The server was not ready within {limit} s. Last state: {self._state_text}."
             ) from error
         except RefusedError as error:
             await self._remove_quietly()
             raise web.HTTPError(error.status, str(error)) from error
         except asyncio.CancelledError as error:
-            # Somebody stops the server that starts. JupyterHub gives that a second, and tidies up for an error only.
+            # The user stops the starting server. JupyterHub waits a second, and cleans up only after an error.
             await asyncio.shield(self._remove_quietly(patience=0))
-            raise web.HTTPError(503, "The server was stopped while it started.") from error
+            raise web.HTTPError(503, "The server was stopped while it was starting.") from error
         except Exception:
             await self._remove_quietly()
             raise
@@ -74,7 +74,7 @@ class XnatSpawner(SwarmSpawner):
         return host, port
 
     async def _ask_for_start(self) -> tuple[str, int]:
-        """Have the service created; a launcher that restarts is asked again, which makes the service anew."""
+        """Create the service; try again while the launcher restarts. A new try replaces the service."""
 
         def away() -> None:
             self._state_text = AWAY_WORDS
@@ -83,11 +83,11 @@ class XnatSpawner(SwarmSpawner):
 
     async def _until_container_runs(self) -> None:
         running = False
-        while not running:  # a look takes a tenth of a second
+        while not running:  # each call takes a tenth of a second
             running = await self._look() == "running"
 
     async def _until_jupyter_answers(self, host: str, port: int) -> None:
-        """Wait until the hub may send people there; a server that ends before that is told at once."""
+        """Wait until Jupyter answers; fail at once if the server ends before that."""
         clock = asyncio.get_running_loop().time
         looked = clock()
         url = f"http://{host}:{port}{self.server.base_url}api"
@@ -102,7 +102,7 @@ class XnatSpawner(SwarmSpawner):
                 await asyncio.sleep(ANSWER_INTERVAL)
 
     async def _look(self) -> str:
-        """Return the state of the server that starts, nothing while the launcher does not answer, as in its restart.
+        """Return the state of the starting server; empty while the launcher does not answer, as when it restarts.
 
         Raises web.HTTPError with the reason if the server has ended or cannot run.
         """
@@ -118,23 +118,23 @@ class XnatSpawner(SwarmSpawner):
         if seen.failed:
             raise web.HTTPError(503, seen.failed)
         if seen.state == "missing":
-            raise web.HTTPError(500, "The server was removed while it started.")
+            raise web.HTTPError(500, "The server was removed while it was starting.")
         if seen.ended is not None:
             await self._log_end()
-            raise web.HTTPError(500, f"The server ended while it started: {seen.words}.")
+            raise web.HTTPError(500, f"The server ended while it was starting: {seen.words}.")
         return seen.state
 
     async def _log_end(self) -> None:
-        """Repeat in the hub's log what a server that failed wrote last."""
+        """Copy the last log lines of a failed server into the hub's log."""
         try:
             text = await self.launcher.log(self.user.name, self.name)
         except RefusedError:
             return
         if text:
-            self.log.error("The last that %s wrote:\n%s", self._log_name, text)
+            self.log.error("Last log lines of %s:\n%s", self._log_name, text)
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield what is known of the starting server, whenever it changes."""
+        """Yield the state of the starting server whenever it changes."""
         told = ""
         steps = 0
         while True:
@@ -145,25 +145,25 @@ class XnatSpawner(SwarmSpawner):
             await asyncio.sleep(ANSWER_INTERVAL)
 
     async def poll(self) -> int | str | None:
-        """None while the server lives or the launcher cannot say; else how it ended, its service removed."""
+        """Return None while the server lives or its state is unknown; else remove its service, return how it ended."""
         try:
             if await self.launcher.lives(self.user.name, self.name):
                 return None
             seen = await self.launcher.one(self.user.name, self.name)
         except RefusedError as error:
-            self.log.warning("It is not known how %s is: %s", self._log_name, error)
+            self.log.warning("Could not get the state of %s: %s", self._log_name, error)
             return None
         if seen.ended is not None:
-            self.log.warning("Server %s is no more: %s", self._log_name, seen.ended)
+            self.log.warning("Server %s has ended: %s", self._log_name, seen.ended)
             await self._remove_quietly()
         return seen.ended
 
     async def stop(self, now: bool = False) -> None:
-        """Remove the service and wait until its container has ended; a service that is gone already is fine."""
+        """Remove the service and wait until its container has ended; a missing service is not an error."""
         patience = 0.0 if now else load().stop_grace_period + 10.0
         try:
             if not await self.launcher.stop(self.user.name, self.name, patience) and not now:
-                self.log.warning("The service of %s is removed, but its container has not ended yet", self._log_name)
+                self.log.warning("The service of %s was removed, but its container is still running", self._log_name)
         except RefusedError as error:
             raise web.HTTPError(503, str(error)) from error
         self.clear_state()
@@ -172,11 +172,11 @@ class XnatSpawner(SwarmSpawner):
         try:
             await _while_away(lambda: self.launcher.stop(self.user.name, self.name, patience))
         except RefusedError as error:
-            self.log.error("What was made for %s could not be removed: %s", self._log_name, error)
+            self.log.error("Could not remove the service of %s: %s", self._log_name, error)
 
 
 async def _while_away(call: Callable[[], Awaitable[Answer]], away: Callable[[], None] = lambda: None) -> Answer:
-    """Return what a call to the launcher answers, asking up to AWAY_TRIES times while it does not.
+    """Call the launcher, up to AWAY_TRIES times while it does not answer, and return its answer.
 
     away: called before each wait. Raises RefusedError.
     """

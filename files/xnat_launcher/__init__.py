@@ -1,1 +1,1 @@
-"""The launcher: it alone holds Docker's socket, XNAT's service account and the mount policy. docs/architecture.md."""
+"""The launcher, which alone has Docker's socket, XNAT's service account and the mount policy. docs/architecture.md."""

@@ -28,13 +28,13 @@ from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher")
 
-TIDY_INTERVAL = 60.0  # seconds between two looks for what nobody owns
-BEAT = 2.0  # seconds between two signs of life, which the health check looks for
-GRACE = 5.0  # seconds that calls under way have at the end
+TIDY_INTERVAL = 60.0  # seconds between two searches for orphaned secrets
+BEAT = 2.0  # seconds between two heartbeats, which the health check reads
+GRACE = 5.0  # seconds for pending calls to finish at shutdown
 
 
 async def serve(settings: Settings, password: str, path: Path, docker: Docker) -> None:
-    """Serve the hub at a socket until SIGTERM or SIGINT; then end XNAT's session and close all connections."""
+    """Serve the hub on a unix socket until SIGTERM or SIGINT; then end XNAT's session and close all connections."""
     end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
@@ -65,7 +65,7 @@ async def _tidy(launcher: Launcher) -> None:
             await launcher.tidy()
         except SwarmError as error:
             log.warning("Clean-up incomplete: %s", error)
-        except Exception:  # such as an answer of Docker's that is not understood: the next round may do
+        except Exception:  # for example an unexpected answer from Docker: the next round may succeed
             log.exception("Clean-up failed")
         await asyncio.sleep(TIDY_INTERVAL)
 
@@ -81,7 +81,7 @@ def _remove(socket: Path) -> None:
 
 
 def _give(socket: Path, group: int) -> None:
-    # For the hub alone: its group is one of this process'.
+    # Only the hub may connect: its group is one of this process's groups.
     os.chown(socket, -1, group)
     socket.chmod(0o660)
 
@@ -91,7 +91,7 @@ def _touch(file: Path) -> None:
 
 
 def main() -> None:
-    """Run until stopped; without usable settings, end with one sentence."""
+    """Run until stopped; exit with a message if the settings are invalid."""
     logging.basicConfig(level=logging.INFO, format="[%(levelname).1s %(asctime)s %(name)s] %(message)s")
     try:
         settings = load(Path(SETTINGS_FILE))

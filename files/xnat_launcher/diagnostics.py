@@ -1,6 +1,6 @@
-"""Why a server does not run, in words for the people concerned, from what Swarm says of its task.
+"""Explains for users and administrators why a server does not run, from the state of its Swarm task.
 
-Pure functions over the JSON of Docker's API; the texts of Swarm that they look for are those of Engine 20.10 and 26.1.
+Pure functions over the JSON of Docker's API. They match the error texts of Docker Engine 20.10 and 26.1.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ GIB = 2**30
 
 
 def failure(status: Mapping[str, Any], node: str) -> str:
-    """Say why a task ended. status: the task's `Status`. node: the name of its node, empty when it had none."""
+    """Return why a task ended. status: the task's `Status`. node: the name of its node, empty if it had none."""
     error = str(status.get("Err") or status.get("Message") or "no reason given")
     on_node = f" on node {node}" if node else ""
     if found := MISSING_PATH.search(error):
         return f"{found[1]} does not exist{on_node}"
     if found := MISSING_IMAGE.search(error):
-        return f"image {found[1]} not{on_node or ' found'}"
+        return f"the image {found[1]} does not exist{on_node}"
     if found := MISSING_COMMAND.search(error):
         return f"the image has no command {found[1]!r}"
     code = exit_code(status)
@@ -39,26 +39,26 @@ def failure(status: Mapping[str, Any], node: str) -> str:
         return "the image has no such command (exit code 127)"
     if code == NOT_EXECUTABLE:
         return (
-            "its command cannot be executed (exit code 126): it is no program, the user may not run it, or its"
+            "its command cannot be executed (exit code 126): it is not a program, the user may not run it, or its"
             " arguments and variables are too long"
         )
     if code == KILLED:
-        return f"it was killed{on_node} (exit code 137), most often because its memory limit was reached"
+        return f"it was killed{on_node} (exit code 137), most likely because its memory limit was reached"
     if code is not None:
         return f"it ended{on_node} with exit code {code}"
     return f"{error}{on_node}"
 
 
 def exit_code(status: Mapping[str, Any]) -> int | None:
-    """Return the exit code of a container that ran, None where none has run."""
+    """Return the exit code of the task's container, None if no container has run."""
     code = (status.get("ContainerStatus") or {}).get("ExitCode")
     return code if isinstance(code, int) and status.get("State") in {"complete", "failed", "shutdown"} else None
 
 
 def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str) -> str:
-    """Say why no node can take a service.
+    """Return why no node can run a service.
 
-    template: its `TaskTemplate`. nodes: Docker's list of nodes. error: Swarm's own words, which end the sentence.
+    template: its `TaskTemplate`. nodes: Docker's list of nodes. error: Swarm's own message, appended in parentheses.
     """
     usable = [node for node in nodes if _state(node) == "ready" and node["Spec"].get("Availability") == "active"]
     if not usable:
@@ -76,22 +76,22 @@ def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str
         return f"no node fulfils all of {', '.join(''.join(constraint) for constraint in constraints)} ({error})"
     wanted = (template.get("Resources") or {}).get("Reservations") or {}
     lacking = _lacking(wanted, fitting)
-    return f"{lacking or 'no node is free for it'} ({error})"
+    return f"{lacking or 'no node has room for it'} ({error})"
 
 
 def without_address(task: Task, addresses: Addresses) -> tuple[str, bool]:
-    """Say whether a task waits for an address on the servers' network, and whether it does so in vain.
+    """Return why a task waits for an address on the servers' network, and whether it will never get one.
 
-    Swarm gives a task an address before a node, so one without it stays `new`. A node with its first task on the
-    network needs an address of its own, without which the task stays `preparing`. Swarm tells neither (swarmkit's
-    manager/allocator/network.go only logs it), so the addresses are counted. Returns an empty sentence for a task that
-    waits for something else.
+    Swarm assigns an address to a task before a node, so a task without one stays `new`. A node that runs its first task
+    on the network needs an address as well; without it the task stays `preparing`. Swarm reports neither (swarmkit's
+    manager/allocator/network.go only logs it), so this function counts the addresses in use. The text is empty if the
+    task waits for something else.
     """
     network = addresses.network
     name = network["Name"]
     subnets = [ipaddress.ip_network(entry["Subnet"]) for entry in (network.get("IPAM") or {}).get("Config") or ()]
     if not subnets:
-        return f"the network {name} has no addresses: Swarm could not set it up", True
+        return f"the network {name} has no subnet: Swarm could not set it up", True
     used = {
         address
         for service in addresses.services
@@ -107,20 +107,20 @@ def without_address(task: Task, addresses: Addresses) -> tuple[str, bool]:
             if attachment["Network"]["ID"] == network["Id"]:
                 used |= set(attachment.get("Addresses") or ())
                 nodes |= {other.get("NodeID")} if state in {"ready", "starting", "running"} else set()
-    # The first and last address of a subnet are nobody's, and its gateway has one.
+    # Of a subnet, the first address, the last one and the gateway's cannot be assigned.
     total = sum(subnet.num_addresses - 3 for subnet in subnets)
     if len(used) + len(nodes) >= total and (task.state == "new" or task.node_id not in nodes):
         return (
             f"the network {name} has no address left, all {total} of {' and '.join(map(str, subnets))} are in use: stop"
-            " other servers, or have the administrator set jupyterhub_network_subnet to a larger subnet"
+            " other servers, or ask the administrator to set jupyterhub_network_subnet to a larger subnet"
         ), True
-    return (f"Swarm has given the server no address on the network {name} yet" if task.state == "new" else ""), False
+    return (f"waiting for an address on the network {name}" if task.state == "new" else ""), False
 
 
 def how_it_ended(task: Task | None, nodes: Sequence[Node]) -> int | str | None:
-    """Say how a server ended: None while it lives, its exit code where it has one, else in words.
+    """Return how a server ended: None while it lives, its exit code if it has one, else a text.
 
-    task: the newest task of its service, None where there is none. nodes: Docker's list of nodes.
+    task: the newest task of its service, None if there is none. nodes: Docker's list of nodes.
     """
     if task is None or task.desired == "remove":
         return "its service was removed"
@@ -128,19 +128,19 @@ def how_it_ended(task: Task | None, nodes: Sequence[Node]) -> int | str | None:
         return None
     node = node_name(task.node_id, nodes)
     if task.alive:
-        # Swarm asks for its end. Where the node is gone, nobody is there to end it.
+        # Swarm wants it to end. If the node is gone, nothing there can end it.
         return f"it was lost with node {node}" if is_down(task.node_id, nodes) else None
     code = exit_code(task.status)
     return f"{task.state}: {failure(task.status, node)}" if code is None else code
 
 
 def node_name(node_id: str, nodes: Sequence[Node]) -> str:
-    """Return the host name of a node, its id when it is not in the list."""
+    """Return the host name of a node, or its id if it is not in the list."""
     return next((_hostname(node) for node in nodes if node["ID"] == node_id), node_id)
 
 
 def is_down(node_id: str, nodes: Sequence[Node]) -> bool:
-    """Whether Swarm has lost a node, or knows it no longer."""
+    """Return whether a node is down or no longer in the swarm."""
     return all(node["ID"] != node_id or _state(node) == "down" for node in nodes)
 
 
@@ -153,7 +153,7 @@ def _hostname(node: Node) -> str:
 
 
 def _attribute(node: Node, key: str) -> str | None:
-    """Return what a constraint's key means on a node: None for a key that Swarm does not know."""
+    """Return a node's value for the key of a constraint, None for a key that Swarm does not know."""
     description = node.get("Description") or {}
     for prefix, labels in (
         ("node.labels.", node["Spec"].get("Labels")),
@@ -215,7 +215,7 @@ def _lacking(wanted: Mapping[str, Any], nodes: Sequence[Node]) -> str:
         *(f"{count} {kind}" for kind, count in generic.items()),
     ]
     asked = " and ".join(part for part in parts if part)
-    return f"no node has {asked} free: other servers hold them" if asked else ""
+    return f"no node has {asked} free: other servers have reserved them" if asked else ""
 
 
 def _generic(entry: Mapping[str, Any]) -> tuple[str, int, str]:

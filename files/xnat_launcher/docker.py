@@ -1,4 +1,4 @@
-"""Docker's API over its unix socket, as far as the launcher needs it. Nothing blocks; each call has a time limit."""
+"""An asynchronous client for the part of Docker's API that the launcher needs. Each call has a time limit."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from urllib.parse import quote
 import aiohttp
 
 SOCKET = "/var/run/docker.sock"
-ENGINE = "http://docker"  # the host name is no one's
+ENGINE = "http://docker"  # the host name is not used
 OLDEST_API = "1.41"  # of Engine 20.10
 TIMEOUT = 20.0  # seconds for one call
 CONNECTIONS = 32
-LOG_TIMEOUT = 5.0  # seconds for the end of a log: Docker waits for ever when a node does not send its part
+LOG_TIMEOUT = 5.0  # seconds to read the end of a log: Docker waits forever if a node does not send its part
 LOG_BYTES = 2**18
 
 
 class SwarmError(Exception):
-    """The Docker request failed: one sentence for the log."""
+    """The Docker request failed; the text is one sentence."""
 
 
 class UnreachableError(SwarmError):
@@ -28,15 +28,15 @@ class UnreachableError(SwarmError):
 
 
 class MissingError(SwarmError):
-    """What was asked for does not exist."""
+    """The object does not exist."""
 
 
 class ConflictError(SwarmError):
-    """What should be made exists already."""
+    """The object to create exists already."""
 
 
 class Docker:
-    """One engine, a manager of the swarm."""
+    """The client for one engine, a manager of the swarm."""
 
     def __init__(self, socket: str = SOCKET) -> None:
         self._socket = socket
@@ -44,23 +44,23 @@ class Docker:
         self._api = ""
 
     async def get(self, path: str, filters: Mapping[str, Any] | None = None) -> Any:
-        """Return the JSON of a path. filters: Docker's, each a list of values. Raises SwarmError."""
+        """Return the JSON of a path. filters: Docker's filters, each a list of values. Raises SwarmError."""
         return await self._call("GET", path, params={"filters": json.dumps(filters)} if filters else None)
 
     async def create(self, kind: str, body: Mapping[str, Any]) -> str:
-        """Make an object and return its id. kind: such as `services`. Raises SwarmError."""
+        """Create an object and return its id. kind: for example `services`. Raises SwarmError."""
         answer = await self._call("POST", f"/{kind}/create", json=body)
         found = answer.get("ID") if isinstance(answer, dict) else None
         if not isinstance(found, str) or not found:
-            raise SwarmError(f"Docker gave no id for what it made of {kind}")
+            raise SwarmError(f"Docker's answer to the creation of {kind} has no id")
         return found
 
     async def delete(self, kind: str, name: str) -> None:
-        """Remove an object. kind: such as `services`. Raises SwarmError."""
+        """Remove an object. kind: for example `services`. Raises SwarmError."""
         await self._call("DELETE", f"/{kind}/{quote(name, safe='')}")
 
     async def log_end(self, service: str, lines: int) -> bytes:
-        """Return the last lines that a service wrote, as far as they come in time. Raises SwarmError."""
+        """Return the last log lines of a service, as many as arrive within the time limit. Raises SwarmError."""
         parts: list[bytes] = []
         params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
         try:
@@ -91,7 +91,7 @@ class Docker:
         return self._http
 
     async def _base(self) -> str:
-        """Return the URL of the engine's own version of the API: newer engines refuse the oldest ones' versions."""
+        """Return the API's URL in the engine's own version, since newer engines refuse old versions of the API."""
         if not self._api:
             async with self._session().get(f"{ENGINE}/_ping") as answer:
                 body = await answer.read()
@@ -112,11 +112,11 @@ class Docker:
         try:
             return json.loads(body) if body.strip() else None
         except (ValueError, RecursionError) as error:
-            raise SwarmError(f"Docker answered {path} with something that is no JSON") from error
+            raise SwarmError(f"Docker answered {path} with invalid JSON") from error
 
 
 async def _read_frames(content: aiohttp.StreamReader, parts: list[bytes]) -> None:
-    """Add what a multiplexed log holds to `parts`, at most LOG_BYTES. Raises asyncio.IncompleteReadError at its end."""
+    """Append the frames of a multiplexed log to `parts`, at most LOG_BYTES. Raises IncompleteReadError at its end."""
     left = LOG_BYTES
     while left > 0:
         header = await content.readexactly(8)  # stream, three zeros, length

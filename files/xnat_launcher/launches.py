@@ -1,6 +1,7 @@
-"""What the launcher does for the hub: start, look, stop. A server is named by its user and its name only.
+"""Starts, inspects and stops servers for the hub, which identifies a server by its user and name only.
 
-The mounts, image, user, node and limits of a server come from XNAT, judged by the policy; the hub has no say in them.
+The mounts, image, user, node and limits of a server come from XNAT and are checked by the policy. The hub cannot
+influence them.
 """
 
 from __future__ import annotations
@@ -44,28 +45,29 @@ from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher.launches")
 
-GRACE = 3.0  # seconds that a task may be without node or address before that is believed
-LONE = 120.0  # seconds after which a secret has its service, or will never have it
-REMEMBERED = 900.0  # seconds for which a start is remembered, more than any start lasts
-LONGEST_MESSAGE = 2000  # characters: XNAT can have the policy refuse a path of any length
+GRACE = 3.0  # seconds that a task may be without node or address before that counts as a failure
+LONE = 120.0  # a secret that is older (in seconds) and has no service is an orphan
+REMEMBERED = 900.0  # seconds for which a start is remembered; longer than any start takes
+LONGEST_MESSAGE = 2000  # characters: a refused path from XNAT can have any length
 WORDS = {
     "new": "Swarm has accepted the server",
     "pending": "Swarm is looking for a node",
     "assigned": "a node was chosen",
     "accepted": "the node has accepted the server",
-    "preparing": "the node prepares image and data",
-    "ready": "the container is made",
-    "starting": "the container starts",
-    "running": "the container runs, Jupyter starts in it",
+    "preparing": "the node is preparing image and data",
+    "ready": "the container was created",
+    "starting": "the container is starting",
+    "running": "the container is running, Jupyter is starting",
 }
 
 
 @dataclass
 class Start:
-    """A start that was made not long ago. Times are those of the event loop.
+    """A recent start. Times are those of the event loop.
 
-    secrets: values that must not be seen in its log; None where they are not known, of a start before this launcher's.
-    state: of its task at the last look, since when. unschedulable: since when no node could take it.
+    secrets: values to remove from its log; None if unknown, because an earlier launcher process started the server.
+    state: the state of its task at the last check. since: when it entered that state. unschedulable: since when no node
+    can run it.
     """
 
     at: float
@@ -77,7 +79,7 @@ class Start:
 
 @dataclass
 class UnderWay:
-    """A server that calls under way are about. lock: held by the one that changes it. stops: how many there were."""
+    """A server with pending calls. lock: held by the call that changes it. stops: the number of stop calls so far."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     calls: int = 0
@@ -98,8 +100,8 @@ class Launcher:
     async def start(self, user: str, server: str, env: Mapping[str, str]) -> tuple[str, int]:
         """Create the service of a server. Returns (host, port) at which it will answer.
 
-        env: the hub's own variables. Raises RefusedError; nothing is left behind then. Once it is called it goes on to
-        its end, also when the hub has gone away; a stop in the meantime ends it.
+        env: the hub's own variables. Raises RefusedError; service and secret are then removed. The call runs to its end
+        even if the hub disconnects; a stop call ends it.
         """
         name = self._name(user, server)
         with self._called_for(name) as under_way:
@@ -111,55 +113,55 @@ class Launcher:
                 open_env, secret_env = split_env(variables)
                 template, mounts = task_template(launch, self._settings, user, open_env, service_labels)
             except MountError as error:
-                message = f"The mounts of this launch are refused: {error}."
+                message = f"The mount policy refuses this launch: {error}."
                 raise self._refusal(user, server, Kind.MOUNTS, message) from error
             except OptionsError as error:
-                message = f"The launch in XNAT cannot be used: {error}."
+                message = f"The launch options from XNAT are invalid: {error}."
                 raise self._refusal(user, server, Kind.OPTIONS, message) from error
             if launch.dropped_env:
-                log.warning("Variables not passed on to %s's %r: %s", user, server, ", ".join(launch.dropped_env))
+                log.warning("Dropped variables of %s's server %r: %s", user, server, ", ".join(launch.dropped_env))
             owner = (self._settings.uid, self._settings.gid)
             async with under_way.lock:
                 if under_way.stops != stops:
-                    raise RefusedError(Kind.STOPPED, "The server was stopped while it started.")
-                # Before it is given anything, so that no line is missing whatever happens then.
+                    raise RefusedError(Kind.STOPPED, "The server was stopped while it was starting.")
+                # Before the service is created, so that the line is never missing.
                 self._audit.started(user, server, launch.project, launch.image, mounts, name)
                 try:
                     await self._swarm.create(name, template, service_labels, secret_env.encode(), owner)
                 except SwarmError as error:
                     await self._remove_quietly(name)
-                    message = f"Docker does not start the server: {error}."
+                    message = f"Docker could not create the server: {error}."
                     raise self._refusal(user, server, Kind.DOCKER, message) from error
                 self._remember(name, secret_values(variables))
         return name, PORT
 
     async def one(self, user: str, server: str) -> Seen:
-        """Return how a server is. Raises RefusedError."""
+        """Return the state of a server. Raises RefusedError."""
         name = self._name(user, server)
         try:
             return await self._judge(name, await self._swarm.task(name))
         except SwarmError as error:
-            raise RefusedError(Kind.DOCKER, f"Docker does not say how the server is: {error}.") from error
+            raise RefusedError(Kind.DOCKER, f"Docker could not report the server's state: {error}.") from error
 
     async def all(self) -> dict[tuple[str, str], str]:
-        """Return every (user, server) that has a service, with the service's id. Raises RefusedError."""
+        """Return the service id of every (user, server) that has a service. Raises RefusedError."""
         try:
             return await self._swarm.servers()
         except SwarmError as error:
-            raise RefusedError(Kind.DOCKER, f"Docker does not list the servers: {error}.") from error
+            raise RefusedError(Kind.DOCKER, f"Docker could not list the servers: {error}.") from error
 
     async def living(self) -> list[tuple[str, str]]:
-        """Return every (user, server) that runs or may come to run. Raises RefusedError."""
+        """Return every (user, server) that runs or may still start. Raises RefusedError."""
         try:
             return await self._swarm.living()
         except SwarmError as error:
-            raise RefusedError(Kind.DOCKER, f"Docker does not list the servers: {error}.") from error
+            raise RefusedError(Kind.DOCKER, f"Docker could not list the servers: {error}.") from error
 
     async def stop(self, user: str, server: str, patience: float, service_id: str = "") -> bool:
-        """Remove a server's service and secret where they exist, and end a start under way. Raises RefusedError.
+        """Remove a server's service and secret if they exist, and end a pending start. Raises RefusedError.
 
-        service_id: that of the service which is meant, which is not waited for; a newer one, or a start under way, then
-        goes on. Returns whether its container has ended within `patience` seconds; Swarm ends it in any case.
+        service_id: remove only the service with this id and do not wait for its end; a newer one or a pending start is
+        left alone. Returns whether the container ended within `patience` seconds; Swarm ends it in any case.
         """
         name = self._name(user, server)
         with self._called_for(name) as under_way:
@@ -172,16 +174,16 @@ class Launcher:
                     else:
                         removed, ended = await self._swarm.remove(name, patience)
                 except SwarmError as error:
-                    raise RefusedError(Kind.DOCKER, f"Docker does not stop the server: {error}.") from error
+                    raise RefusedError(Kind.DOCKER, f"Docker could not stop the server: {error}.") from error
                 if removed:
                     self._starts.pop(name, None)
                     self._audit.stopped(user, server)
         return ended
 
     async def log(self, user: str, server: str) -> str:
-        """Return the last lines of a server that was started not long ago, without its secrets; else nothing.
+        """Return the last log lines of a recently started server, without its secrets; empty for any other server.
 
-        What a launcher that was restarted no longer knows it cannot blot out, so it shows nothing of it.
+        After a restart the launcher does not know the secrets of earlier starts, so it cannot remove them from the log.
         """
         name = self._name(user, server)
         start = self._starts.get(name)
@@ -192,20 +194,20 @@ class Launcher:
         except MissingError:
             return ""
         except SwarmError as error:
-            raise RefusedError(Kind.DOCKER, f"Docker does not show the log: {error}.") from error
+            raise RefusedError(Kind.DOCKER, f"Docker could not read the server's log: {error}.") from error
         for value in start.secrets:
             text = text.replace(value, "***")
         return "".join(char if char.isprintable() or char == "\n" else " " for char in text).rstrip()
 
     async def standing(self, user: str, server: str) -> Standing:
-        """Return whether XNAT still stands behind a launch. Raises RefusedError."""
+        """Return whether XNAT still permits a launch. Raises RefusedError."""
         try:
             return await self._xnat.standing(user, server)
         except XnatError as error:
             raise RefusedError(Kind.XNAT, f"{error}.") from error
 
     async def tidy(self) -> None:
-        """Remove secrets without a service, as a launcher leaves them that is killed between both."""
+        """Remove secrets without a service, as left by a launcher that was killed before it created the service."""
         self._forget()
         for name in await self._swarm.remove_lone_secrets(LONE, but=set(self._under_way)):
             log.warning("Removed the secret %s, which has no service", name)
@@ -224,7 +226,8 @@ class Launcher:
                 user,
                 server,
                 Kind.NO_LAUNCH,
-                "XNAT has nothing to start here: the data are no longer readable for you, or the launch is old.",
+                "XNAT has no such launch: it is too old, or you no longer have access to its data. Start it from XNAT"
+                " again.",
             ) from error
         except (BadCredentialsError, NotPermittedError, ActionRequiredError, TooManyFailuresError) as error:
             raise RefusedError(Kind.SERVICE_ACCOUNT, f"XNAT does not accept the service account: {error}.") from error
@@ -234,7 +237,7 @@ class Launcher:
 
     def _variables(self, launch: Launch, env: Mapping[str, str]) -> dict[str, str]:
         variables = {**launch.env, **env}
-        # XNAT's plugin opens servers with ?token=, which JupyterHub 5 ignores unless told (contract 2.7).
+        # XNAT's plugin opens servers with ?token=, which JupyterHub 5 ignores without this variable (contract 2.7).
         variables |= {"JUPYTERHUB_ALLOW_TOKEN_IN_URL": "1", "JUPYTER_IMAGE_SPEC": launch.image}
         if self._settings.ca_config_id:
             variables = dict.fromkeys(CA_VARIABLES, CA_FILE) | variables
@@ -253,7 +256,7 @@ class Launcher:
         words = WORDS.get(task.state, task.state)
         if task.state == "running" or ended is not None:
             return Seen(task.state, words, "", ended)
-        if start is None:  # of a launcher before this one
+        if start is None:  # from before a restart of the launcher
             start = self._remember(name, None)
         if task.state != start.state:
             start.state, start.since = task.state, now
@@ -264,7 +267,7 @@ class Launcher:
             failed = f"No node can run this server: {reason}." if now - start.unschedulable > GRACE else ""
             return Seen(task.state, f"{words}: {reason}", failed, None)
         start.unschedulable = None
-        # Swarm says nothing of a task without an address; it stays as it is.
+        # Swarm reports nothing about a task that gets no address; the task stays in its state.
         if task.state in {"new", "preparing"} and now - start.since > GRACE:
             reason, final = without_address(task, await self._swarm.addresses())
             return Seen(task.state, reason or words, f"The server cannot start: {reason}." if final else "", None)
@@ -283,13 +286,13 @@ class Launcher:
         return start
 
     def _forget(self) -> None:
-        """Forget starts of long ago, and their secrets."""
+        """Forget old starts and their secrets."""
         now = asyncio.get_running_loop().time()
         self._starts = {key: start for key, start in self._starts.items() if now - start.at < REMEMBERED}
 
     def _refusal(self, user: str, server: str, kind: Kind, message: str) -> RefusedError:
         message = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
-        log.error("Launch of %s's %r refused: %s", user, server, message)
+        log.error("Refused to launch %s's server %r: %s", user, server, message)
         self._audit.refused(user, server, message)
         return RefusedError(kind, message)
 
@@ -297,11 +300,11 @@ class Launcher:
         try:
             await self._swarm.remove(name, 0)
         except SwarmError as error:
-            log.error("What was made for %s could not be removed: %s", name, error)
+            log.error("Could not remove the service %s: %s", name, error)
 
     @contextmanager
     def _called_for(self, name: str) -> Iterator[UnderWay]:
-        """Note a call that is under way for a server."""
+        """Register a pending call for a server."""
         under_way = self._under_way.setdefault(name, UnderWay())
         under_way.calls += 1
         try:
@@ -316,7 +319,7 @@ class Launcher:
 
 
 def _workspace_only(launch: Launch) -> Launch:
-    """Return the launch without data: the server without a name is XNAT's to start, but not to stop (contract 2.5)."""
+    """Return the launch without data: XNAT can start the default server, but not stop it (contract 2.5)."""
     inside = [mount for mount in launch.mounts if isinstance(mount, Mapping) and _is_workspace(mount.get("target"))]
     return replace(launch, mounts=inside)
 

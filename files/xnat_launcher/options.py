@@ -1,4 +1,4 @@
-"""XNAT's user-options (docs/xnat-contract.md, 1.4) read into a `Launch`: everything is null until proven otherwise."""
+"""Parses XNAT's user-options (docs/xnat-contract.md, 1.4) into a `Launch`. Any field may be null."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SERVER_NAME = re.compile(r"[0-9A-Za-z._-]{1,64}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CONSTRAINT = re.compile(r"\s*([A-Za-z0-9._/-]+)\s*(==|!=)\s*(\S(?:.*\S)?)\s*")
 MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-LEAST_CPUS, LEAST_MEMORY = 0.001, 6 * 2**20  # less an engine refuses, or takes for no limit
+LEAST_CPUS, LEAST_MEMORY = 0.001, 6 * 2**20  # an engine refuses less, or treats it as no limit
 MEMORY_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 MAX_TEXT = 128 * 1024
-"""Bytes of one argument or variable with its end, the kernel's MAX_ARG_STRLEN: with more, exec fails by E2BIG."""
+"""Bytes of one argument or variable with its final NUL: the kernel's MAX_ARG_STRLEN, else exec fails with E2BIG."""
 
-# Variables that XNAT may not set, since they would steer the server past the hub (docs/xnat-contract.md, 4.1 and 6.20)
-# or end the shell that starts it: OPTIND and BASHOPTS.
+# Variables that XNAT may not set: they would let the server bypass the hub (docs/xnat-contract.md, 4.1 and 6.20) or end
+# the shell that starts it (OPTIND and BASHOPTS).
 REFUSED_PREFIXES = ("JUPYTERHUB_", "JPY_", "NB_", "LD_", "DOCKER_STACKS_", "PYTHON", "CHOWN_", "BASH_", "NODE_OPTIONS")
 REFUSED_NAMES = frozenset(
     {
@@ -31,16 +31,16 @@ ALLOWED_NAMES = frozenset({"JUPYTERHUB_ROOT_DIR"})
 
 
 class OptionsError(ValueError):
-    """XNAT's answer cannot be used; the text is one sentence that names the field."""
+    """XNAT's answer is invalid; the text is one sentence that names the field."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What XNAT wants to have started.
+    """The launch options from XNAT.
 
     command: None for the image's JupyterLab. cpu_*: CPUs. mem_*: bytes. None means unset. mounts: as XNAT sent them,
-    for `mounts.allowed_mounts`. generic_resources: name to count (int) or named id (str). dropped_env: the names of
-    variables that were not passed on.
+    for `policy.allowed_mounts`. generic_resources: name to count (int) or named id (str). dropped_env: the names of
+    variables that are not passed on.
     """
 
     image: str
@@ -58,7 +58,7 @@ class Launch:
 
 
 def parse_launch(answer: object, server_name: str) -> Launch:
-    """Read the JSON of endpoint C for `server_name`. Raises OptionsError naming the field that does not fit."""
+    """Parse the JSON of endpoint C for `server_name`. Raises OptionsError, which names the invalid field."""
     top = _mapping(answer, "the answer")
     _refuse_surrogates(top)
     if top.get("servername") not in (server_name, None):  # null where a REST caller left it out
@@ -69,7 +69,7 @@ def parse_launch(answer: object, server_name: str) -> Launch:
     placement = _mapping(template.get("placement"), "placement", optional=True)
     image = container.get("image")
     if not isinstance(image, str) or not image.strip() or any(char.isspace() for char in image.strip()):
-        raise OptionsError(f"container_spec.image is {image!r}: the compute environment in XNAT must name an image")
+        raise OptionsError(f"container_spec.image is {image!r}: set an image in XNAT's compute environment")
     env, dropped = _environment(container.get("env"))
     cpu_limit = _cpus(resources.get("cpu_limit"), "resources.cpu_limit")
     cpu_reservation = _cpus(resources.get("cpu_reservation"), "resources.cpu_reservation")
@@ -101,7 +101,7 @@ def parse_memory(value: object, field: str) -> int | None:
         return None
     match = MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise OptionsError(f"{field} is {value!r}: write a number and K, M, G or T, for example 8G")
+        raise OptionsError(f"{field} is {value!r}: use a number with K, M, G or T, for example 8G")
     number = float(match[1]) * MEMORY_UNITS[match[2].upper()]
     if not number < 2**63:
         raise OptionsError(f"{field} is {value!r}: more memory than any node has")
@@ -114,7 +114,7 @@ def _mapping(value: object, field: str, optional: bool = False) -> Mapping[str, 
     if value is None and optional:
         return {}
     if not isinstance(value, Mapping):
-        raise OptionsError(f"XNAT's user-options have no usable {field}: {type(value).__name__} instead of an object")
+        raise OptionsError(f"{field} in XNAT's user-options is of type {type(value).__name__} instead of an object")
     return value
 
 
@@ -122,7 +122,7 @@ def _list(value: object, field: str) -> Sequence[Any]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise OptionsError(f"{field} is no list")
+        raise OptionsError(f"{field} is not a list")
     return value
 
 
@@ -131,7 +131,7 @@ def _text(value: object) -> str:
 
 
 def _refuse_surrogates(answer: object) -> None:
-    """Refuse halves of UTF-16 pairs, which JSON can hold and no file name, variable or message to Docker can."""
+    """Refuse lone UTF-16 surrogates: JSON can contain them, but file names, variables and Docker's API cannot."""
     rest: list[tuple[str, object]] = [("", answer)]
     while rest:
         field, value = rest.pop()
@@ -146,7 +146,7 @@ def _refuse_surrogates(answer: object) -> None:
             except UnicodeEncodeError as error:
                 where = ascii(field.removeprefix("task_template.") or "the answer")
                 raise OptionsError(
-                    f"{where} holds {value[error.start]!a}, half of a character, which no text may hold"
+                    f"{where} contains {value[error.start]!a}, which is half of a UTF-16 pair and not a character"
                 ) from error
 
 
@@ -155,24 +155,24 @@ def _environment(value: object) -> tuple[dict[str, str], tuple[str, ...]]:
     dropped: list[str] = []
     for name, content in _mapping(value, "container_spec.env", optional=True).items():
         if not isinstance(name, str) or not ENV_NAME.fullmatch(name):
-            raise OptionsError(f"container_spec.env holds {name!r}, which is not a name for a variable")
+            raise OptionsError(f"container_spec.env contains {name!r}, which is not a valid name of a variable")
         refused = name in REFUSED_NAMES or name.startswith(REFUSED_PREFIXES)
         if refused and name not in ALLOWED_NAMES:
             dropped.append(name)
         elif content is not None:
             if not isinstance(content, str) or "\0" in content:
-                raise OptionsError(f"container_spec.env.{name} is no text")
+                raise OptionsError(f"container_spec.env.{name} is not a valid text")
             _check_size(f"{name}={content}", f"container_spec.env.{name}", "a variable with its name")
             env[name] = content
     return env, tuple(sorted(dropped))
 
 
 def _command(value: object) -> tuple[str, ...] | None:
-    """One string, split as a shell would, braces of jhsingle-native-proxy untouched (contract 4.2)."""
+    """Split one string as a shell would; braces for jhsingle-native-proxy stay as they are (contract 4.2)."""
     if value is None:
         return None
     if not isinstance(value, str) or "\0" in value:
-        raise OptionsError("container_spec.command is no text")
+        raise OptionsError("container_spec.command is not a valid text")
     _check_size(value, "container_spec.command", "a command")
     try:
         words = tuple(shlex.split(value))
@@ -191,16 +191,16 @@ def _cpus(value: object, field: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**6:
-        raise OptionsError(f"{field} is {value!r}: a number of CPUs is needed")
+        raise OptionsError(f"{field} is {value!r}: set a number of CPUs")
     if 0 < value < LEAST_CPUS:
-        raise OptionsError(f"{field} is {value!r}: at least {LEAST_CPUS} CPUs are needed")
+        raise OptionsError(f"{field} is {value!r}: set at least {LEAST_CPUS} CPUs")
     return float(value) or None
 
 
 def _memory(value: object, field: str) -> int | None:
     amount = parse_memory(value, field)
     if amount is not None and amount < LEAST_MEMORY:
-        raise OptionsError(f"{field} is {value!r}: at least {LEAST_MEMORY // 2**20}M are needed")
+        raise OptionsError(f"{field} is {value!r}: set at least {LEAST_MEMORY // 2**20}M")
     return amount
 
 
@@ -209,7 +209,7 @@ def _generic_resources(value: object) -> dict[str, int | str]:
     for name, amount in _mapping(value, "resources.generic_resources", optional=True).items():
         text = str(amount).strip() if isinstance(amount, str | int) and not isinstance(amount, bool) else ""
         if not name or not text:
-            raise OptionsError(f"resources.generic_resources.{name} is {amount!r}: a count or an id is needed")
+            raise OptionsError(f"resources.generic_resources.{name} is {amount!r}: set a count or an id")
         resources[name] = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
     return resources
 
@@ -220,12 +220,12 @@ def _constraints(value: object) -> tuple[str, ...]:
     for entry in _list(value, "placement.constraints"):
         match = CONSTRAINT.fullmatch(entry) if isinstance(entry, str) else None
         if match is None:
-            raise OptionsError(f"placement constraint {entry!r} is not of the form key==value or key!=value")
+            raise OptionsError(f"the placement constraint {entry!r} does not have the form key==value or key!=value")
         key, operator, wanted = match.groups()
         if operator == "==" and demanded.setdefault(key, wanted) != wanted:
             raise OptionsError(
-                f"placement constraints demand {key}=={demanded[key]} and {key}=={wanted}, which no node fulfils:"
-                " give the constraint in XNAT one value only"
+                f"the placement constraints demand {key}=={demanded[key]} and {key}=={wanted}, which no node fulfils:"
+                " set only one value for the constraint in XNAT"
             )
         constraints.append(f"{key}{operator}{wanted}")
     return tuple(constraints)

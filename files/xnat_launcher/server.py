@@ -1,6 +1,6 @@
-"""The launcher's socket: JSON in, JSON out, for the hub alone (`xnat_wire.launcher` describes the calls).
+"""The launcher's HTTP server on a unix socket, for the hub only (`xnat_wire.launcher` describes the calls).
 
-Everything that arrives is hostile: a hub that was taken over writes it.
+All input is treated as hostile, as if an attacker had taken over the hub.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xnat_launcher.options import SERVER_NAME
 
 log = logging.getLogger("xnat_launcher.server")
 
-AT_ONCE = 500  # calls under way
+AT_ONCE = 500  # pending calls
 SERVICE_ID = re.compile(r"[0-9a-z]{0,64}")
 PEER = struct.Struct("iII")  # process, user, group: Linux' struct ucred
 
@@ -32,7 +32,7 @@ LAUNCHER: web.AppKey[Launcher] = web.AppKey("launcher", Launcher)
 
 
 def make_app(launcher: Launcher, hub_uid: int) -> web.Application:
-    """Return the launcher's web application. hub_uid: the only user whose connections are answered."""
+    """Return the launcher's web application. hub_uid: the only user id that may connect."""
     under_way = 0
 
     @web.middleware
@@ -40,9 +40,9 @@ def make_app(launcher: Launcher, hub_uid: int) -> web.Application:
         nonlocal under_way
         try:
             if _peer(request) != hub_uid:
-                raise _bad("only the hub is answered")
+                raise _bad("only the hub may call it")
             if under_way >= AT_ONCE:
-                raise RefusedError(Kind.BUSY, "Too many calls to the launcher are under way.")
+                raise RefusedError(Kind.BUSY, "The launcher is busy: try again later.")
             under_way += 1
             try:
                 return await handler(request)
@@ -54,7 +54,7 @@ def make_app(launcher: Launcher, hub_uid: int) -> web.Application:
             return _refusal(_bad(error.reason))
         except Exception:
             log.exception("A call failed")
-            return _refusal(RefusedError(Kind.INTERNAL, "The launcher failed; its log says why."))
+            return _refusal(RefusedError(Kind.INTERNAL, "The launcher failed; see its log for the reason."))
 
     app = web.Application(middlewares=[guard], client_max_size=MAX_BODY)
     app[LAUNCHER] = launcher
@@ -95,9 +95,9 @@ async def _stop(launcher: Launcher, body: Body) -> Body:
     user, server = _server(body, "patience", "id")
     patience, service_id = body["patience"], body["id"]
     if isinstance(patience, bool) or not isinstance(patience, int | float) or not 0 <= patience <= MAX_PATIENCE:
-        raise _bad(f"patience is no number of seconds up to {MAX_PATIENCE:g}")
+        raise _bad(f"patience must be a number of seconds up to {MAX_PATIENCE:g}")
     if not isinstance(service_id, str) or not SERVICE_ID.fullmatch(service_id):
-        raise _bad("id is none of a service")
+        raise _bad("id is not a valid id of a service")
     return {"ended": await launcher.stop(user, server, patience, service_id)}
 
 
@@ -125,7 +125,7 @@ async def _read(request: web.Request) -> bytes:
         return await request.read()
     except web.HTTPException:  # too large
         raise
-    except Exception as error:  # broken HTTP, a broken compression, a hub that has gone away
+    except Exception as error:  # invalid HTTP, invalid compression, or a hub that disconnected
         raise _bad(f"the request cannot be read ({type(error).__name__})") from error
 
 
@@ -133,45 +133,45 @@ def _body(data: bytes) -> Body:
     try:
         body = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
-        raise _bad("the request is no JSON") from error
+        raise _bad("its body is not valid JSON") from error
     if not isinstance(body, dict):
-        raise _bad("the request is no JSON object")
+        raise _bad("its body is not a JSON object")
     return body
 
 
 def _keys(body: Body, *names: str) -> None:
     if set(body) != set(names):
-        raise _bad(f"the request must have {', '.join(names) or 'nothing'}, and nothing else")
+        raise _bad(f"its body must have exactly these keys: {', '.join(names) or 'none'}")
 
 
 def _server(body: Body, *more: str) -> tuple[str, str]:
-    """Return user and server of a request that has these and `more`."""
+    """Return user and server of a request whose keys are these and `more`."""
     _keys(body, "user", "server", *more)
     user, server = body["user"], body["server"]
     if not isinstance(user, str) or not isinstance(server, str):
-        raise _bad("user and server must be texts")
+        raise _bad("user and server must be strings")
     try:
         check_name(user)
     except XnatError as error:
         raise RefusedError(Kind.NAME, f"{error}.") from error
     if server and not SERVER_NAME.fullmatch(server):
-        raise RefusedError(Kind.NAME, f"XNAT gives no server the name {server[:64]!r}.")
+        raise RefusedError(Kind.NAME, f"{server[:64]!r} is not a valid server name in XNAT.")
     return user, server
 
 
 def _variables(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
-        raise _bad("env is no object")
+        raise _bad("env is not an object")
     for name, content in value.items():
         if name not in HUB_VARIABLES:
-            raise _bad(f"env has {name[:64]!a}, which the hub may not set")
+            raise _bad(f"env contains {name[:64]!a}, which the hub may not set")
         if not isinstance(content, str) or len(content) > MAX_VALUE or "\0" in content or not _encodes(content):
-            raise _bad(f"env.{name} is no text that a variable can hold")
+            raise _bad(f"env.{name} is not a valid value of a variable")
     return value
 
 
 def _encodes(text: str) -> bool:
-    """Whether a text has no half of a character, which JSON can hold and no variable."""
+    """Return whether a text has no lone surrogate; JSON can contain these, but a variable cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -180,7 +180,7 @@ def _encodes(text: str) -> bool:
 
 
 def _peer(request: web.Request) -> int:
-    """Return the user of the process at the other end; -1 where there is none."""
+    """Return the user id of the connected process; -1 if it is unknown."""
     connection = request.transport.get_extra_info("socket") if request.transport else None
     if connection is None:
         return -1
@@ -192,7 +192,7 @@ def _peer(request: web.Request) -> int:
 
 
 def _bad(why: str) -> RefusedError:
-    return RefusedError(Kind.BAD_REQUEST, f"The launcher does not take the request: {why}.")
+    return RefusedError(Kind.BAD_REQUEST, f"The launcher refused the request: {why}.")
 
 
 def _refusal(error: RefusedError) -> web.Response:

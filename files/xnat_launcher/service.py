@@ -1,7 +1,7 @@
-"""One server as a Swarm service: request bodies for Docker's API, from a `Launch` and the site's settings.
+"""Builds the Swarm service of a server: request bodies for Docker's API, from a `Launch` and the site's settings.
 
-Pure functions; `xnat_launcher.launches` sends what they return. The policy is enforced here, so nothing that leaves
-this module mounts more than the site allows.
+Pure functions; `xnat_launcher.launches` sends the bodies. The mount policy is enforced here, so that no body mounts
+more than the site allows.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from xnat_launcher.settings import Settings
 Number = TypeVar("Number", int, float)
 
 LABEL = "org.xnat.jupyterhub"
-ENV_SUFFIX = "-env"  # a server's secret is called as its service with this behind it
+ENV_SUFFIX = "-env"  # the name of a server's secret is the name of its service with this suffix
 ENV_FILE = "/run/secrets/server-env"
 CA_FILE = "/etc/xnat-hub/ca.crt"
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 DEFAULT_COMMAND = ("jupyterhub-singleuser",)
 PORT = 8888  # hard-wired in XNAT's dashboard commands (docs/xnat-contract.md, 4.2)
 SHM = "/dev/shm"  # noqa: S108  (of the container)
-MAX_SECRET = 500 * 1024  # bytes, and one less: swarmkit's api/validation/secrets.go
-MAX_TEMPLATE = 2**20  # bytes of JSON: Swarm keeps a service in one transaction of 1.5 MiB (swarmkit's store/memory.go)
-SHORTEST_SECRET = 6  # characters: what is shorter is a number or a word, and replacing it makes a log unreadable
-# Known to hold nothing secret, so that `docker service inspect` and the hub's log may show them: what JupyterHub and
-# XNAT themselves set (docs/xnat-contract.md, 4.1), and what container runtimes read to give a container its devices,
-# which they do not find in a secret. Shells as /bin/sh refuse to set the last three.
+MAX_SECRET = 500 * 1024  # bytes; a secret must be smaller: swarmkit's api/validation/secrets.go
+MAX_TEMPLATE = 2**20  # bytes of JSON: Swarm stores a service in one transaction of 1.5 MiB (swarmkit's store/memory.go)
+SHORTEST_SECRET = 6  # characters: shorter values are numbers or words, and replacing them would make a log unreadable
+# Variables without secrets, which `docker service inspect` and the hub's log may show: those that JupyterHub and XNAT
+# themselves set (docs/xnat-contract.md, 4.1), and those that container runtimes read to assign devices, since a runtime
+# cannot read them from a secret. Shells such as /bin/sh refuse to set the last three.
 OPEN_NAMES = frozenset(
     {
         "JUPYTERHUB_ACTIVITY_URL", "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTERHUB_API_URL", "JUPYTERHUB_BASE_URL",
@@ -47,8 +47,8 @@ OPEN_NAMES = frozenset(
         "UID", "EUID", "PPID",
     }
 )  # fmt: skip
-# Reads the server's secret variables and becomes the server: what `docker service inspect` shows has none of them.
-# Older engines (20.10) ignore NoNewPrivileges in a service; setpriv, where the image has it, does the same.
+# Reads the secret variables from a file and then runs the server, so `docker service inspect` does not show them.
+# Older engines (20.10) ignore NoNewPrivileges in a service; setpriv does the same if the image has it.
 ENTRYPOINT_SCRIPT = f"""set -a; . {ENV_FILE}; set +a
 command -v setpriv >/dev/null && exec setpriv --no-new-privs -- "$@"
 exec "$@\""""
@@ -56,22 +56,23 @@ ENTRYPOINT = ("/bin/sh", "-c", ENTRYPOINT_SCRIPT, "server")
 
 
 def service_name(deployment: str, username: str, server_name: str) -> str:
-    """Return a DNS-safe name of at most 63 characters, one for each (user, server), letter case included."""
+    """Return a DNS-safe name of at most 63 characters, unique for each (user, server), which are case-sensitive."""
     digest = hashlib.sha256(f"{username}/{server_name}".encode()).hexdigest()[:12]
     readable = re.sub(r"[^a-z0-9]+", "-", username.lower()).strip("-")[:20].strip("-")
     return "-".join(part for part in (deployment[:24].rstrip("-"), readable, digest) if part)
 
 
 def labels(deployment: str, username: str = "", server_name: str = "", project: str = "") -> dict[str, str]:
-    """Return the labels by which services and secrets of a deployment are found again."""
+    """Return the labels that identify the services and secrets of a deployment."""
     found = {"deployment": deployment, "user": username, "server": server_name, "project": project}
     return {f"{LABEL}.{name}": value for name, value in found.items() if value}
 
 
 def split_env(env: Mapping[str, str]) -> tuple[list[str], str]:
-    """Return the open variables as Docker's `NAME=value` list, and all others as a text for `sh` to read.
+    """Return the open variables as Docker's `NAME=value` list, and all others as a script for `sh`.
 
-    Swarm expands templates in the first, not in the second. Raises OptionsError if that is more than a secret holds.
+    Swarm expands templates in the list, but not in the script. Raises OptionsError if the script is too large for a
+    Docker secret.
     """
     open_env = [f"{name}={literal(value)}" for name, value in sorted(env.items()) if name in OPEN_NAMES]
     secret_env = "".join(
@@ -79,17 +80,17 @@ def split_env(env: Mapping[str, str]) -> tuple[list[str], str]:
     )
     size = len(secret_env.encode())
     if size >= MAX_SECRET:
-        raise OptionsError(f"container_spec.env is {size} bytes: all variables together can have {MAX_SECRET - 1}")
+        raise OptionsError(f"container_spec.env is {size} bytes: all variables together may have {MAX_SECRET - 1}")
     return open_env, secret_env
 
 
 def literal(value: str) -> str:
-    """Return what Swarm, which expands templates in variables (swarmkit's template/expand.go), turns into `value`."""
+    """Escape `value` for Swarm, which expands templates in variables (swarmkit's template/expand.go)."""
     return value.replace("{{", '{{"{{"}}')
 
 
 def secret_values(env: Mapping[str, str]) -> list[str]:
-    """Return the values that must not be seen, the longest first, for whoever has to blot them out of a text."""
+    """Return the secret values to remove from a log, the longest first."""
     found = {value for name, value in env.items() if name not in OPEN_NAMES and len(value) >= SHORTEST_SECRET}
     return sorted(found, key=len, reverse=True)
 
@@ -97,8 +98,8 @@ def secret_values(env: Mapping[str, str]) -> list[str]:
 def docker_mount(mount: Mount) -> dict[str, Any]:
     """Return a mount for Docker's API.
 
-    Private: what is mounted later on the node does not appear in the container. Not recursive: nor does what is mounted
-    below the source already, which older engines (before 25) leave writable below a read-only mount.
+    Private propagation: later mounts on the node do not appear in the container. Not recursive: existing mounts below
+    the source do not appear either; engines before 25 leave these writable below a read-only mount.
     """
     return {
         "Type": "bind",
@@ -110,17 +111,17 @@ def docker_mount(mount: Mount) -> dict[str, Any]:
 
 
 def shared_memory(size: int | None) -> dict[str, Any]:
-    """Return the mount that makes `/dev/shm` so many bytes large, for None half of the node's memory.
+    """Return the mount for a `/dev/shm` of `size` bytes; None for half of the node's memory.
 
-    Docker's own has 64 MiB, which the worker processes of PyTorch overrun at once. What is in it counts as memory of
-    the container.
+    Docker's default of 64 MiB is too small for the worker processes of PyTorch. Its content counts as memory of the
+    container.
     """
     options = {"Mode": 0o1777} | ({"SizeBytes": size} if size else {})
     return {"Type": "tmpfs", "Target": SHM, "TmpfsOptions": options}
 
 
 def secret_reference(secret_id: str, name: str, uid: int, gid: int) -> dict[str, Any]:
-    """Return how a container gets the Docker secret with its secret variables: readable for its user only."""
+    """Return the reference to the Docker secret with the secret variables; only the container's user can read it."""
     file = {"Name": ENV_FILE.rpartition("/")[2], "UID": str(uid), "GID": str(gid), "Mode": 0o400}
     return {"SecretID": secret_id, "SecretName": name, "File": file}
 
@@ -130,16 +131,16 @@ def task_template(
 ) -> tuple[dict[str, Any], list[Mount]]:
     """Return the `TaskTemplate` of Docker's service-create call (Engine API 1.41), without the server's secret.
 
-    The second value are the mounts that the policy allows, which are in it.
+    The second value is the list of its mounts, all allowed by the policy.
 
-    username: whose server it is. env: the open variables. Raises MountError when XNAT asks for a mount that the policy
-    refuses, OptionsError when it asks for an image that the site does not list, for more CPUs or memory than the site
-    gives to one server, or for more than fits into a service.
+    username: the owner of the server. env: the open variables. Raises MountError if XNAT asks for a mount that the
+    policy refuses; OptionsError if it asks for an image that the site does not list, for more CPUs or memory than the
+    site allows for one server, or for more than fits into a service.
     """
     if launch.image not in settings.images:
         raise OptionsError(
-            f"container_spec.image is {launch.image!r}, which is none of this site's images: name one of them in XNAT's"
-            " compute environment, or have the administrator list it in hub_images_further_singleuser"
+            f"container_spec.image is {launch.image!r}, which this site does not allow: set one of its images in XNAT's"
+            " compute environment, or ask the administrator to add it to hub_images_further_singleuser"
         )
     mounts = allowed_mounts(launch.mounts, settings.roots, username)
     cpu_limit = _within(launch.cpu_limit, launch.cpu_reservation, settings.cpu_ceiling, "cpu", "CPUs")
@@ -156,7 +157,7 @@ def task_template(
             *(docker_mount(mount) for mount in mounts),
             shared_memory(settings.shm_size or (mem_limit // 2 if mem_limit else None)),
         ],
-        # Engines since 20.10 let any process take ports below 1024.
+        # Engines since 20.10 let any process bind ports below 1024.
         "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
         "Init": True,
         "CapabilityDrop": ["ALL"],
@@ -190,15 +191,15 @@ def task_template(
             "Reservations": {name: value for name, value in reservations.items() if value},
         },
         "Placement": {"Constraints": list(launch.constraints)},
-        # A server that ends has ended: a restarted one would have lost its kernels and hold no one's attention.
+        # A restarted server would have lost its kernels, and nobody would notice it.
         "RestartPolicy": {"Condition": "none"},
         "Networks": [{"Target": settings.network}],
     }
     size = len(json.dumps(template))
     if size > MAX_TEMPLATE:
         raise OptionsError(
-            f"the launch makes a service of {size} bytes with {len(mounts)} container_spec.mounts and"
-            f" {len(launch.constraints)} placement.constraints: Swarm takes {MAX_TEMPLATE} bytes"
+            f"the launch needs a service of {size} bytes with {len(mounts)} container_spec.mounts and"
+            f" {len(launch.constraints)} placement.constraints: Swarm accepts at most {MAX_TEMPLATE} bytes"
         )
     return template, mounts
 
@@ -206,12 +207,12 @@ def task_template(
 def _within(
     limit: Number | None, reservation: Number | None, ceiling: Number | None, name: str, unit: str
 ) -> Number | None:
-    """Return the limit that a server gets: XNAT's, or the site's ceiling where XNAT names none."""
+    """Return the limit for a server: XNAT's, or the site's ceiling if XNAT sets none."""
     if not ceiling:
         return limit
     for asked, field in ((limit, "limit"), (reservation, "reservation")):
         if asked and asked > ceiling:
-            raise OptionsError(f"resources.{name}_{field} is {asked} {unit}: a server here has {ceiling} at most")
+            raise OptionsError(f"resources.{name}_{field} is {asked} {unit}: this site allows at most {ceiling}")
     return limit or ceiling
 
 

@@ -1,4 +1,4 @@
-"""The launcher's settings: one JSON file (a Docker config) and the secrets beside it (Docker secrets).
+"""The launcher's settings: one JSON file (a Docker config) and its secrets (Docker secrets).
 
 The role `jupyterhub` writes the file; its `meta/argument_specs.yml` describes the values.
 """
@@ -21,13 +21,13 @@ DEFAULT_SERVER = ("refuse", "workspace")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the site says. Times are seconds; paths are those of the launcher's container or, in roots, of the nodes.
+    """The launcher's settings. Times are seconds; paths are those of the launcher's container or, in roots, of nodes.
 
-    hub_uid: the user that the hub runs as, the only one that the launcher answers. default_server: whether a server
-    without a name is refused or gets the workspace alone. cpu_ceiling (CPUs) and memory_ceiling (bytes) are what one
-    server may have at most; None for no such ceiling. shm_size (bytes) is the size of a server's /dev/shm; None for
-    half of its memory limit. images: what a launch may name, each exactly as XNAT has it. image_names: what nodes call
-    an image that XNAT names otherwise.
+    hub_uid: the hub's user id, the only one that may call the launcher. default_server: whether the default server is
+    refused or gets only the workspace. cpu_ceiling (CPUs) and memory_ceiling (bytes): the most that one server may
+    have; None for no ceiling. shm_size (bytes): the size of a server's /dev/shm; None for half of its memory limit.
+    images: the images that a launch may use, each as named in XNAT. image_names: maps names in XNAT to names on nodes
+    where these differ.
     """
 
     deployment: str
@@ -54,16 +54,16 @@ class Settings:
 
 
 def parse(data: dict[str, Any]) -> Settings:
-    """Read the settings file's JSON, whose `memory_ceiling` and `shm_size` are texts such as `64G`, empty for none.
+    """Read the settings file's JSON, where `memory_ceiling` and `shm_size` are texts such as `64G`, empty for none.
 
-    Raises SettingsError for missing or unknown keys, MountError for roots, OptionsError for those two sizes.
+    Raises SettingsError for missing or unknown keys, MountError for invalid roots, OptionsError for these two sizes.
     """
     check_keys(data, [field.name for field in fields(Settings)], "launcher")
     if data["default_server"] not in DEFAULT_SERVER:
         raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
     images = data["images"]
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
-        raise SettingsError(f"images is {images!r}: give a list of image names")
+        raise SettingsError(f"images is {images!r}: set a list of image names")
     return Settings(
         **{
             **data,

@@ -1,6 +1,6 @@
 """The services of one deployment: one service and one secret for each server, named after it.
 
-What several servers ask at the same moment is asked once.
+Simultaneous requests for several servers are combined into one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from xnat_wire.shared import Shared
 from xnat_launcher.docker import ConflictError, Docker, MissingError
 from xnat_launcher.service import ENV_SUFFIX, LABEL, secret_reference, service_name
 
-LOOK = 0.1  # seconds that a look at a task takes; whoever looks in that time shares its request
-NODES_AGE = 5.0  # seconds that one list of nodes serves everybody who asks
-ADDRESSES_AGE = 5.0  # the same for what has addresses on the network
+LOOK = 0.1  # seconds for which calls for the state of tasks are collected into one request
+NODES_AGE = 5.0  # seconds for which all callers reuse one list of nodes
+ADDRESSES_AGE = 5.0  # the same for the addresses in use on the network
 LOG_LINES = 15
 DEPLOYMENT, USER, SERVER = f"{LABEL}.deployment", f"{LABEL}.user", f"{LABEL}.server"
 Owner = tuple[str, str]  # user and server
@@ -30,7 +30,7 @@ ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready
 
 @dataclass(frozen=True)
 class Task:
-    """Swarm's newest try to run a server. status: Docker's `Status` object; desired: what Swarm wants it to be."""
+    """The newest Swarm task of a server. status: Docker's `Status` object; desired: Swarm's desired state."""
 
     node_id: str
     desired: str
@@ -38,23 +38,23 @@ class Task:
 
     @property
     def state(self) -> str:
-        """Swarm's word, such as `pending`, `running` or `rejected`."""
+        """Swarm's state, such as `pending`, `running` or `rejected`."""
         return str(self.status["State"])
 
     @property
     def alive(self) -> bool:
-        """Whether it runs or may still come to run."""
+        """Whether it runs or may still start."""
         return self.state in ALIVE
 
     @property
     def wanted(self) -> bool:
-        """Whether it is alive and Swarm wants it to be."""
+        """Whether it is alive and Swarm wants it to run."""
         return self.alive and self.desired == "running"
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """What has addresses on the servers' network: Docker's objects of the network, and of all tasks and services."""
+    """Everything that may have an address on the servers' network: Docker's network, tasks and services."""
 
     network: Mapping[str, Any]
     tasks: list[dict[str, Any]] = field(repr=False)
@@ -77,7 +77,7 @@ class Swarm:
     async def create(
         self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, owner: tuple[int, int]
     ) -> str:
-        """Make a server's secret and service, in place of older ones of that name. Returns the service's id.
+        """Create a server's secret and service and replace older ones of that name. Returns the service's id.
 
         template: the `TaskTemplate` without the secret. owner: (uid, gid) that may read the secret. Raises SwarmError.
         """
@@ -106,25 +106,26 @@ class Swarm:
         )
 
     async def remove(self, name: str, patience: float = 20) -> tuple[bool, bool]:
-        """Remove service and secret of a server where they exist, and wait until its container has ended.
+        """Remove service and secret of a server if they exist, and wait until its container has ended.
 
-        Returns whether there was a service, and whether its container has ended within `patience` seconds; Swarm ends
-        it in any case. Raises SwarmError.
+        Returns whether there was a service, and whether its container ended within `patience` seconds; Swarm ends it in
+        any case. Raises SwarmError.
         """
         removed = True
         try:
             await self._docker.delete("services", name)
         except MissingError:
             removed = False
-        # At once: a launcher that is killed while it waits leaves nothing.
+        # Before waiting, so that a launcher that is killed while it waits leaves no secret.
         with suppress(MissingError):
             await self._docker.delete("secrets", name + ENV_SUFFIX)
         return removed, not removed or await self._has_ended(name, patience)
 
     async def remove_by_id(self, service_id: str, user: str, server: str) -> bool:
-        """Remove a service, whatever its name, if its labels say that it is this server of this deployment.
+        """Remove a service if its labels identify it as this server of this deployment, whatever its name.
 
-        Any other is left alone, since whoever asks may name any id. Returns whether it was removed. Raises SwarmError.
+        Any other service is left alone, since a caller may send any id. Returns whether it was removed. Raises
+        SwarmError.
         """
         try:
             spec = (await self._docker.get(f"/services/{quote(service_id, safe='')}"))["Spec"]
@@ -141,7 +142,7 @@ class Swarm:
     async def _has_ended(self, name: str, patience: float) -> bool:
         if not patience:
             return False
-        # A quick restart must not meet the old server on the same files.
+        # A server that is started again must not use the same files as the old one.
         try:
             async with asyncio.timeout(patience):
                 while (task := await self.task(name)) and task.alive:
@@ -151,14 +152,14 @@ class Swarm:
         return True
 
     async def task(self, name: str) -> Task | None:
-        """Return a service's newest task after LOOK seconds, None when there is none. Raises SwarmError."""
+        """Return a service's newest task after LOOK seconds, None if there is none. Raises SwarmError."""
         self._wanted.add(name)
         if self._round is None:
             self._round = asyncio.ensure_future(self._ask_round())
         return (await asyncio.shield(self._round)).get(name)
 
     async def living(self) -> list[Owner]:
-        """Return the servers that run or may come to run. Raises SwarmError."""
+        """Return the servers that run or may still start. Raises SwarmError."""
         return [owner for owner, task in (await self._newest(self._mine)).items() if task.wanted]
 
     async def template(self, name: str) -> dict[str, Any]:
@@ -170,11 +171,11 @@ class Swarm:
         return await self._nodes.get()
 
     async def addresses(self) -> Addresses:
-        """Return what has addresses on the network, at most ADDRESSES_AGE seconds old. Raises SwarmError."""
+        """Return what may have an address on the network, at most ADDRESSES_AGE seconds old. Raises SwarmError."""
         return await self._addresses.get()
 
     async def servers(self) -> dict[Owner, str]:
-        """Return the id of every server's service of this deployment. Raises SwarmError."""
+        """Return the service id of every server of this deployment. Raises SwarmError."""
         found = {}
         for service in await self._docker.get("/services", self._mine):
             if owner := _owner(service["Spec"].get("Labels")):
@@ -182,14 +183,14 @@ class Swarm:
         return found
 
     async def log_end(self, name: str) -> str:
-        """Return the last lines that a server wrote. Raises SwarmError."""
+        """Return the last log lines of a server. Raises SwarmError."""
         return (await self._docker.log_end(name, LOG_LINES)).decode(errors="replace")
 
     async def remove_lone_secrets(self, older_than: float, but: Collection[str]) -> list[str]:
-        """Remove servers' secrets without a service, as a launcher leaves them that is killed between both.
+        """Remove servers' secrets without a service, as left by a launcher killed before it created the service.
 
-        older_than: seconds; younger ones may belong to a start under way, also on another manager. but: the services
-        of servers that are being started. Returns the secrets' names. Raises SwarmError.
+        older_than: seconds; younger secrets may belong to a pending start, also on another manager. but: the services
+        of servers that are starting. Returns the names of the removed secrets. Raises SwarmError.
         """
         secrets = await self._docker.get("/secrets", self._mine)
         services = {service["Spec"]["Name"] for service in await self._docker.get("/services", self._mine)}
@@ -208,7 +209,7 @@ class Swarm:
     async def _ask_round(self) -> dict[str, Task]:
         await asyncio.sleep(LOOK)
         names, self._wanted, self._round = self._wanted, set(), None
-        # By the beginning of the tasks' names: unlike a service's name, one that is unknown makes no error.
+        # Filter by the prefix of task names: unlike an unknown service name, an unknown prefix is not an error.
         found = await self._newest({"name": [f"{name}." for name in sorted(names)]})
         return {service_name(self._deployment, *owner): task for owner, task in found.items()}
 
@@ -235,11 +236,11 @@ class Swarm:
 
 
 def _owner(labels: Mapping[str, str] | None) -> Owner | None:
-    """Return whose server a service, secret or task with these labels is; None for what is no server's."""
+    """Return the server that a service, secret or task with these labels belongs to; None for none."""
     user = (labels or {}).get(USER)
     return (user, (labels or {}).get(SERVER, "")) if user else None
 
 
 def _age(created: str) -> float:
-    """Return the seconds since a time of Docker's, such as 2026-11-27T16:40:00.123456789Z."""
+    """Return the seconds since one of Docker's timestamps, such as 2026-11-27T16:40:00.123456789Z."""
     return (datetime.now(UTC) - datetime.fromisoformat(created[:19] + "+00:00")).total_seconds()

@@ -1,4 +1,4 @@
-"""XNAT as the launcher asks it, with the service account (docs/xnat-contract.md, 1.4)."""
+"""The launcher's calls to XNAT with the service account (docs/xnat-contract.md, 1.4)."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ from xnat_launcher.options import SERVER_NAME
 
 log = logging.getLogger("xnat_launcher.xnat")
 
-SESSION_IDLE = 600.0  # seconds of rest after which XNAT may have ended a session; it does after 15 minutes (1.6)
+SESSION_IDLE = 600.0  # idle seconds after which a session may have expired; XNAT ends it after 15 minutes (1.6)
 
 
 class ServiceAccount:
-    """Launches, asked for with the service account's one session."""
+    """Reads launches from XNAT with one session of the service account."""
 
     def __init__(self, rest: Rest, username: str, password: str, throttle: Throttle) -> None:
         self._rest = rest
         self._login = username, password
-        self._throttle = throttle  # of its own: nobody can use up its tries at the log-in form
+        self._throttle = throttle  # separate from the log-in form's, so that nobody can use up its attempts there
         self._session: aiohttp.ClientSession | None = None
         self._opening = asyncio.Lock()
         self._used = 0.0
 
     async def user_options(self, username: str, server_name: str) -> dict[str, Any]:
-        """Return the JSON of call C (1.4), of C0 for the server without a name.
+        """Return the JSON of call C (1.4), or of C0 for the default server.
 
-        Raises a XnatError; NotFoundError when XNAT has no launch of that name which the user may still read.
+        Raises an XnatError; NotFoundError if XNAT has no launch of that name, or the user may no longer read its data.
         """
         check_name(username)
         if server_name and not SERVER_NAME.fullmatch(server_name):
-            raise InvalidNameError(f"XNAT gives no server the name {server_name!r}")
+            raise InvalidNameError(f"{server_name!r} is not a valid server name in XNAT")
         server = f"/{server_name}" if server_name else ""
         answer = await self._ask(f"/xapi/jupyterhub/users/{quote(username, safe='')}/server{server}/user-options")
         if not isinstance(answer, dict):
-            raise NotUnderstoodError("XNAT's user-options are no object")
+            raise NotUnderstoodError("XNAT's user-options are not an object")
         return answer
 
     async def standing(self, username: str, server_name: str) -> Standing:
-        """Ask again, by the alias token of a running server's launch, whether its user may use Jupyter.
+        """Ask XNAT with the alias token of a server's launch whether its user may still use Jupyter.
 
-        Raises a XnatError when XNAT gives no usable answer.
+        Raises an XnatError if XNAT does not give a usable answer.
         """
         try:
             env = (await self.user_options(username, server_name))["task_template"]["container_spec"]["env"]
@@ -75,8 +75,8 @@ class ServiceAccount:
 
     async def _ask(self, path: str) -> Any:
         async with self._opening:
-            # Calls that have to open the session go one after the other, so that XNAT keeps no second one and a wrong
-            # password is not tried by all of them (1.6).
+            # Calls that must open the session run one at a time, so that XNAT does not open several sessions and a
+            # wrong password is tried only once (1.6).
             if not self._is_fresh():
                 async with counted(self._throttle, self._login[0], "", self._rest.site.timeout):
                     return await self._get(path)
@@ -89,7 +89,7 @@ class ServiceAccount:
         try:
             return await self._rest.get(self._session, "user-options", path)
         except BadCredentialsError:
-            self._session.cookie_jar.clear()  # so that the next call is counted as a log-in
+            self._session.cookie_jar.clear()  # so that the next call counts as a log-in
             raise
 
     def _is_fresh(self) -> bool:

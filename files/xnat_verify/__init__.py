@@ -1,1 +1,1 @@
-"""The smoke test of a site, from "Start Jupyter" in XNAT to a file in a notebook and back."""
+"""The smoke test of a site: from "Start Jupyter" in XNAT to a file in a notebook, and back."""

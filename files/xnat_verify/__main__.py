@@ -1,6 +1,6 @@
-"""Run the smoke test: `python3 -m xnat_verify`, as the role `verify` does in a container on a manager.
+"""Run the smoke test: `python3 -m xnat_verify`. The role `verify` runs it in a container on a manager.
 
-Its input is JSON on standard input, so that no secret is in an environment or a process list::
+It reads JSON from standard input, so that no secret is in an environment or a process list::
 
     {"xnat_url": "http://localhost:8080", "hub_url": "http://localhost:8000", "base_url": "/jupyterhub/",
      "username": "jdoe", "password": "...", "service_username": "jupyterhub", "service_password": "...",
@@ -23,7 +23,7 @@ from xnat_verify.checks import SmokeTest, table
 
 
 def main() -> None:
-    """Read the input, run the checks, print what they saw."""
+    """Read the input, run the checks, print the results."""
     test = SmokeTest(json.load(sys.stdin), docker.DockerClient(version="auto", timeout=30))
     ok = asyncio.run(test.run())
     checks = [asdict(check) for check in test.checks]

@@ -1,4 +1,4 @@
-"""The checks of the smoke test: each does what XNAT or a researcher does, in the order in which they do it."""
+"""The checks of the smoke test. They repeat what XNAT and a researcher do, in the same order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import aiohttp
 import docker
 from xnat_wire.redirects import judge
 
-LABEL = "org.xnat.jupyterhub"  # how the labels of a server's service begin
+LABEL = "org.xnat.jupyterhub"  # prefix of the labels of a server's service
 KERNEL_PROBE = Path(__file__).with_name("kernel_probe.py").read_text()
 
 
 class FailedCheckError(Exception):
-    """A check that failed: what was seen, and what to do."""
+    """A check failed. seen: the observed result. advice: what to do."""
 
     def __init__(self, seen: str, advice: str) -> None:
         super().__init__(seen)
@@ -32,7 +32,7 @@ class FailedCheckError(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the table: what was checked, what was seen, whether it is well, and else what to do."""
+    """One row of the table: what was checked, the result, whether it passed, and what to do if not."""
 
     name: str
     seen: str
@@ -41,7 +41,7 @@ class Check:
 
 
 class SmokeTest:
-    """The checks of one run, in order; the first that fails ends the run. For `wanted` see `__main__`."""
+    """The checks of one run, in order; the first failure ends the run. `__main__` describes `wanted`."""
 
     def __init__(self, wanted: dict[str, Any], engine: docker.DockerClient) -> None:
         self.wanted = wanted
@@ -56,7 +56,7 @@ class SmokeTest:
         self.docker = engine
 
     async def run(self) -> bool:
-        """Run all checks; returns whether all succeed. Servers that were started are stopped in any case."""
+        """Run the checks and return whether all passed. Servers that were started are always stopped."""
         context: ssl.SSLContext | bool = True
         if self.wanted["ca_pem"]:
             context = ssl.create_default_context(cadata=self.wanted["ca_pem"])
@@ -84,29 +84,29 @@ class SmokeTest:
 
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, str]]]] = [
             ("XNAT accepts the service account", self._service_account),
-            ("the service account may ask for launches", self._service_role),
+            ("the service account may read launches", self._service_role),
             ("the hub answers through its proxy", self._hub_answers),
             ("the hub accepts XNAT's token", self._hub_token),
             ("XNAT reaches the hub", self._xnat_reaches_hub),
-            ("XNAT's token is the hub's", self._xnat_token),
-            ("the hub reaches XNAT: the researcher logs in", self._logs_in),
-            ("the researcher may read the session", self._session),
+            ("XNAT uses the hub's token", self._xnat_token),
+            ("the researcher can log in to the hub", self._logs_in),
+            ("the researcher can read the session", self._session),
             ("a launch from XNAT becomes ready", lambda: launch(first, mark)),
             ("JupyterLab opens with XNAT's link", lambda: self._opens(first)),
-            ("the notebook reads DICOM of the session", lambda: self._reads(first)),
+            ("the notebook can read the session's DICOM", lambda: self._reads(first)),
             ("the notebook cannot write below /data", lambda: self._cannot_write(first)),
             ("the notebook runs as XNAT's user", lambda: self._runs_as(first)),
             ("the notebook reaches XNAT with its alias token", lambda: self._alias(first)),
-            ("pyxnat and xnat log in there", lambda: self._libraries(first)),
+            ("the libraries pyxnat and xnat can log in", lambda: self._libraries(first)),
             ("no secret in the service's environment", lambda: self._no_secret(first)),
         ]
         if self.wanted["restart_hub"]:
-            steps.append(("a hub restart leaves the notebook alone", lambda: self._restart_hub(first)))
+            steps.append(("the notebook survives a restart of the hub", lambda: self._restart_hub(first)))
         steps += [
-            ("stop removes the server", lambda: self._stopped(first)),
+            ("a stop removes the server", lambda: self._stopped(first)),
             ("a second launch becomes ready", lambda: launch(second, mark)),
-            ("the workspace kept what was written", lambda: self._kept(second, mark)),
-            ("stop removes the second server", lambda: self._stopped(second)),
+            ("the workspace still has the first server's file", lambda: self._kept(second, mark)),
+            ("a stop removes the second server", lambda: self._stopped(second)),
         ]
         for name, step in steps:
             try:
@@ -115,10 +115,10 @@ class SmokeTest:
                 self.checks.append(Check(name, error.seen, False, error.advice))
                 return False
             except TimeoutError:
-                self.checks.append(Check(name, "no answer in time", False, "Check that this service is running."))
+                self.checks.append(Check(name, "timed out", False, "Check that this service is running."))
                 return False
             except (aiohttp.ClientError, docker.errors.DockerException) as error:
-                advice = "Check that this service is running and that its address in the inventory is right."
+                advice = "Check that this service is running and that its address in the inventory is correct."
                 self.checks.append(Check(name, f"{type(error).__name__}: {error}", False, advice))
                 return False
         return True
@@ -133,14 +133,15 @@ class SmokeTest:
         async with self.http.get(f"{self.xnat}/data/JSESSION", headers=self.service, allow_redirects=False) as response:
             status, session = response.status, response.cookies.get("JSESSIONID")
             redirect = judge(self.xnat, "/data/JSESSION", response.headers.get("Location", ""))
-        if session:  # XNAT keeps one more session for every call without a cookie (contract 1.6)
+        if session:  # XNAT opens a session for every call without a cookie (contract 1.6)
             cookie = {"Cookie": f"JSESSIONID={session.value}"}
             async with self.http.delete(f"{self.xnat}/data/JSESSION", headers=cookie):
                 pass
         _expect(
             not 300 <= status < 400 or redirect.kind not in ("moved", "sign-on"),
-            f"status {status} at {self.xnat}, which leads to {redirect.target}",
-            "Set site_xnat_public_url, and site_xnat_url where it is the same, to where XNAT itself takes passwords.",
+            f"status {status} at {self.xnat}, which redirects to {redirect.target}",
+            "Set site_xnat_public_url, and site_xnat_url if it is the same, to the address where XNAT itself accepts"
+            " passwords.",
         )
         _expect(
             status == 200,
@@ -157,7 +158,7 @@ class SmokeTest:
             f"status {status} instead of 404 for an unknown server",
             "Install the JupyterHub plugin in XNAT and give the service account the role JupyterHub.",
         )
-        return "404 for an unknown server, as it should be"
+        return "404 for an unknown server, as expected"
 
     async def _hub_answers(self) -> str:
         status, answer = await self._get(f"{self.hub}/")
@@ -166,7 +167,7 @@ class SmokeTest:
 
     async def _hub_token(self) -> str:
         status, answer = await self._get(f"{self.hub}/info", self.hub_token)
-        _expect(status == 200, f"status {status} at /info", "Run playbooks/hub.yml: the hub has another service token.")
+        _expect(status == 200, f"status {status} at /info", "The hub has another service token: run playbooks/hub.yml.")
         return f"{answer['authenticator']['class']}, {answer['spawner']['class']}"
 
     async def _xnat_reaches_hub(self) -> str:
@@ -174,22 +175,22 @@ class SmokeTest:
         _expect(
             status == 200,
             f"status {status}: {_short(answer)}",
-            "Set jupyterHubApiUrl in XNAT to an address of the hub that XNAT reaches, without a slash at the end.",
+            "Set jupyterHubApiUrl in XNAT to an address of the hub that XNAT can reach, without a trailing slash.",
         )
         return f"version {answer.get('version') if isinstance(answer, dict) else answer}"
 
     async def _xnat_token(self) -> str:
-        """Let XNAT ask the hub for the researcher, with its token: 404 is for somebody whom the hub does not know."""
+        """Let XNAT ask the hub about the researcher with its token; the hub answers 404 for an unknown user."""
         status, answer = await self._get(f"{self.xnat}/xapi/jupyterhub/users/{self.user}", self.researcher)
         _expect(
             status in (200, 404),
             f"status {status}: {_short(answer)}",
             "Run playbooks/xnat.yml, or set jupyterHubToken in XNAT to the value of site_service_token.",
         )
-        return "the hub answers to it"
+        return "the hub accepts it"
 
     async def _logs_in(self) -> str:
-        """Log in at the hub's form as a browser does; the hub asks XNAT."""
+        """Log in at the hub's form as a browser does; the hub checks the password with XNAT."""
         login = self.hub.removesuffix("api") + "login"
         jar = aiohttp.CookieJar(unsafe=True)
         async with aiohttp.ClientSession(
@@ -207,12 +208,12 @@ class SmokeTest:
                 _expect(
                     response.status == 302,
                     f"status {response.status} at the hub's log-in",
-                    "See docker service logs of the hub: it must reach XNAT at site_xnat_url, and the person must have"
-                    " the role Jupyter (site_jupyter_users).",
+                    "See docker service logs of the hub: it must reach XNAT at site_xnat_url, and the researcher must"
+                    " have the role Jupyter (site_jupyter_users).",
                 )
             async with browser.get(self.hub.removesuffix("api") + "logout"):
                 pass
-        return f"{self.user} is in, and out again"
+        return f"{self.user} logged in and out"
 
     async def _session(self) -> str:
         experiment = self.wanted["experiment"]
@@ -220,7 +221,7 @@ class SmokeTest:
         _expect(
             status == 200 and isinstance(answer, dict),
             f"status {status} for {experiment} as {self.user}",
-            "Set verify_experiment, verify_username and verify_password to a session that this user may read.",
+            "Set verify_experiment to a session that verify_username may read, and check verify_password.",
         )
         item = answer["items"][0]
         fields = item["data_fields"]
@@ -236,14 +237,14 @@ class SmokeTest:
         _expect(
             status == 200 and bool(environments),
             f"no compute environment for {self.user} (status {status})",
-            "Offer a compute environment of type JUPYTERHUB with hardware to this project in XNAT.",
+            "In XNAT, offer this project a compute environment of type JUPYTERHUB with hardware.",
         )
         wanted = self.wanted["environment"]
         named = {row["computeEnvironment"]["name"]: row for row in environments}
         _expect(
             wanted in named and named[wanted]["hardwareOptions"]["hardwareConfigs"],
-            f"no environment {wanted} with hardware, but {', '.join(named)}",
-            "Run playbooks/xnat.yml, or set verify_environment to the name of one that XNAT offers.",
+            f"no environment {wanted} with hardware; XNAT offers {', '.join(named)}",
+            "Run playbooks/xnat.yml, or set verify_environment to the name of an environment that XNAT offers.",
         )
         hardware = named[wanted]["hardwareOptions"]["hardwareConfigs"]
         self.item["computeEnvironmentConfigId"] = named[wanted]["id"]
@@ -251,7 +252,7 @@ class SmokeTest:
         return f"{fields['label']} of {fields['project']} as {self.user}"
 
     async def _launch(self) -> dict[str, Any]:
-        """Start a server as XNAT's page does (contract 2.4) and wait for the end of its event tracking."""
+        """Start a server as XNAT's page does (contract 2.4) and wait until its event tracking has finished."""
         clock = asyncio.get_running_loop().time
         began = clock()
         name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "Z"
@@ -269,7 +270,7 @@ class SmokeTest:
             _expect(
                 response.status == 200,
                 f"status {response.status}: {_short(text)}",
-                "Give the user the role Jupyter in XNAT, or switch on allUsersCanStartJupyter.",
+                "Give the user the role Jupyter in XNAT, or set allUsersCanStartJupyter to true.",
             )
         tracking: dict[str, Any] = {}
         while tracking.get("succeeded") is None:
@@ -302,7 +303,7 @@ class SmokeTest:
         return str(self.wanted["hub_url"].rstrip("/") + server["url"])
 
     async def _opens(self, server: dict[str, Any]) -> str:
-        """Open the link as a browser does: token in the URL, redirects and cookies followed."""
+        """Open the link as a browser does: with the token in the URL, following redirects, with cookies."""
         jar = aiohttp.CookieJar(unsafe=True)
         async with (
             aiohttp.ClientSession(connector=self.http.connector, connector_owner=False, cookie_jar=jar) as browser,
@@ -312,13 +313,13 @@ class SmokeTest:
             _expect(
                 response.status == 200 and "jupyter-config-data" in text,
                 f"status {response.status} at {response.url.path}",
-                "The image's JupyterHub must honour JUPYTERHUB_ALLOW_TOKEN_IN_URL: build it with the hub's version.",
+                "The image's JupyterHub must support JUPYTERHUB_ALLOW_TOKEN_IN_URL: build it with the hub's version.",
             )
             return f"{response.url.path} with {len(text)} characters"
 
     @asynccontextmanager
     async def _kernel(self, server: dict[str, Any]) -> AsyncIterator[Callable[[str], Coroutine[Any, Any, str]]]:
-        """A Python kernel of the server: yields a function that runs code over the websocket and returns its output."""
+        """Start a Python kernel; yield a function that runs code over the websocket and returns the output."""
         address, headers = self._address(server), {"Authorization": f"token {server['token']}"}
         async with self.http.post(f"{address}api/kernels", json={"name": "python3"}, headers=headers) as response:
             _expect(response.status == 201, f"status {response.status} for a kernel", "See the server's log.")
@@ -360,7 +361,7 @@ class SmokeTest:
                         output += reply["content"]["text"]
                     elif reply["msg_type"] == "error":
                         seen = f"{reply['content']['ename']}: {reply['content']['evalue']}"
-                        raise FailedCheckError(seen, "Run the same in a notebook of this user.")
+                        raise FailedCheckError(seen, "Run the same code in a notebook as this user.")
                     elif reply["msg_type"] == "status" and reply["content"]["execution_state"] == "idle":
                         return output
 
@@ -383,21 +384,23 @@ class SmokeTest:
 
     async def _cannot_write(self, server: dict[str, Any]) -> str:
         refused = server["probe"]["refused"]
-        _expect(len(refused) == 2, f"written to, refused only {refused}", "Report this: it must never happen.")
+        _expect(
+            len(refused) == 2, f"writing was refused only for {refused}", "Report this as a bug: it must never happen."
+        )
         return "; ".join(refused)
 
     async def _runs_as(self, server: dict[str, Any]) -> str:
         seen, wanted = (f"{of['uid']}:{of['gid']}" for of in (server["probe"], self.wanted))
-        _expect(seen == wanted, f"{seen} instead of {wanted}", "Set site_uid and site_gid to XNAT's, run site.yml.")
-        _expect(server["probe"]["closed"], "it could gain privileges", "Report this: it must never happen.")
-        return f"{seen}, without capabilities or a way to new privileges"
+        _expect(seen == wanted, f"{seen} instead of {wanted}", "Set site_uid and site_gid to XNAT's and run site.yml.")
+        _expect(server["probe"]["closed"], "it could gain privileges", "Report this as a bug: it must never happen.")
+        return f"{seen}, without capabilities, cannot gain privileges"
 
     async def _alias(self, server: dict[str, Any]) -> str:
         status = server["probe"]["xnat"]
         _expect(
             status == 200,
             f"status {status} from inside the notebook",
-            "Set XNAT's processingUrl to an address that notebooks reach; with a CA of your own set site_ca_bundle.",
+            "Set XNAT's processingUrl to an address that notebooks can reach; with your own CA, set site_ca_bundle.",
         )
         return "logged in from inside the notebook"
 
@@ -408,7 +411,8 @@ class SmokeTest:
             _expect(
                 isinstance(seen, list) and project in seen,
                 f"{name}: {_short(seen)}",
-                "Run the same in a notebook of this user; XNAT_HOST must be XNAT's own address, no log-in before it.",
+                "Log in with this library in a notebook as this user; XNAT_HOST must be XNAT's own address, without a"
+                " single sign-on in front.",
             )
         return f"both list {project}"
 
@@ -416,7 +420,7 @@ class SmokeTest:
         services = await self._services(server["name"])
         text = json.dumps([service.attrs for service in services])
         leaks = [word for word in ("XNAT_PASS=", "JUPYTERHUB_API_TOKEN=", "XNAT_USER=") if word in text]
-        _expect(bool(services) and not leaks, f"{leaks or 'no service found'}", "Report this: it must never happen.")
+        _expect(bool(services) and not leaks, f"{leaks or 'no service found'}", "Report this as a bug.")
         return f"docker service inspect {services[0].name} shows none"
 
     async def _restart_hub(self, server: dict[str, Any]) -> str:
@@ -446,7 +450,7 @@ class SmokeTest:
                         if status == 200 and user["servers"].get(server["name"], {}).get("ready"):
                             break
                 await asyncio.sleep(0.2)
-        return f"{rounds} rounds over one open websocket meanwhile; the new hub lists the server"
+        return f"{rounds} messages over one open websocket during the restart; the new hub lists the server"
 
     async def _services(self, name: str) -> list[Any]:
         labels = [
@@ -457,7 +461,7 @@ class SmokeTest:
         return list(found)
 
     async def _stop(self, name: str) -> float:
-        """Stop a server as XNAT's page does (contract 2.5), and wait until hub and Swarm have none of it."""
+        """Stop a server as XNAT's page does (contract 2.5) and wait until it is gone from hub and swarm."""
         clock = asyncio.get_running_loop().time
         began = clock()
         url = f"{self.xnat}/xapi/jupyterhub/users/{self.user}/server/{name}?eventTrackingId={name}-stop"
@@ -477,10 +481,10 @@ class SmokeTest:
     async def _kept(self, server: dict[str, Any], mark: str) -> str:
         _expect(
             server["probe"]["before"] == mark,
-            "the file of the first server is not there",
+            "the file of the first server is missing",
             "The workspaces row of site_storage must be the same directory on every node.",
         )
-        return "the first server's file was there"
+        return "found the first server's file"
 
 
 def _basic(username: str, password: str) -> dict[str, str]:
@@ -488,7 +492,7 @@ def _basic(username: str, password: str) -> dict[str, str]:
 
 
 def _reserved(hardware: dict[str, Any]) -> tuple[float, int]:
-    """Return how much hardware reserves, as something to sort by; where nothing is, it fits on any node."""
+    """Return a sort key by the reserved CPUs: hardware without a reservation fits on any node."""
     return float(hardware["hardware"].get("cpuReservation") or 0), int(hardware["id"])
 
 
@@ -502,6 +506,6 @@ def _short(answer: object) -> str:
 
 
 def table(checks: Sequence[Check]) -> str:
-    """Return the checks as text, a line each: verdict, name, what was seen."""
+    """Return the checks as text, one line each: verdict, name, result."""
     width = max((len(check.name) for check in checks), default=0)
     return "\n".join(f"{'ok    ' if check.ok else 'FAILED'}  {check.name:{width}}  {check.seen}" for check in checks)

@@ -1,9 +1,9 @@
-"""What a notebook sees. The smoke test sends this file as text to a kernel and calls `look` there."""
+"""Inspects a notebook's environment. The smoke test sends this file as text to a kernel and calls `look` there."""
 
 from __future__ import annotations
 
 import glob
-import json  # noqa: F401  (for the call that is sent behind this file)
+import json  # noqa: F401  (used by the call that is sent after this file)
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +12,17 @@ from typing import Any
 import pydicom
 import requests
 
-TIMEOUT = 20  # seconds for one call of XNAT
-PREAMBLE = 128  # bytes before the mark of a DICOM file
+TIMEOUT = 20  # seconds for one call to XNAT
+PREAMBLE = 128  # bytes before the magic number of a DICOM file
 
 
 def look(mark: str) -> dict[str, Any]:
-    """Read, try to write, log in to XNAT, and leave `mark` in the workspace. Returns what was seen.
+    """Read data, try to write, log in to XNAT, and write `mark` to the workspace. Returns the results.
 
-    closed: whether there are neither capabilities nor a way to new privileges. files: how many there are below /data;
-    first: one that is DICOM, with its modality and the shape of its pixels; each None where there is none. refused:
-    a sentence for each directory that cannot be written to. before: the mark that an earlier server left. xnat: the
-    status of a log-in. by_xnat, by_pyxnat: projects as these libraries list them, else their error.
+    closed: whether the process has no capabilities and cannot gain privileges. files: the number of files below /data.
+    first: the path of a DICOM file there, with its modality and the shape of its pixels; each None if there is none.
+    refused: a text for each directory that cannot be written to. before: the mark that an earlier server wrote. xnat:
+    the status of a log-in. by_xnat, by_pyxnat: the projects that these libraries list, or their error.
     """
     files = [path for path in glob.iglob("/data/**", recursive=True) if os.path.isfile(path)]
     first = next((path for path in files if is_dicom(path)), None)
@@ -45,19 +45,19 @@ def look(mark: str) -> dict[str, Any]:
 
 
 def is_dicom(path: str) -> bool:
-    """Whether a file has the mark of DICOM."""
+    """Return whether a file has DICOM's magic number."""
     with open(path, "rb") as file:
         return file.read(PREAMBLE + 4)[PREAMBLE:] == b"DICM"
 
 
 def is_closed(status: str) -> bool:
-    """Whether a process, by its /proc/PID/status, has no capability and no way to new privileges."""
+    """Return whether a process has no capabilities and cannot gain privileges. status: its /proc/PID/status."""
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     return fields["CapBnd"].strip("0\n") == "" and fields["NoNewPrivs"].strip() == "1"
 
 
 def refusals(folders: list[str]) -> list[str]:
-    """Return why these directories cannot be written to; one that can be is not among them."""
+    """Try to write to these directories; return the error of each that refuses."""
     refused = []
     for folder in folders:
         try:
@@ -68,21 +68,21 @@ def refusals(folders: list[str]) -> list[str]:
 
 
 def exchange(path: Path, mark: str) -> str:
-    """Write a file and return what was in it, empty where there was none."""
+    """Write a file and return its old content, empty if it did not exist."""
     before = path.read_text() if path.exists() else ""
     path.write_text(mark)
     return before
 
 
 def log_in(host: str, login: tuple[str, str]) -> int:
-    """Return the status of a log-in at XNAT; the session is ended."""
+    """Log in to XNAT, log out, and return the status of the log-in."""
     answer = requests.get(f"{host}/data/JSESSION", auth=login, timeout=TIMEOUT, allow_redirects=False)
     requests.delete(f"{host}/data/JSESSION", cookies=answer.cookies, timeout=TIMEOUT)
     return answer.status_code
 
 
 def projects(library: Callable[[], list[str]]) -> list[str] | str:
-    """Return the projects that a library lists, else its error."""
+    """Return the projects that a library lists, or its error."""
     try:
         return sorted(library())
     except Exception as error:
@@ -104,7 +104,7 @@ def by_pyxnat(host: str, login: tuple[str, str]) -> list[str]:
 
     interface = pyxnat.Interface(server=host, user=login[0], password=login[1])
     try:
-        # Not select.projects(), which takes every error for an empty list.
+        # Not select.projects(), which returns an empty list on any error.
         return [row["ID"] for row in interface._get_json("/data/projects")]
     finally:
         interface.disconnect()

@@ -1,1 +1,1 @@
-"""What crosses a wire: XNAT's REST API, which hub and launcher both call, and what the two say to each other."""
+"""Code that hub and launcher share: the client for XNAT's REST API, and the calls between hub and launcher."""

@@ -1,4 +1,4 @@
-"""Counting of log-ins at XNAT, so that a wrong password neither locks an account nor can be guessed."""
+"""Counts log-ins at XNAT, so that wrong passwords do not lock accounts and cannot be guessed by brute force."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .throttle import Throttle, Wait
 
 @asynccontextmanager
 async def counted(throttle: Throttle, name: str, source: str, patience: float) -> AsyncIterator[None]:
-    """Let XNAT be asked with an account's password unless a limit is reached, and count how it goes.
+    """Allow one log-in at XNAT unless a limit is reached, and count its outcome.
 
-    source: the address that the log-in comes from. patience: seconds to stand in line. Raises TooManyFailuresError.
+    source: the address that the log-in comes from. patience: seconds to wait for a turn. Raises TooManyFailuresError.
     """
     attempt = await throttle.begin_in_line(name, source, patience)
     if isinstance(attempt, Wait):

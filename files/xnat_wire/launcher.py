@@ -1,18 +1,18 @@
-"""What the hub and the launcher say to each other: HTTP with JSON over a unix socket.
+"""The calls between hub and launcher: HTTP with JSON over a unix socket.
 
 Each call is `POST /NAME` with one JSON object, answered by one JSON object. The calls:
 
-- `start` {"user", "server", "env"}: ask XNAT what to start, judge it by the policy, create the service. Answers
-  {"host", "port"} as soon as Swarm has taken it on. env: the hub's own variables, of HUB_VARIABLES.
+- `start` {"user", "server", "env"}: get the launch options from XNAT, apply the mount policy, create the service.
+  Answers {"host", "port"} as soon as Swarm has accepted the service. env: variables from HUB_VARIABLES.
 - `one` {"user", "server"}: answers a Seen.
-- `all` {}: answers {"servers": [{"user", "server", "id"}, ...]}, every service of this deployment that Docker has.
-- `living` {}: answers {"servers": [{"user", "server"}, ...]}, those that run or may come to run.
-- `stop` {"user", "server", "patience", "id"}: remove the service, and end a start under way; answers {"ended"}, whether
-  its container has ended within so many seconds. id: of the service that is meant, empty for whichever it is.
-- `log` {"user", "server"}: answers {"text"}, the last lines of a server that did not start, without its secrets.
-- `standing` {"user", "server"}: answers {"standing"}, whether XNAT still stands behind this launch.
+- `all` {}: answers {"servers": [{"user", "server", "id"}, ...]}, every server's service of this deployment.
+- `living` {}: answers {"servers": [{"user", "server"}, ...]}, the servers that run or may still start.
+- `stop` {"user", "server", "patience", "id"}: remove the service and end a pending start. Answers {"ended"}: whether
+  the container ended within `patience` seconds. id: remove only the service with this id; empty for any.
+- `log` {"user", "server"}: answers {"text"}, the last log lines of a server that did not start, without its secrets.
+- `standing` {"user", "server"}: answers {"standing"}, whether XNAT still permits this launch.
 
-A refusal has a status from 400 on and {"kind", "message"}: a name for programs, a sentence for people.
+A refusal has a status of 400 or more and {"kind", "message"}: an id for programs, a sentence for people.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_BODY = 2**18  # bytes of one request
 MAX_VALUE = 2**15  # characters of one variable of the hub
 MAX_PATIENCE = 600.0  # seconds
 
-# What JupyterHub itself gives to a server, and nothing else: jupyterhub/spawner.py, Spawner.get_env.
+# Exactly the variables that JupyterHub itself sets for a server: jupyterhub/spawner.py, Spawner.get_env.
 HUB_VARIABLES = frozenset(
     {
         "JPY_API_TOKEN", "JUPYTERHUB_ACTIVITY_URL", "JUPYTERHUB_API_TOKEN", "JUPYTERHUB_API_URL", "JUPYTERHUB_BASE_URL",
@@ -56,31 +56,31 @@ class Kind(StrEnum):
     """Why a call was refused."""
 
     BAD_REQUEST = "bad_request"
-    """The request is none that the hub makes."""
+    """The request is not one that the hub makes."""
     BUSY = "busy"
-    """Too many calls are under way."""
+    """Too many calls are being handled."""
     NAME = "name"
-    """XNAT can have no user or server of this name."""
+    """No user or server in XNAT can have this name."""
     DEFAULT_SERVER = "default_server"
-    """The server without a name is not started here."""
+    """The default server, which has no name, is not started at this site."""
     NO_LAUNCH = "no_launch"
-    """XNAT has no such launch, or the user lost access to its data."""
+    """XNAT has no such launch, or the user no longer has access to its data."""
     SERVICE_ACCOUNT = "service_account"
     """XNAT does not accept the service account."""
     XNAT = "xnat"
-    """XNAT gave no usable answer."""
+    """XNAT did not give a usable answer."""
     OPTIONS = "options"
-    """XNAT's launch cannot be used."""
+    """XNAT's launch options are invalid."""
     MOUNTS = "mounts"
     """The mount policy refuses the launch."""
     STOPPED = "stopped"
-    """The server was stopped while it started."""
+    """The server was stopped while it was starting."""
     DOCKER = "docker"
     """The Docker request failed."""
     INTERNAL = "internal"
-    """A fault of the launcher itself."""
+    """An error in the launcher itself."""
     AWAY = "away"
-    """The launcher does not answer; the hub says so to itself."""
+    """The launcher does not answer; only the hub's client uses this."""
 
 
 STATUS = {
@@ -91,7 +91,7 @@ STATUS = {
 
 
 class RefusedError(Exception):
-    """A call that was refused; the text is a sentence for people."""
+    """The call was refused; the text is a sentence for people."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
@@ -105,11 +105,11 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """One server as Swarm has it.
+    """The state of one server in Swarm.
 
-    state: Swarm's word for its newest task, `missing` where there is no service. words: the same for people. failed:
-    why it cannot come to run; empty while it may. ended: None while the server lives or may come to live, else its exit
-    code or a sentence.
+    state: the state of its newest task, `missing` if there is no service. words: the same as a sentence for people.
+    failed: why it cannot start; empty while it may. ended: None while the server runs or may still start, else its
+    exit code or a sentence.
     """
 
     state: str
@@ -118,5 +118,5 @@ class Seen:
     ended: int | str | None
 
     def as_json(self) -> dict[str, Any]:
-        """Return what goes over the wire."""
+        """Return the JSON object of the answer."""
         return asdict(self)

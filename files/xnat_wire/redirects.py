@@ -1,6 +1,6 @@
-"""What a redirect of XNAT means (docs/xnat-contract.md, 1.2 and 1.6). Shared by the hub and the Ansible modules.
+"""The meaning of XNAT's redirects (docs/xnat-contract.md, 1.2 and 1.6). Shared by the hub and the Ansible modules.
 
-XNAT's REST calls do not redirect when all is well, so every redirect has a reason that somebody must act on.
+XNAT's REST calls normally do not redirect, so every redirect means that somebody must do something.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 Kind = Literal["setup", "password", "inactive", "email", "moved", "sign-on", "page"]
 
-# Ends of the paths of XNAT's own pages, in lower case: XnatInitCheckFilter.java, SecurityConfig.java.
+# How the paths of XNAT's own pages end, in lower case: XnatInitCheckFilter.java, SecurityConfig.java.
 PAGES: dict[str, Kind] = {
     "/setup": "setup",
     "/app/template/unconfigured.vm": "setup",
@@ -26,12 +26,12 @@ PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Redirect:
-    """One redirect that was understood.
+    """The meaning of one redirect.
 
-    kind: `setup`, XNAT is not initialised; `password`, the password has expired; `inactive`, the account is; `email`,
-    its e-mail address is not verified; `moved`, the same call at another scheme, host or prefix; `sign-on`, a log-in
-    page, of XNAT or of a single sign-on; `page`, anything else. target: where to, without user, query and fragment; of
-    `moved` it is XNAT's base URL.
+    kind: `setup`, XNAT is not initialised; `password`, the password has expired; `inactive`, the account is inactive;
+    `email`, its e-mail address is not verified; `moved`, the same call at another scheme, host or prefix; `sign-on`, a
+    log-in page of XNAT or of a single sign-on; `page`, anything else. target: the new address without user, query and
+    fragment; for `moved`, XNAT's base URL.
     """
 
     kind: Kind
@@ -41,14 +41,14 @@ class Redirect:
 def judge(base: str, path: str, location: str) -> Redirect:
     """Return what the redirect of a call means.
 
-    base: XNAT's URL as it was asked, path: that of the call, location: the answer's header, empty if it had none.
+    base: XNAT's URL as configured. path: the path of the call. location: the answer's Location header, empty for none.
     """
     asked = base.rstrip("/") + path
     try:
         target = urlsplit(urljoin(asked, location))
         place = _origin(target) + target.path
     except ValueError:  # no URL
-        return Redirect("page", "an address that is none")
+        return Redirect("page", "an invalid address")
     if not location:
         return Redirect("page", "no address")
     found = target.path.rstrip("/")
@@ -57,7 +57,7 @@ def judge(base: str, path: str, location: str) -> Redirect:
             return Redirect(kind, place)
     source = urlsplit(asked)
     call = path.partition("?")[0].rstrip("/")
-    # Many reverse proxies send every call of http: to the start page of https:.
+    # Many reverse proxies redirect every http: call to the start page of https:.
     upgraded = (source.scheme, target.scheme, source.hostname) == ("http", "https", target.hostname) and not found
     if upgraded or found.endswith(call):
         prefix = found.removesuffix(call)
@@ -70,7 +70,7 @@ def judge(base: str, path: str, location: str) -> Redirect:
 
 
 def _origin(url: SplitResult) -> str:
-    """Return scheme, host and port, the port left out where it is the scheme's own. Raises ValueError for no URL."""
+    """Return scheme, host and port, without the scheme's default port. Raises ValueError for an invalid URL."""
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     port = "" if url.port in (None, PORTS.get(url.scheme)) else f":{url.port}"
     return f"{url.scheme}://{host}{port}"

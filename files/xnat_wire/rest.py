@@ -1,7 +1,7 @@
-"""Calls to XNAT's REST API (docs/xnat-contract.md, 1), each with time limits and one way to fail.
+"""Calls to XNAT's REST API (docs/xnat-contract.md, 1), each with time limits.
 
-No redirect is followed, and only 200 with JSON counts as an answer; anything else is one of the errors below. Nothing
-here logs a password, token, cookie or variable's value.
+Redirects are not followed. Only status 200 with JSON is an answer; anything else raises one of the errors below.
+Passwords, tokens, cookies and values of variables are never logged.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ SWITCH = "allUsersCanStartJupyter"
 
 
 class XnatError(Exception):
-    """A call to XNAT that gave no usable answer; the text is fit for users. status: what the hub answers with."""
+    """XNAT did not give a usable answer. The text can be shown to users. status: the status of the hub's answer."""
 
     status = 502
 
 
 class InvalidNameError(XnatError):
-    """XNAT is not asked: it can have no user or server of this name."""
+    """XNAT is not called: no user or server there can have this name."""
 
     status = 400
 
@@ -44,7 +44,7 @@ class BadCredentialsError(XnatError):
 
 
 class TooManyFailuresError(XnatError):
-    """XNAT is not asked: it refused this account, or others from the same address, too often (1.6, throttle.py)."""
+    """XNAT is not called: it refused this account, or others from the same address, too often (1.6, throttle.py)."""
 
     status = 429
 
@@ -56,25 +56,25 @@ class NotPermittedError(XnatError):
 
 
 class ActionRequiredError(XnatError):
-    """XNAT redirected to a page of its own: the password has expired, the account is inactive, or such (1.2)."""
+    """XNAT redirected to one of its pages, for example because the password has expired (1.2)."""
 
     status = 403
 
 
 class MovedError(XnatError):
-    """XNAT redirected the call to another address of its own, or to a single sign-on: the hub's URL is wrong (1.2)."""
+    """XNAT redirected to another address of its own or to a single sign-on: the hub's URL of XNAT is wrong (1.2)."""
 
     status = 503
 
 
 class NotInitialisedError(XnatError):
-    """XNAT redirected to its set-up page: the site is not initialised yet."""
+    """XNAT redirected to its set-up page: it is not initialised yet."""
 
     status = 503
 
 
 class NotFoundError(XnatError):
-    """XNAT answered 404: no options stored, or the user lost access, or the name is unknown (1.4)."""
+    """XNAT answered 404: no options are stored, the user lost access, or the name is unknown (1.4)."""
 
     status = 404
 
@@ -86,11 +86,11 @@ class UnavailableError(XnatError):
 
 
 class NotUnderstoodError(XnatError):
-    """XNAT answered something that is not what the contract says, such as an HTML page."""
+    """XNAT's answer is not what the contract specifies, for example an HTML page."""
 
 
 class Rest:
-    """Asynchronous calls to one XNAT. Its connections open at the first call."""
+    """Asynchronous calls to one XNAT. Connections are opened with the first call."""
 
     def __init__(self, site: XnatSite) -> None:
         self.site = site
@@ -99,7 +99,7 @@ class Rest:
         self._background: set[asyncio.Task[None]] = set()
 
     def session(self, username: str, password: str) -> aiohttp.ClientSession:
-        """Return a session of an account, which log_out ends. Raises ValueError for a name with a colon."""
+        """Return a session for an account; end it with log_out. Raises ValueError for a name with a colon."""
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(ssl=_tls(self.site), limit=100)
         return aiohttp.ClientSession(
@@ -111,7 +111,7 @@ class Rest:
         )
 
     async def get(self, session: aiohttp.ClientSession, label: str, path: str) -> Any:
-        """Return the JSON of a path. label: what the call is for, in sentences. Raises a XnatError."""
+        """Return the JSON of a path. label: the purpose of the call, for messages. Raises an XnatError."""
         try:
             async with session.get(URL(self._base + path, encoded=True), allow_redirects=False) as response:
                 _check_status(label, self._base, path, response)
@@ -129,41 +129,41 @@ class Rest:
         except aiohttp.ClientError as error:
             raise UnavailableError(f"XNAT cannot be reached for the {label} ({type(error).__name__})") from error
         except (ValueError, RecursionError) as error:
-            raise NotUnderstoodError(f"XNAT answered the {label} with JSON that cannot be read") from error
+            raise NotUnderstoodError(f"XNAT answered the {label} with invalid JSON") from error
 
     async def may_use_jupyter(self, username: str, login: str, password: str) -> bool:
-        """Return whether a user has the right to start Jupyter, by calls A and B (1.2, 1.3). Raises a XnatError.
+        """Return whether a user has the right to start Jupyter, by calls A and B (1.2, 1.3). Raises an XnatError.
 
-        login, password: by which XNAT is asked, the user's own or an alias token of theirs.
+        login, password: the credentials for the calls, the user's own or those of an alias token of theirs.
         """
         try:
             session = self.session(login, password)
         except ValueError as error:  # a colon in the name, half a character
-            raise NotUnderstoodError("XNAT names an account that cannot log in anywhere") from error
+            raise NotUnderstoodError("XNAT gave an account name that cannot be used for a log-in") from error
         try:
             roles = await self.get(session, "log-in check", f"/xapi/users/{quote(username, safe='')}/roles")
             if not isinstance(roles, list):
-                raise NotUnderstoodError("XNAT's list of roles is no list")
+                raise NotUnderstoodError("XNAT's list of roles is not a list")
             if USER_ROLE in roles:
                 return True
             switch = await self.get(session, "log-in switch", f"/xapi/jupyterhub/preferences/{SWITCH}")
             if not isinstance(switch, dict) or not isinstance(switch.get(SWITCH), bool):
-                raise NotUnderstoodError(f"XNAT's preference {SWITCH} is no truth value")
+                raise NotUnderstoodError(f"XNAT's preference {SWITCH} is neither true nor false")
             return bool(switch[SWITCH])
         finally:
-            # XNAT keeps a session for every call (1.6): end this one, without letting the user wait for it.
+            # XNAT opens a session for every call (1.6): end this one in the background, so the user need not wait.
             task = asyncio.create_task(self.log_out(session))
             self._background.add(task)
             task.add_done_callback(self._background.discard)
 
     async def log_out(self, session: aiohttp.ClientSession) -> None:
-        """End a session, in XNAT too if it was opened there."""
+        """End a session, also in XNAT if it was opened there."""
         try:
             if is_open(session):
                 async with session.delete(self._base + "/data/JSESSION", allow_redirects=False):
                     pass
         except (aiohttp.ClientError, TimeoutError) as error:
-            log.debug("XNAT's session was not ended (%s); it ends by itself", type(error).__name__)
+            log.debug("Could not end the session in XNAT (%s); it will expire", type(error).__name__)
         finally:
             await session.close()
 
@@ -176,19 +176,19 @@ class Rest:
 
 
 def is_open(session: aiohttp.ClientSession) -> bool:
-    """Whether XNAT has opened a session."""
+    """Return whether XNAT has opened a session."""
     return any(cookie.key == "JSESSIONID" for cookie in session.cookie_jar)
 
 
 def check_name(username: str) -> None:
-    """Raise InvalidNameError for a name that no user of XNAT can have."""
+    """Raise InvalidNameError for a name that no user in XNAT can have."""
     bad = not username or username in {".", ".."} or "/" in username or ":" in username or not username.isprintable()
     if bad or len(username) > NAME_LENGTH:
-        raise InvalidNameError(f"XNAT can have no user of the name {username[:NAME_LENGTH]!r}")
+        raise InvalidNameError(f"{username[:NAME_LENGTH]!r} is not a valid user name in XNAT")
 
 
 def _tls(site: XnatSite) -> ssl.SSLContext:
-    # A bundle of the site is all that is trusted, not something further.
+    # With a CA bundle of the site, only that is trusted.
     context = ssl.create_default_context(cafile=site.ca_file)
     if not site.verify:
         context.check_hostname = False
@@ -205,9 +205,9 @@ def _check_status(label: str, base: str, path: str, response: aiohttp.ClientResp
     if status == 401:
         raise BadCredentialsError("XNAT does not accept this name and password, or the account is disabled or locked")
     if status == 403:
-        raise NotPermittedError(f"XNAT does not permit the {label} to this account")
+        raise NotPermittedError(f"XNAT does not permit this account the {label}")
     if status == 404:
-        raise NotFoundError(f"XNAT knows nothing for the {label}")
+        raise NotFoundError(f"XNAT answered the {label} with 404: not found")
     if 300 <= status < 400:
         raise _redirected(judge(base, path, response.headers.get("Location", "")))
     if status >= 500:
@@ -219,18 +219,21 @@ def _redirected(redirect: Redirect) -> XnatError:
     place = redirect.target
     error, text = {
         "setup": (NotInitialisedError, "XNAT is not set up yet"),
-        "moved": (MovedError, f"XNAT is at {place}: set site_xnat_url to that"),
+        "moved": (MovedError, f"XNAT is at {place}: set site_xnat_url to that address"),
         "sign-on": (
             MovedError,
-            f"XNAT's address leads to the log-in page {place}, as of a single sign-on, instead of to XNAT: set"
-            " site_xnat_url to an address at which XNAT itself takes names and passwords",
+            f"XNAT's address redirects to the log-in page {place}, perhaps of a single sign-on: set site_xnat_url to an"
+            " address where XNAT itself accepts user names and passwords",
         ),
         "password": (
             ActionRequiredError,
             "The password in XNAT has expired: log in to XNAT and choose a new password",
         ),
-        "inactive": (ActionRequiredError, "XNAT has closed this account for inactivity: ask your XNAT administrator"),
-        "email": (ActionRequiredError, "XNAT wants this account's e-mail address verified first: log in to XNAT"),
-        "page": (ActionRequiredError, f"XNAT wants something done first (it sends to {place}): log in to XNAT"),
+        "inactive": (ActionRequiredError, "XNAT disabled this account for inactivity: ask your XNAT administrator"),
+        "email": (ActionRequiredError, "Your e-mail address is not verified in XNAT: log in to XNAT and verify it"),
+        "page": (
+            ActionRequiredError,
+            f"XNAT requires an action before you can log in (it redirects to {place}): log in to XNAT and complete it",
+        ),
     }[redirect.kind]
     return error(text)

@@ -11,11 +11,11 @@ SECRETS_DIR = "/run/secrets"
 
 
 class SettingsError(ValueError):
-    """A settings file or a secret cannot be used; one sentence."""
+    """A settings file or a secret is invalid; the text is one sentence."""
 
 
 def read_settings(path: Path, whose: str) -> Any:
-    """Return the JSON of a settings file. whose: such as `hub`, for the sentence. Raises SettingsError."""
+    """Return the JSON of a settings file. whose: its owner for messages, such as `hub`. Raises SettingsError."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -27,14 +27,15 @@ def check_keys(data: Collection[str], known: Collection[str], whose: str) -> Non
     missing, unknown = sorted(set(known) - set(data)), sorted(set(data) - set(known))
     if missing or unknown:
         raise SettingsError(
-            f"the {whose}'s settings miss {missing or 'nothing'} and have unknown {unknown or 'nothing'}"
+            f"the {whose}'s settings do not fit this version: missing keys {', '.join(missing) or 'none'}, unknown keys"
+            f" {', '.join(unknown) or 'none'}"
         )
 
 
 def read_secret(directory: Path, name: str) -> str:
-    """Return a secret as it is, since XNAT and the smoke test have it so.
+    """Return a secret unchanged, since XNAT and the smoke test use the same value.
 
-    Raises SettingsError if it is missing, empty, or has a blank or newline at an end, which preflight refuses too.
+    Raises SettingsError if it is missing, empty, or begins or ends with whitespace; preflight refuses that as well.
     """
     try:
         value = (directory / name).read_bytes().decode()
@@ -45,5 +46,5 @@ def read_secret(directory: Path, name: str) -> str:
     if not value:
         raise SettingsError(f"the secret {name} is empty")
     if value != value.strip():
-        raise SettingsError(f"the secret {name} begins or ends with a blank or a newline")
+        raise SettingsError(f"the secret {name} begins or ends with a space or a newline")
     return value

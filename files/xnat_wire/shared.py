@@ -1,4 +1,4 @@
-"""Questions that many ask at the same time and that are asked once."""
+"""Combines simultaneous identical requests into one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Answer = TypeVar("Answer")
 
 
 class Shared(Generic[Answer]):
-    """A question whose answer serves everybody who asks within `age` seconds; one that failed is asked again."""
+    """A request whose answer is reused by all callers for `age` seconds; a failed one is made again."""
 
     def __init__(self, ask: Callable[[], Coroutine[Any, Any, Answer]], age: float) -> None:
         self._ask = ask
@@ -19,7 +19,7 @@ class Shared(Generic[Answer]):
         self._answer: asyncio.Future[Answer] | None = None
 
     async def get(self) -> Answer:
-        """Return the answer, or raise the asking's error."""
+        """Return the answer, or raise the request's error."""
         now = asyncio.get_running_loop().time()
         answer = self._answer
         if answer is None or (

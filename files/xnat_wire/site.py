@@ -1,4 +1,4 @@
-"""Where XNAT is. Only the standard library is imported: a process that does not ask XNAT need not load a client."""
+"""XNAT's address. Imports only the standard library: a process that does not call XNAT need not load an HTTP client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .settings import SettingsError
 
 @dataclass(frozen=True)
 class XnatSite:
-    """Where XNAT is and how it is reached. Times are seconds; paths are those of the container that calls."""
+    """XNAT's address and how to connect to it. Times are seconds; paths are those of the calling container."""
 
     url: str
     verify: bool
@@ -23,7 +23,7 @@ class XnatSite:
         """Read the object `xnat` of a settings file. Raises SettingsError."""
         known = {field.name for field in fields(cls)}
         if not isinstance(data, dict) or set(data) != known:
-            raise SettingsError(f"xnat must be an object with {sorted(known)}")
+            raise SettingsError(f"xnat must be an object with the keys {', '.join(sorted(known))}")
         if not isinstance(data["verify"], bool):
             raise SettingsError(f"xnat.verify is {data['verify']!r}: set it to true or false")
         return cls(**data)

@@ -1,22 +1,23 @@
-"""Limits on refused log-ins, so that the hub is no means to guess passwords or to lock XNAT accounts.
+"""Limits on refused log-ins, so that the hub cannot be used to guess passwords or to lock XNAT accounts.
 
-XNAT locks an account for an hour after 20 failures since its last log-in that worked (docs/xnat-contract.md, 1.6). The
-hub asks it ever more seldom long before that: after the first few failures the next try waits for seconds, then twice
-as long each time, but never longer than XNAT's lock lasts. Hours of tries without a break can still lock an account.
+XNAT locks an account for an hour after 20 failures since its last successful log-in (docs/xnat-contract.md, 1.6). The
+hub slows down long before that: after the first few failures the next attempt must wait for seconds, then twice as long
+each time, but never longer than XNAT's lock lasts. Hours of attempts without a break can still lock an account.
 
-There are four limits, and a try must keep all of them:
+There are four limits, and an attempt must satisfy all of them:
 
 - one name from one address: `limit` failures, then pauses;
-- one name from all addresses that it never logged in from: twice as many, but less than XNAT's 20, then pauses;
-- one address, whatever the name: some tries at once, then one every few seconds;
+- one name from all addresses that it never logged in from: twice as many, but fewer than XNAT's 20, then pauses;
+- one address, whatever the name: some attempts at once, then one every few seconds;
 - the whole hub, in the same way.
 
-Tries under way count like refused ones, so that none gets through by haste. Who is under the last two limits for these
-alone stands in line until they end: a whole course may log in at once from one address.
+Pending attempts count like refused ones, so parallel attempts cannot bypass the limits. An attempt that exceeds one of
+the last two limits only because of pending ones waits for these to end: a whole course may log in at once from one
+address.
 
-The last two are counted apart for those whom XNAT has accepted from that address before, who are not under the second:
-others' tries from elsewhere cannot keep them out. What still counts is never forgotten for want of space: the limit of
-the whole hub bounds how much there can be.
+The last two limits are counted separately for users whom XNAT has accepted from that address before, and the second
+does not apply to them: attempts by others from elsewhere cannot lock them out. Counts that still matter are never
+dropped to save memory, because the limit of the whole hub bounds their number.
 """
 
 from __future__ import annotations
@@ -29,20 +30,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 XNAT_LIMIT = 20  # failures after which XNAT locks an account
-FIRST_PAUSE = 30.0  # seconds after the last failure that is free; doubled by each further one
+FIRST_PAUSE = 30.0  # seconds after the last free failure; each further failure doubles it
 LONGEST_PAUSE = 3600.0  # seconds for which XNAT would lock the account
-SOURCE_LIMIT, SOURCE_PAUSE = 20, 10.0  # tries of one address at once, and seconds for each one more
-TOTAL_LIMIT, TOTAL_PAUSE = 200, 5.0  # tries of the hub at once, and seconds for each one more
-SWEEP = 60.0  # seconds between two looks for what no longer counts
-NAME_LENGTH = 255  # letters of the longest name that XNAT can have
-ADDRESSES = 5  # from which somebody logged in last; further ones are those of a stranger again
+SOURCE_LIMIT, SOURCE_PAUSE = 20, 10.0  # attempts from one address at once, and seconds for each additional one
+TOTAL_LIMIT, TOTAL_PAUSE = 200, 5.0  # attempts at the whole hub at once, and seconds for each additional one
+SWEEP = 60.0  # seconds between two clean-ups of expired counts
+NAME_LENGTH = 255  # characters of the longest name that XNAT allows
+ADDRESSES = 5  # number of addresses remembered for each user; older ones are treated as unknown
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Why a try must wait and how long.
+    """Why an attempt must wait, and how long.
 
-    reason: `name`, `source` or `total`. seconds: more than 0. in_line: only tries under way are in its way.
+    reason: `name`, `source` or `total`. seconds: more than 0. in_line: whether only pending attempts delay it.
     """
 
     reason: str
@@ -51,35 +52,35 @@ class Wait:
 
 
 class _Limit(Protocol):
-    """Counts tries by key, and says which must wait."""
+    """Counts attempts by key, and decides which must wait."""
 
     def wait(self, key: Hashable) -> float:
-        """Return the seconds until the next try; 0 for at once."""
+        """Return the seconds until the next attempt; 0 for at once."""
 
     def add(self, key: Hashable) -> None:
-        """Count one try."""
+        """Count one attempt."""
 
     def ended(self, key: Hashable) -> None:
-        """Note that a try that was counted is no longer under way."""
+        """Record that a counted attempt is no longer pending."""
 
     def take_back(self, key: Hashable) -> None:
-        """Count one try less."""
+        """Count one attempt less."""
 
     def only_under_way(self, key: Hashable) -> bool:
-        """Whether a try that must wait need not if all that are under way end well."""
+        """Return whether a waiting attempt could proceed if all pending attempts succeeded."""
 
     def __len__(self) -> int:
-        """How many keys are remembered."""
+        """Return the number of keys in memory."""
 
 
 class _Pauses:
-    """`limit` tries, then pauses that double; all are forgotten after `window` seconds without a try."""
+    """`limit` attempts, then pauses that double; the count is reset after `window` seconds without an attempt."""
 
     def __init__(self, limit: int, window: float, clock: Callable[[], float]) -> None:
         self._limit = limit
         self._window = window
         self._clock = clock
-        self._tries: dict[Hashable, tuple[int, float]] = {}  # how many, and when the last one began
+        self._tries: dict[Hashable, tuple[int, float]] = {}  # the count, and when the last attempt began
         self._swept = clock()
 
     def __len__(self) -> int:
@@ -89,7 +90,7 @@ class _Pauses:
         count, last = self._recent(key)
         if count < self._limit:
             return 0.0
-        # Not 2 ** count as it is, which has no bound.
+        # The exponent is limited, because 2 ** count has no bound.
         pause = min(FIRST_PAUSE * 2.0 ** min(count - self._limit, 16), LONGEST_PAUSE)
         return max(0.0, last + pause - self._clock())
 
@@ -104,7 +105,7 @@ class _Pauses:
         pass
 
     def only_under_way(self, key: Hashable) -> bool:
-        return False  # one person does not log in five times at once
+        return False  # nobody logs in five times at once
 
     def take_back(self, key: Hashable) -> None:
         count, last = self._tries.get(key, (0, 0.0))
@@ -114,7 +115,7 @@ class _Pauses:
             self.clear(key)
 
     def clear(self, key: Hashable) -> None:
-        """Forget a key's tries."""
+        """Reset a key's count."""
         self._tries.pop(key, None)
 
     def _recent(self, key: Hashable) -> tuple[int, float]:
@@ -123,13 +124,13 @@ class _Pauses:
 
 
 class _Levels:
-    """At most `limit` tries at once, then one in each `pause` seconds: a level that each try raises and time lowers."""
+    """A leaky bucket: at most `limit` attempts at once, then one every `pause` seconds."""
 
     def __init__(self, limit: int, pause: float, clock: Callable[[], float]) -> None:
         self._limit = limit
         self._pause = pause
         self._clock = clock
-        self._empty_at: dict[Hashable, float] = {}  # when the level will have sunk to nothing
+        self._empty_at: dict[Hashable, float] = {}  # when the bucket will be empty
         self._under_way: Counter[Hashable] = Counter()
         self._swept = clock()
 
@@ -161,7 +162,7 @@ class _Levels:
 
 
 class Attempt:
-    """One try that was let through. One of the three calls must end it."""
+    """One attempt that may proceed. One of the three calls must end it."""
 
     def __init__(self, throttle: Throttle, name: str, source: str, known: bool) -> None:
         self._throttle = throttle
@@ -172,28 +173,28 @@ class Attempt:
             limit.add(key)
 
     def refused(self) -> None:
-        """XNAT refused it: it goes on counting."""
+        """End it as refused by XNAT: it still counts."""
         for _, limit, key in self._limits:
             limit.ended(key)
         self._throttle.call_next()
 
     def take_back(self) -> None:
-        """XNAT did not refuse it: it does not count."""
+        """End it as not refused by XNAT: it does not count."""
         for _, limit, key in self._limits:
             limit.take_back(key)
         self.refused()
 
     def succeeded(self) -> None:
-        """XNAT accepted it, and counts this name's failures from nothing again; so does the hub."""
+        """End it as accepted by XNAT, which resets this name's failures; so does the hub."""
         self.take_back()
         self._throttle.accepted(self._name, self._source)
 
 
 class Throttle:
-    """The limits of one kind of accounts.
+    """The limits for one kind of accounts.
 
-    limit: failures of one name from one address that are free. window: seconds without a try after which a name's
-    failures are forgotten.
+    limit: free failures of one name from one address. window: seconds without an attempt after which a name's failures
+    are reset.
     """
 
     def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -201,18 +202,18 @@ class Throttle:
         self._names = _Pauses(min(2 * limit, XNAT_LIMIT - 1), window, clock)
         self._sources = _Levels(SOURCE_LIMIT, SOURCE_PAUSE, clock)
         self._total = _Levels(TOTAL_LIMIT, TOTAL_PAUSE, clock)
-        self._known: dict[str, list[str]] = {}  # addresses by name; grows by right passwords only
-        self._next = asyncio.Event()  # set, and replaced, when a try has ended
+        self._known: dict[str, list[str]] = {}  # addresses by name; only successful log-ins add entries
+        self._next = asyncio.Event()  # set and replaced when an attempt has ended
 
     def limits(self, name: str, source: str, known: bool) -> list[tuple[str, _Limit, Hashable]]:
-        """Return the limits of a try: what each is about, the limit, and the key there."""
+        """Return the limits that apply to an attempt, each as (reason, limit, key)."""
         found: list[tuple[str, _Limit, Hashable]] = [("name", self._pairs, (name, source))]
         if not known:
             found.append(("name", self._names, name))
         return [*found, ("source", self._sources, (source, known)), ("total", self._total, known)]
 
     def begin(self, name: str, source: str) -> Attempt | Wait:
-        """Let a try of a name of at most NAME_LENGTH letters through, or tell which limit makes it wait longest."""
+        """Start an attempt, or return the longest wait. name: at most NAME_LENGTH characters."""
         known = source in self._known.get(name, ())
         limits = self.limits(name, source, known)
         waits = [
@@ -225,7 +226,7 @@ class Throttle:
         return max(waits, key=lambda wait: (not wait.in_line, wait.seconds))
 
     async def begin_in_line(self, name: str, source: str, patience: float) -> Attempt | Wait:
-        """Begin as soon as no tries under way are in the way, which may take `patience` seconds."""
+        """Start an attempt; wait up to `patience` seconds while only pending attempts delay it."""
         found = self.begin(name, source)
         try:
             async with asyncio.timeout(patience):
@@ -237,17 +238,17 @@ class Throttle:
         return found
 
     def call_next(self) -> None:
-        """Let those who stand in line try."""
+        """Wake the waiting attempts."""
         self._next.set()
         self._next = asyncio.Event()
 
     def accepted(self, name: str, source: str) -> None:
-        """Note that XNAT accepted the name from that address."""
+        """Record that XNAT accepted the name from that address."""
         self._pairs.clear((name, source))
         self._names.clear(name)
         others = [address for address in self._known.get(name, ()) if address != source]
         self._known[name] = [*others, source][-ADDRESSES:]
 
     def __len__(self) -> int:
-        """How much is remembered of tries."""
+        """Return the number of keys in memory, over all limits."""
         return len(self._pairs) + len(self._names) + len(self._sources) + len(self._total)

@@ -1,1 +1,1 @@
-"""Shared logic of filters and modules: hosts, engines, images, storage, hardware, versions. In no image."""
+"""Shared logic of filters and modules: hosts, engines, images, storage, hardware, versions. Not part of any image."""

@@ -1,4 +1,4 @@
-"""The options of a node's Docker Engine, and the plan of what to do to the engine that is there.
+"""The options of a node's Docker Engine, and the plan of changes to the engine.
 
 Used on the control node by the filters `xnat_engine_options` and `xnat_engine_plan`. Imports the standard library only.
 """
@@ -15,11 +15,11 @@ SAFE: dict[str, Any] = {
     "live-restore": False,
     "log-driver": "json-file",
     "log-opts": {"max-size": "10m", "max-file": "3"},
-    # Docker's own pools begin at 172.17.0.0/16 and go on to 192.168.0.0/16, which many sites have in use.
+    # Docker's own pools range from 172.17.0.0/16 to 192.168.0.0/16, which many sites already use.
     "default-address-pools": [{"base": "172.30.0.0/16", "size": 24}],
     "no-new-privileges": True,
 }
-LATER = ("no-new-privileges",)  # newer defaults: no running engine is restarted for these alone, that ends notebooks
+LATER = ("no-new-privileges",)  # newer defaults: they alone do not restart a running engine, which would end notebooks
 ROTATING = ("json-file", "local")  # the log drivers that accept SAFE's log-opts
 UNFINISHED = ("unpacked", "half-installed", "half-configured", "triggers-awaited", "triggers-pending")
 MANAGERS = {"debian": "apt", "ubuntu": "apt", "fedora": "dnf", "rhel": "dnf", "centos": "dnf"}
@@ -29,7 +29,7 @@ VALIDATES = 23  # the first version with `dockerd --validate`
 
 
 class EngineError(ValueError):
-    """The options cannot be right: one sentence that says what to set. id: which rule they break, for tests."""
+    """The options are invalid: one sentence that says what to set. id: the violated rule, for tests."""
 
     def __init__(self, id: str, text: str) -> None:
         super().__init__(text)
@@ -44,8 +44,8 @@ def engine_options(
 ) -> dict[str, Any]:
     """Return the content of daemon.json: options over safe defaults, with a node's GPUs and NVIDIA's runtime.
 
-    An option that is None removes a default. running: the options of a running engine; they stay where only the
-    defaults of LATER would change them. Raises EngineError for what an engine of a swarm must not have.
+    An option that is None removes a default. running: the options of a running engine; they are kept if only the
+    defaults in LATER would change them. Raises EngineError for options that an engine of a swarm must not have.
     """
     safe = dict(SAFE)
     if options.get("log-driver", "json-file") not in ROTATING:
@@ -85,7 +85,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_owned(options: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raise EngineError for an option to which a variable of its own gives another value."""
+    """Raise EngineError for an option that a separate variable sets to another value."""
     runtimes = options.get("runtimes") or {}
     owned = (
         ("node-generic-resources", options, ours, "docker_engine_generic_resources"),
@@ -102,7 +102,7 @@ def check_owned(options: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise EngineError where the engine would not start, could not join a swarm, or would be open to the network."""
+    """Raise EngineError if the engine would not start, could not join a swarm, or would be open to the network."""
     if options.get("live-restore"):
         raise EngineError(
             "live_restore",
@@ -113,8 +113,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         if not host.startswith(("unix://", "fd://")):
             raise EngineError(
                 "open_port",
-                f"docker_engine_daemon_options: hosts has {host!r}, and whoever reaches that port is root on the node: "
-                "use the socket, or ssh://USER@NODE as the client's DOCKER_HOST",
+                f"docker_engine_daemon_options: hosts has {host!r}, which makes anybody who reaches that port root "
+                "on the node: use the socket, or ssh://USER@NODE as the client's DOCKER_HOST",
             )
     for key, value in (options.get("log-opts") or {}).items():
         if not isinstance(value, str):

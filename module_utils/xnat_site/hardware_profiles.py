@@ -1,7 +1,7 @@
-"""The hardware that XNAT offers, computed from what the nodes of the swarm have. Runs on the controller.
+"""Computes the hardware that XNAT offers from the nodes of the swarm. Runs on the control node.
 
 The plugin's own defaults reserve up to 4 CPUs and 16 GB (docs/xnat-contract.md, 5.4): on smaller nodes such servers
-wait for ever. Here every size fits on an empty node, and no node that has room for what a server reserves has less than
+would wait forever. Here every size fits on an empty node, and every node with room for a server's reservation also has
 its limits: Swarm places by reservations alone, and an engine refuses a container with a limit of more CPUs than it has.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 
 from ..xnat_launcher.options import parse_memory
 
-# Name, share of the least memory and share of the fewest CPUs that a node has. CPUs may be given out more than once.
+# Name, share of the smallest node's memory, share of the smallest node's CPUs. CPUs may be overcommitted.
 SIZES = (("Small", 1 / 4, 1 / 4), ("Medium", 1 / 2, 1 / 2), ("Large", 3 / 4, 1.0))
 LARGEST = "XLarge"
-LARGER = 2  # so many times the least memory must a node have to be worth a size of its own
+LARGER = 2  # a node gets its own size if it has at least this many times the memory of the smallest node
 CPUS_RESERVED = 1 / 4
 MEMORY_RESERVED = 1 / 2
 NODE_LABEL = "jupyter"
@@ -26,12 +26,12 @@ MEGABYTE = 2**20
 
 
 class SizesError(ValueError):
-    """No hardware can be computed; one sentence that says what to do."""
+    """No hardware can be computed; the text is one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has: CPUs, memory in MB, how many of each generic resource, labels."""
+    """A node: CPUs, memory in MB, the number of each generic resource, labels."""
 
     name: str
     cpus: float
@@ -41,7 +41,7 @@ class Node:
 
     @property
     def is_chosen(self) -> bool:
-        """Whether its label says that notebooks run there."""
+        """Whether it has the label for nodes that run notebooks."""
         return self.labels.get(NODE_LABEL) == "true"
 
 
@@ -64,15 +64,15 @@ def read_node(node: Mapping[str, Any]) -> Node:
 
 
 def notebook_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Node]:
-    """Return the nodes on which notebooks run: of those with the label jupyter=true, or of all where none has it, the
-    ones that are not drained. Raises SizesError if there is none.
+    """Return the nodes that run notebooks: those with the label jupyter=true, or all if none has it, without drained
+    ones. Raises SizesError if there is none.
     """
     chosen = [node for node in nodes if read_node(node).is_chosen]
     found = [read_node(node) for node in chosen or nodes if node["Spec"].get("Availability") != "drain"]
     if not found:
         raise SizesError(
-            f"no node of the swarm{f' with the label {NODE_LABEL}=true' if chosen else ''} takes notebooks: set"
-            " docker_swarm_availability to active on one"
+            f"no node of the swarm{f' with the label {NODE_LABEL}=true' if chosen else ''} accepts notebooks: set"
+            " docker_swarm_availability to active on at least one"
         )
     return found
 
@@ -82,10 +82,10 @@ def hardware(
 ) -> list[dict[str, Any]]:
     """Return the hardware to offer, as the option `hardware` of the module xnat_hardware takes it.
 
-    nodes: as `docker node inspect` gives them. Three sizes that fit on every node, a fourth of the node with the most
-    memory if that is much more; one for each generic resource, such as GPU for gpu, with one of them; one for each
-    value of the node label `hardware`, only on those nodes. cpu_ceiling (CPUs), memory_ceiling (such as 64G): more than
-    this the hub gives to no server; 0 and empty for no ceiling. Raises SizesError, OptionsError for the ceiling.
+    nodes: as `docker node inspect` returns them. Returns three sizes that fit on every node; a fourth for the node with
+    the most memory if that has much more; one for each generic resource, such as GPU for gpu, with one unit of it; one
+    for each value of the node label `hardware`, only on those nodes. cpu_ceiling (CPUs), memory_ceiling (such as 64G):
+    the most that one server may have; 0 and empty for no ceiling. Raises SizesError, OptionsError for the ceiling.
     """
     usable = notebook_nodes(nodes)
     most_memory = (parse_memory(memory_ceiling, "memory_ceiling") or math.inf) / MEGABYTE
@@ -107,27 +107,27 @@ def hardware(
     for row in rows:
         if names.count(row["name"].lower()) > 1:
             raise SizesError(
-                f"two kinds of hardware would be called {row['name']}: choose another value for the label"
-                f" {HARDWARE_LABEL} of the nodes"
+                f"two kinds of hardware would have the name {row['name']}: choose another value for the node label"
+                f" {HARDWARE_LABEL}"
             )
     return rows
 
 
 def constraints(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Return where all servers must run, as the option `constraints` of xnat_constraint takes it: on the nodes with
-    the label jupyter=true, if there are any.
+    """Return the constraint of all servers, as the option `constraints` of xnat_constraint takes it: they run on nodes
+    with the label jupyter=true, if there are any.
     """
     chosen = any(read_node(node).is_chosen for node in nodes)
     return [{"key": f"node.labels.{NODE_LABEL}", "operator": "IN", "value": "true"}] if chosen else []
 
 
 def _least(nodes: Sequence[Node]) -> tuple[float, float]:
-    """Return the fewest CPUs and the least memory that one of these nodes has, not necessarily the same one."""
+    """Return the fewest CPUs and the least memory of these nodes, possibly of different ones."""
     return min(node.cpus for node in nodes), min(node.memory for node in nodes)
 
 
 def _row(name: str, cpus: float, memory: float, memory_reserved: float = MEMORY_RESERVED) -> dict[str, Any]:
-    """Return hardware whose limits are so many CPUs, rounded down, and so many MB of memory; reserved is a share."""
+    """Return hardware with these limits: CPUs, rounded down, and memory in MB. memory_reserved: share of the memory."""
     limit = max(1, math.floor(cpus))
     return {
         "name": name,
@@ -139,13 +139,13 @@ def _row(name: str, cpus: float, memory: float, memory_reserved: float = MEMORY_
 
 
 def _largest_row(largest: Node, nodes: Sequence[Node], ceiling: float) -> dict[str, Any]:
-    """Return hardware of the node with the most memory, for all nodes that have what its limits are.
+    """Return hardware for the node with the most memory and all other nodes that have as much as its limits.
 
     ceiling: the most memory in MB that one server may have; with less memory the row fits on more nodes.
 
-    Where another node has room for what is reserved but less than the limit, all of the memory is reserved. The limit
-    of CPUs is at most what each node has on which the row then fits; a node with fewer CPUs than the row reserves does
-    not count.
+    If another node has room for the reservation but less memory than the limit, all of the memory is reserved. The
+    limit of CPUs is at most the CPUs of each node on which the row then fits; nodes with fewer CPUs than the
+    reservation are ignored.
     """
     memory = min(largest.memory * 3 / 4, ceiling)
     limit = rounded_down(memory)
@@ -158,7 +158,7 @@ def _largest_row(largest: Node, nodes: Sequence[Node], ceiling: float) -> dict[s
 
 
 def _bound(rows: Sequence[dict[str, Any]], cpus: float, megabytes: float) -> None:
-    """Lower the limits of rows to so much, and what they reserve to their limits."""
+    """Lower the limits of rows to these maximums, and reservations to the limits."""
     for row in rows:
         row["cpu_limit"] = min(row["cpu_limit"], float(cpus))
         row["cpu_reservation"] = min(row["cpu_reservation"], row["cpu_limit"])

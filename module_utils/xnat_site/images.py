@@ -1,7 +1,7 @@
-"""What each image is made of, and the name that follows: the tag is a hash of the content, so equal input is no change.
+"""Plans the content and the name of each image. The tag is a hash of the content, so equal input causes no change.
 
-An image holds whole folders of `files/`: what is in one of them is in the build context and in the hash. Used on the
-control node by the filters of `filter_plugins/images.py`; only the standard library is imported.
+An image contains whole folders of `files/`: all of their files are in the build context and in the hash. Used on the
+control node by the filters of `filter_plugins/images.py`; imports only the standard library.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .hosts import DEMO_XNAT
 
 DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
-CACHE = "__pycache__"  # the one thing in a folder that is in no image
-ON_MANAGERS = ("runtime", "hub", "launcher", "verify")  # beside what every node has
-SERVERS = "singleuser"  # what every node has
+CACHE = "__pycache__"  # the only files in a folder that are not in the image
+ON_MANAGERS = ("runtime", "hub", "launcher", "verify")  # in addition to the images of every node
+SERVERS = "singleuser"  # the image of every node
 DIGITS = 12  # of a hash in a tag
-OWN = "localhost/"  # engines ask no registry on the internet for such a name
-# A name as Docker takes it: registry, path, and a tag or a digest.
+OWN = "localhost/"  # engines do not look up such a name in a registry on the internet
+# A reference as Docker accepts it: registry, path, and a tag or a digest.
 REFERENCE = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]+(?=/))?(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})|@sha256:(?P<digest>[0-9a-f]{64}))?"
@@ -30,7 +30,7 @@ REFERENCE = re.compile(
 
 
 class ImageError(ValueError):
-    """The images cannot be planned; one sentence that says what to do."""
+    """The images cannot be planned; the text is one sentence that says what to do."""
 
 
 def image_plan(
@@ -45,7 +45,7 @@ def image_plan(
     notebook_gid: int,
     dashboards: bool,
 ) -> dict[str, dict[str, Any]]:
-    """Return what each image is made of, in the order of building.
+    """Return the content of each image, in build order.
 
     The images are base, runtime, hub, launcher, verify, singleuser, registry and demo_xnat.
 
@@ -57,8 +57,8 @@ def image_plan(
          "args": {"BASE": "..."}}                      # build arguments, part of the hash
 
     files_dir: the project's `files/`. base: an image to build on, empty for a bootstrapped Debian. revision: any
-    number, raised to build everything anew, with new Debian packages. Raises ImageError when a lock file does not hold
-    the wanted JupyterHub or something from its list of requirements.
+    number; another one rebuilds everything with new Debian packages. Raises ImageError if a lock file does not pin the
+    wanted JupyterHub or a package from its list of requirements.
     """
     files = Path(files_dir)
     lock = "dashboards.lock" if dashboards else "requirements.lock"
@@ -80,7 +80,7 @@ def image_plan(
     }
 
     def add(name: str, args: Mapping[str, Any], *beside: str) -> str:
-        """Plan the image of the folder with this name, and of what lies beside it. Returns the image's name."""
+        """Plan the image of the folder with this name and of the paths `beside` it. Returns the image's name."""
         pairs = [*build_context(files, name), *(pair for path in beside for pair in build_context(files, path, path))]
         arguments = {key: str(value) for key, value in args.items()}
         plan[name] = {
@@ -171,9 +171,9 @@ def server_images(
 
 
 def build_rounds(wanted: Sequence[str], plan: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the names of wanted images in rounds: those of one round need none of each other and are built at once.
+    """Return the names of wanted images in rounds: images of one round do not need each other and are built at once.
 
-    plan: of image_plan, where an image that is built on another has the other's name among its arguments.
+    plan: of image_plan; an image that is built on another has the other's name among its arguments.
     """
     rounds: list[list[str]] = []
     left = list(wanted)
@@ -185,7 +185,7 @@ def build_rounds(wanted: Sequence[str], plan: Mapping[str, Mapping[str, Any]]) -
 
 
 def build_context(files: Path, path: str, within: str = "") -> list[tuple[Path, str]]:
-    """Return each file at or below a path of `files/` with its name in a build context, there below `within`."""
+    """Return each file at or below a path of `files/` with its name in a build context, below `within` there."""
     root = files / path
     if root.is_file():
         return [(root, within)]
@@ -194,18 +194,18 @@ def build_context(files: Path, path: str, within: str = "") -> list[tuple[Path, 
 
 
 def further_images(references: Sequence[str], prefix: str) -> list[dict[str, str]]:
-    """Return under which names nodes have the further images: [{"name", "source"}, ...], the source as the site says.
+    """Return the names of extra images on the nodes: [{"name", "source"}, ...]. source: the image as the site names it.
 
-    An engine that is to run `quay.io/x/y:1` asks that registry each time, and runs what it has then. So what the
-    rollout has checked gets a name of our own, which no registry knows and which follows from the source. A name that
-    begins with localhost/ is one already. Raises ImageError.
+    To run `quay.io/x/y:1`, an engine asks that registry at each start and runs whatever it has then. So an image that
+    the rollout has checked gets a local name, derived from its source, that no registry knows. A name that begins with
+    localhost/ is local already. Raises ImageError.
     """
     found: dict[str, str] = {}
     for reference in dict.fromkeys(references):
         match = REFERENCE.fullmatch(reference)
         if not match:
             raise ImageError(
-                f"hub_images_further_singleuser has {reference!r}: write an image as registry.example.org/path:tag or"
+                f"hub_images_further_singleuser has {reference!r}: use the form registry.example.org/path:tag or"
                 " registry.example.org/path@sha256:DIGEST"
             )
         tag = match["tag"] or (match["digest"] or "latest")[:DIGITS]
@@ -214,8 +214,8 @@ def further_images(references: Sequence[str], prefix: str) -> list[dict[str, str
         name = f"{match['name']}:{tag}" if own else f"{prefix}/further/{path}:{tag}"
         if name in found:
             raise ImageError(
-                f"hub_images_further_singleuser has {found[name]} and {reference}, which would have one name on the"
-                f" nodes, {name}: leave one of them out"
+                f"hub_images_further_singleuser has {found[name]} and {reference}, which would have the same name on"
+                f" the nodes, {name}: remove one of them"
             )
         found[name] = reference
     return [{"name": name, "source": source} for name, source in found.items()]
@@ -229,11 +229,11 @@ def lacking_images(
     further: Sequence[str],
     builder: str,
 ) -> dict[str, list[str]]:
-    """Return which images the hosts that answered lack: {"w1": ["prefix/singleuser:..."], ...}.
+    """Return the missing images of the hosts that answered: {"w1": ["prefix/singleuser:..."], ...}.
 
-    Managers may come to run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo.
-    images: those that each host has reported, ids by name. hosts: of `fleet`. ids: of the images on the builder, a host
-    that lacks none; what it does not have is asked of nobody. further: names on the nodes.
+    Managers may run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo.
+    images: those in each host's report, ids by name. hosts: of `fleet`. ids: the images' ids on the builder by name;
+    images that the builder lacks are ignored. further: names of extra images on the nodes. builder: lacks none.
     """
     everywhere = [plan["singleuser"]["image"], *further]
     lacking: dict[str, list[str]] = {}
@@ -251,7 +251,7 @@ def lacking_images(
 
 
 def content_tag(inputs: dict[str, Any], files: Sequence[tuple[Path, str]]) -> str:
-    """Return hexadecimal digits for some values and files (path, name within the image)."""
+    """Return a hash, in hexadecimal digits, of values and files (path, name within the image)."""
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     for path, name in files:
         digest.update(f"\0{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
@@ -259,24 +259,24 @@ def content_tag(inputs: dict[str, Any], files: Sequence[tuple[Path, str]]) -> st
 
 
 def check_lock(lock: Path, lists: Sequence[Path], jupyterhub_version: str) -> None:
-    """Raise ImageError unless this is JupyterHub 5 (contract 2.3) and `lock` pins it and all that the lists name."""
+    """Raise ImageError unless this is JupyterHub 5 (contract 2.3) and `lock` pins it and all packages in the lists."""
     if jupyterhub_version.split(".")[0] != "5":
         raise ImageError(
             f"hub_images_jupyterhub_version is {jupyterhub_version}: set it to 5.x, since JupyterHub 6 refuses the"
-            " names that XNAT's plugin gives to servers, and 4 is no longer looked after"
+            " names that XNAT's plugin gives to servers, and JupyterHub 4 is no longer maintained"
         )
     pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", lock.read_text(), re.MULTILINE))
     pinned = {_canonical(name): version for name, version in pins.items()}
     if pinned.get("jupyterhub") != jupyterhub_version:
         raise ImageError(
-            f"{lock.name} of files/{lock.parent.name} pins JupyterHub {pinned.get('jupyterhub', 'not at all')},"
-            f" hub_images_jupyterhub_version says {jupyterhub_version}: run `make lock`"
+            f"files/{lock.parent.name}/{lock.name} pins JupyterHub {pinned.get('jupyterhub', 'not at all')}, but"
+            f" hub_images_jupyterhub_version is {jupyterhub_version}: run `make lock`"
         )
     for path in lists:
         for line in path.read_text().splitlines():
             match = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", line)
             if match and _canonical(match[1]) not in pinned:
-                raise ImageError(f"{path.name} asks for {match[1]}, which {lock.name} does not pin: run `make lock`")
+                raise ImageError(f"{path.name} lists {match[1]}, which {lock.name} does not pin: run `make lock`")
 
 
 def _canonical(name: str) -> str:

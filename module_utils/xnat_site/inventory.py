@@ -1,9 +1,9 @@
-"""What an inventory says, judged before anything is changed: secrets, names, addresses, ports, what is missing.
+"""Checks an inventory before anything changes: secrets, names, addresses, ports, missing variables.
 
-Used on the control node by the filters `xnat_inventory_findings`, `xnat_secret_findings` and `xnat_hub_path`; only the
-standard library is imported. A finding is one thing that is wrong::
+Used on the control node by the filters `xnat_inventory_findings`, `xnat_secret_findings` and `xnat_hub_path`; imports
+only the standard library. A finding is one problem::
 
-    {"id": "secret_edge",                # the rule, for whoever handles findings
+    {"id": "secret_edge",                # the rule, for programs
      "name": "vault_xnat_password",      # the variable to change
      "text": "vault_xnat_password ..."}  # one sentence: what is wrong and what to set; never the value of a secret
 """
@@ -18,23 +18,23 @@ from urllib.parse import urlsplit
 
 Finding = dict[str, str]
 
-HUB_PATH = "/jupyterhub/"  # where the hub lives below its host, where the site says nothing else
-DEPLOYMENT_LENGTH = 24  # `service_name` cuts what is longer; a secret's name has room for 64 characters in all
+HUB_PATH = "/jupyterhub/"  # the default path of the hub on its host
+DEPLOYMENT_LENGTH = 24  # `service_name` cuts longer names; the name of a secret may have 64 characters in total
 SWARM_PORTS = (2377, 7946, 4789)
 WELL_KNOWN = ("secret-token", "jupyterhub", "password", "admin")
 TEMPLATE = re.compile(r"\{[{%#]")
 VAULT_NAME = re.compile(r"\bvault_\w+")
 
-# What a secret has to look like: the shortest that is accepted, and the characters, where not all are.
+# The form of a secret: minimum length, pattern, and the allowed characters in words, if not all are allowed.
 SECRET_KINDS: dict[str, tuple[int, str, str]] = {
     "hex": (32, r"([0-9a-fA-F]{2})*", "pairs of hexadecimal digits"),
-    "token": (16, r"[!-~]*", "letters, digits and signs of ASCII, since it travels in an HTTP header"),
-    "account": (8, r".*", ""),  # the password of an account that this project sets
-    "password": (1, r".*", ""),  # the password of an account that somebody else has set
+    "token": (16, r"[!-~]*", "ASCII letters, digits and punctuation, since it is sent in an HTTP header"),
+    "account": (8, r".*", ""),  # the password of an account that this project configures
+    "password": (1, r".*", ""),  # the password of an account that this project does not configure
     "optional": (0, r".*", ""),
 }
 
-# The secrets of a site: the variable of the vault that each comes from ("" for none), and its kind.
+# The secrets of a site: the vault variable that each comes from ("" for none), and its kind.
 SITE_SECRETS = {
     "site_cookie_secret": ("vault_cookie_secret", "hex"),
     "site_proxy_token": ("vault_proxy_token", "token"),
@@ -45,7 +45,7 @@ SITE_SECRETS = {
 DEMO_SECRETS = {"site_demo_password": ("", "account")}
 VERIFY_SECRETS = {"verify_password": ("vault_verify_password", "password")}
 
-# Secrets of roles, judged where a site sets them.
+# Secrets of roles, checked if a site sets them.
 ROLE_SECRETS = {
     "docker_swarm_unlock_key": "optional",
     "jupyterhub_cookie_secret": "hex",
@@ -68,7 +68,7 @@ VAULT_CONTENT = {
     "vault_xnat_admin_password": " to the password that site_xnat_admin_username has in XNAT",
 }
 
-# The addresses of a site, and what each is. ROLE_URLS take the place of one where a site sets them.
+# The addresses of a site and their meaning. A site may override them for a role with ROLE_URLS.
 SITE_URLS = {
     "site_xnat_url": "XNAT as hub and notebooks reach it",
     "site_xnat_public_url": "XNAT as a browser reaches it",
@@ -76,7 +76,7 @@ SITE_URLS = {
     "site_hub_api_url": "the hub's API as XNAT reaches it",
 }
 HOST_ONLY_URLS = ("site_hub_public_url", "verify_hub_url", "xnat_jupyterhub_hub_url")
-# These are only put before a path by programs that take a slash at their end away.
+# All programs that use these remove a trailing slash.
 SLASH_ALLOWED = ("site_xnat_public_url", "verify_xnat_url", "xnat_jupyterhub_url")
 API_URLS = ("site_hub_api_url", "xnat_jupyterhub_hub_api_url")
 ROLE_URLS = (
@@ -88,7 +88,7 @@ ROLE_URLS = (
     "xnat_jupyterhub_hub_url",
     "xnat_jupyterhub_hub_api_url",
 )
-# What every site says beside its addresses and secrets; some may be empty, none may be missing.
+# The other variables that every site sets; some may be empty, none may be missing.
 SITE_SETTINGS = (
     "site_bundle",
     "site_ca_bundle",
@@ -110,9 +110,9 @@ VERIFY_SETTINGS = {
 
 
 def hub_path(text: object) -> str:
-    """Return where the hub lives below its host, with a slash at both ends: `jhub`, `/jhub` and `/jhub/` are one.
+    """Return the hub's path on its host, with a slash at both ends: `jhub`, `/jhub` and `/jhub/` are equal.
 
-    Empty for the usual `/jupyterhub/`. Raises ValueError for what cannot be part of a URL's path.
+    Empty for the default `/jupyterhub/`. Raises ValueError for characters that are not allowed in a URL's path.
     """
     parts = [part for part in str(text or HUB_PATH).split("/") if part]
     if any(part in (".", "..") or not re.fullmatch(r"[A-Za-z0-9._~-]+", part) for part in parts):
@@ -123,8 +123,8 @@ def hub_path(text: object) -> str:
 def secret_findings(secrets: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return what is wrong with secrets: {variable: {"value": text or None, "kind": a key of `SECRET_KINDS`}}.
 
-    A blank or newline at an end is refused and not cut off: XNAT would get the one, the hub the other. Values are not
-    told, but the sentence says where in the value to look.
+    A leading or trailing space or newline is refused and not removed: XNAT and the hub could end up with different
+    values. Messages do not contain values.
     """
     return [finding for name, secret in secrets.items() for finding in _secret(name, secret)]
 
@@ -144,17 +144,19 @@ def _secret(name: str, secret: Mapping[str, Any]) -> Iterable[Finding]:
         yield _finding(
             "secret_edge",
             name,
-            f"{name} {edge} with a blank or a newline: write it on one line in quotes, or with '|-' in place of '|'.",
+            f"{name} {edge} with a space or a newline: write it on one line in quotes, or with '|-' instead of '|'.",
         )
     elif any(ord(character) < 32 or 127 <= ord(character) < 160 for character in value):
         yield _finding(
-            "secret_control", name, f"{name} holds a tab, a newline or another control character: remove it."
+            "secret_control", name, f"{name} contains a tab, a newline or another control character: remove it."
         )
     elif not re.fullmatch(pattern, value):
         yield _finding("secret_characters", name, f"{name} must consist of {characters}: {_how_to_set(name)}.")
     elif len(value) < least:
         yield _finding(
-            "secret_short", name, f"{name} has {len(value)} characters and needs {least}: {_how_to_set(name)}."
+            "secret_short",
+            name,
+            f"{name} has {len(value)} characters, but needs {least}: {_how_to_set(name)}.",
         )
     elif least >= 8 and value.lower() in WELL_KNOWN:
         yield _finding("secret_known", name, f"{name} is a well-known default: {_how_to_set(name)}.")
@@ -170,12 +172,12 @@ def inventory_findings(
     deployments: Sequence[str] = (),
     skipped_tags: Sequence[str] = (),
 ) -> list[Finding]:
-    """Return everything that is wrong with the variables of a site, as the manager `host` sees them.
+    """Return everything that is wrong with the variables of a site, as evaluated for the manager `host`.
 
     hostvars: Ansible's, or a plain dict of dicts. demo: whether there is a demo XNAT. several_nodes: whether the swarm
-    has more than one. deployed, deployments: of `fleet`. skipped_tags: tags of layers that this run leaves out. What
-    the layers need is evaluated here, so that a missing variable or a broken template is told by its name and not by
-    the task that would have met it.
+    has more than one. deployed, deployments: of `fleet`. skipped_tags: tags of layers that this run skips. The
+    variables of the layers are evaluated here, so that a missing variable or a broken template is reported by its name
+    before a task fails with it.
     """
     values = _Values(hostvars, host)
     secrets = dict(SITE_SECRETS)
@@ -192,7 +194,9 @@ def inventory_findings(
         found += _setting(values, name, what)
     for name in SITE_SETTINGS:
         if not values.has(name):
-            found.append(_finding("missing", name, f"{name} is not set: take it from inventory/example and change it."))
+            found.append(
+                _finding("missing", name, f"{name} is not set: copy it from inventory/example and adapt its value.")
+            )
         elif not values.works(name):
             found.append(_unusable(values, name))
     found += _people(values)
@@ -204,7 +208,7 @@ def inventory_findings(
 
 
 class _Values:
-    """The variables of a host: as they are written (`raw`), and evaluated one by one."""
+    """The variables of a host: as written (`raw`) and evaluated one by one."""
 
     def __init__(self, hostvars: Mapping[str, Mapping[str, Any]], host: str) -> None:
         raw_get = getattr(hostvars, "raw_get", None)
@@ -215,12 +219,12 @@ class _Values:
         return name in self.raw
 
     def get(self, name: str) -> Any:
-        """Return the evaluated value. Raises ValueError where a template in it cannot be evaluated."""
+        """Return the evaluated value. Raises ValueError if a template in it cannot be evaluated."""
         try:
             value = self._evaluated[name]
-            str(value)  # Ansible returns what cannot be evaluated as a marker, which fails when it is used
+            str(value)  # for a broken template Ansible returns a marker that fails when it is used
             return value
-        except Exception as error:  # Ansible's own errors, of a class that differs between its versions
+        except Exception as error:  # Ansible's errors; their class differs between versions
             raise ValueError(name) from error
 
     def works(self, name: str) -> bool:
@@ -232,14 +236,14 @@ class _Values:
         return True
 
     def text(self, name: str, default: str = "") -> str:
-        """Return the evaluated value as text, the default where there is none or it cannot be evaluated."""
+        """Return the evaluated value as text, or the default if it is missing or cannot be evaluated."""
         try:
             return str(self.get(name)) if self.has(name) else default
         except ValueError:
             return default
 
     def written(self, name: str) -> str:
-        """Return the text that the inventory holds, decrypted. Raises ValueError where it cannot be decrypted."""
+        """Return the text in the inventory, decrypted. Raises ValueError if it cannot be decrypted."""
         try:
             return str(self.raw[name])
         except Exception as error:
@@ -247,16 +251,16 @@ class _Values:
 
 
 def _vault(values: _Values) -> Iterable[Finding]:
-    """Yield the vault's variables that cannot be read, or are taken for templates.
+    """Yield the vault's variables that cannot be decrypted or that Ansible would treat as templates.
 
-    One whole expression, such as a lookup in another vault, is meant as one; `{{` within a password is not. What is
-    marked `!unsafe` evaluates to itself.
+    A value that is one whole expression, such as a lookup in another vault, is intended; `{{` within a password is not.
+    A value marked `!unsafe` evaluates to itself.
     """
     for name in sorted(name for name in values.raw if name.startswith("vault_")):
         try:
             written = values.written(name)
         except ValueError:
-            yield _finding("vault_unreadable", name, f"{name} cannot be decrypted: check the password of the vault.")
+            yield _finding("vault_unreadable", name, f"{name} cannot be decrypted: check the vault password.")
             continue
         try:
             evaluated = values.get(name)
@@ -267,7 +271,7 @@ def _vault(values: _Values) -> Iterable[Finding]:
             yield _finding(
                 "vault_template",
                 name,
-                f"{name} holds '{{{{', '{{%' or '{{#', which Ansible takes for a template: write it as"
+                f"{name} contains '{{{{', '{{%' or '{{#', which Ansible treats as a template: write it as"
                 f" `{name}: !unsafe '...'` in the vault.",
             )
 
@@ -300,7 +304,7 @@ def _site_secrets(values: _Values, secrets: Mapping[str, tuple[str, str]], broke
         yield _finding(
             "renamed",
             "jupyterhub_registry_auths",
-            "jupyterhub_registry_auths is not read any more, since images are pulled by the rollout: name it"
+            "jupyterhub_registry_auths is no longer used, since the rollout pulls the images: rename it to"
             " hub_images_registry_auths.",
         )
     yield from secret_findings(judged)
@@ -319,15 +323,15 @@ def _setting(values: _Values, name: str, what: str) -> Iterable[Finding]:
     if not text.strip():
         yield _finding("missing", name, f"{name} is empty: set it to {what}.")
     elif text != text.strip() or any(ord(character) < 32 for character in text):
-        yield _finding("edge", name, f"{name} is {text!r}: remove the blank or newline.")
+        yield _finding("edge", name, f"{name} is {text!r}: remove the space or newline.")
 
 
 def _unusable(values: _Values, name: str) -> Finding:
-    """Return what keeps a variable from being evaluated: most often one of the vault that it names and nobody set."""
+    """Return why a variable cannot be evaluated: most often it uses a vault variable that is not set."""
     for vault_name in VAULT_NAME.findall(str(values.raw[name])):
         if not values.has(vault_name):
             return _missing(name, vault_name)
-    return _finding("unusable", name, f"{name} cannot be evaluated: check its template and the variables named there.")
+    return _finding("unusable", name, f"{name} cannot be evaluated: check its template and the variables it uses.")
 
 
 def _missing(name: str, vault_name: str) -> Finding:
@@ -340,18 +344,18 @@ def _how_to_set(name: str) -> str:
     if not name.startswith("vault_"):
         return f"set {name} to another value"
     whose = VAULT_CONTENT.get(name, "")
-    return f"set it{whose} by `ansible-vault edit group_vars/all/vault.yml` in the inventory (`create` for a new file)"
+    return f"set it{whose} with `ansible-vault edit group_vars/all/vault.yml` in the inventory (or `create`)"
 
 
 def _people(values: _Values) -> Iterable[Finding]:
-    """Yield what cannot be the owner of XNAT's files, or a list of people."""
+    """Yield what is wrong with the owner of XNAT's files and the list of users."""
     for name in ("site_uid", "site_gid"):
         text = values.text(name)
         if values.has(name) and not (re.fullmatch(r"[0-9]{1,10}", text) and 0 < int(text) < 2**31):
             yield _finding(
                 "user_id",
                 name,
-                f"{name} is {text!r}: set it to the owner of archive and workspaces, which is not 0 (root).",
+                f"{name} is {text!r}: set it to the id of the owner of archive and workspaces, not to 0 (root).",
             )
     people = values.get("site_jupyter_users") if values.works("site_jupyter_users") else []
     names = people if isinstance(people, list | tuple) else [None]
@@ -359,20 +363,20 @@ def _people(values: _Values) -> Iterable[Finding]:
         yield _finding(
             "people",
             "site_jupyter_users",
-            "site_jupyter_users must be a list of names in XNAT, such as [jdoe, asmith], or [] for nobody.",
+            "site_jupyter_users must be a list of XNAT login names, such as [jdoe, asmith], or [] for nobody.",
         )
 
 
 def _deployment(values: _Values, runs: bool, deployments: Iterable[str]) -> Iterable[Finding]:
-    """Yield why no services can be called so. Names of a deployment that runs stay: its servers are known by them."""
+    """Yield what is wrong with the deployment's name. A running deployment keeps its name: its servers depend on it."""
     for variable in ("site_deployment", "jupyterhub_name"):
         name = values.text(variable, values.text("site_deployment"))
         if not runs and not re.fullmatch(rf"[a-z]([a-z0-9-]{{0,{DEPLOYMENT_LENGTH - 2}}}[a-z0-9])?", name):
             yield _finding(
                 "deployment",
                 variable,
-                f"{variable} is {name!r}: use at most {DEPLOYMENT_LENGTH} small letters, digits and hyphens, with a"
-                " letter at the beginning and no hyphen at the end, since names of services and hosts begin with it.",
+                f"{variable} is {name!r}: use at most {DEPLOYMENT_LENGTH} lower-case letters, digits and hyphens,"
+                " starting with a letter and ending without a hyphen, since names of services and hosts begin with it.",
             )
             break
     name = values.text("site_deployment")
@@ -381,8 +385,8 @@ def _deployment(values: _Values, runs: bool, deployments: Iterable[str]) -> Iter
             yield _finding(
                 "deployment_twin",
                 "site_deployment",
-                f"site_deployment is {name!r}, and this swarm has a deployment {other!r}: their servers would have the"
-                f" same names, of which {DEPLOYMENT_LENGTH} characters count. Choose another name.",
+                f"site_deployment is {name!r}, and this swarm has a deployment {other!r}. Their servers would have the"
+                f" same names, since only {DEPLOYMENT_LENGTH} characters are used. Choose another name.",
             )
 
 
@@ -399,26 +403,26 @@ def _addresses(values: _Values) -> Iterable[Finding]:
         yield _finding(
             "registry",
             "site_registry",
-            f"site_registry is {registry!r}: write it as registry.example.org/path, without a scheme, in small letters,"
-            " without a slash at the end.",
+            f"site_registry is {registry!r}: write it as registry.example.org/path, in lower case, without a scheme and"
+            " without a trailing slash.",
         )
 
 
 def _address(name: str, url: str) -> Iterable[Finding]:
     reason = _url_fault(url)
     if not reason and url.endswith("/") and name not in SLASH_ALLOWED:
-        reason = "ends in a slash: leave it away"
+        reason = "ends with a slash: remove it"
     if not reason and name in HOST_ONLY_URLS and urlsplit(url).path:
-        reason = "has a path: leave it away, the hub's own path is site_hub_base_url"
+        reason = "has a path: remove it, and set the hub's path in site_hub_base_url"
     if reason:
         yield _finding("url", name, f"{name} is {url!r}, which {reason}.")
 
 
 def _url_fault(url: str) -> str:
-    """Return why hub, XNAT and browsers cannot use a URL, in words that follow 'which'; empty where they can."""
+    """Return why hub, XNAT and browsers cannot use a URL, in words that follow 'which'; empty if they can."""
     example = "write it as https://xnat.example.org"
     if not re.fullmatch(r"[!-~]+", url):
-        return f"holds a blank or a character that no URL has: {example}"
+        return f"contains a space or a character that is not allowed in a URL: {example}"
     if not url.startswith(("http://", "https://")):
         return f"does not begin with http:// or https://: {example}"
     try:
@@ -427,15 +431,15 @@ def _url_fault(url: str) -> str:
     except ValueError:
         return f"has no valid host or port: {example}"
     if port == 0 or parts.netloc.endswith(":"):
-        return "has a port that is no number from 1 to 65535: correct or remove it"
+        return "has a port that is not a number from 1 to 65535: correct or remove it"
     if parts.username is not None:
-        return "holds a user: leave it away"
+        return "contains a user name: remove it"
     if parts.query or parts.fragment or url.endswith(("?", "#")):
-        return "has a query or a fragment: leave it away"
+        return "has a query or a fragment: remove it"
     if not _is_host(host):
         return f"has no valid host: {example}"
     if "//" in parts.path or re.search(r"/\.{1,2}(/|$)", parts.path):
-        return "has an empty step or dots in its path: correct it"
+        return "has '//', '/./' or '/../' in its path: correct it"
     return ""
 
 
@@ -453,7 +457,7 @@ def _is_host(host: str) -> bool:
 
 
 def _paths(values: _Values) -> Iterable[Finding]:
-    """Yield where the hub's path is said in two ways: hub, `verify` and XNAT's address of its API must agree."""
+    """Yield contradictions about the hub's path: hub, `verify` and XNAT's address of the hub's API must agree."""
     said = values.text("site_hub_base_url")
     names = {name: values.text(name, said) for name in ("site_hub_base_url", "jupyterhub_base_url", "verify_base_url")}
     paths: dict[str, str] = {}
@@ -470,7 +474,7 @@ def _paths(values: _Values) -> Iterable[Finding]:
         yield _finding(
             "hub_path_twice",
             "verify_base_url",
-            f"The hub's path is {own} and verify_base_url is {names['verify_base_url']!r}: remove verify_base_url, and"
+            f"The hub's path is {own}, but verify_base_url is {names['verify_base_url']!r}: remove verify_base_url and"
             " set site_hub_base_url.",
         )
     for name in API_URLS:
@@ -494,9 +498,9 @@ def _ports(values: _Values, demo: bool, many_nodes: bool) -> Iterable[Finding]:
         if not 0 < port < 65536:
             yield _finding("port", name, f"{name} is {text!r}: set it to a number from 1 to 65535.")
         elif port in SWARM_PORTS:
-            yield _finding("port_swarm", name, f"{name} is {port}, which Swarm itself needs: choose another port.")
+            yield _finding("port_swarm", name, f"{name} is {port}, which Swarm itself uses: choose another port.")
         elif port in seen:
-            yield _finding("port_twice", name, f"{seen[port]} and {name} are both {port}: choose another port.")
+            yield _finding("port_twice", name, f"{seen[port]} and {name} are both {port}: choose different ports.")
         else:
             seen[port] = name
 

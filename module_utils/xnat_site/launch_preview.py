@@ -1,6 +1,6 @@
-"""What a launch on an item would mount: the plugin's rules (docs/xnat-contract.md, 3), and our policy's verdict.
+"""Previews the mounts of a launch: the plugin's rules (docs/xnat-contract.md, 3) and the decision of the mount policy.
 
-Used by the module xnat_mounts_info, whose host gets no more of this package than what is imported here.
+Used by the module xnat_mounts_info. Ansible copies only what is imported here to the module's host.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ DEFAULT_ARC = "arc001"
 
 
 class ItemError(ValueError):
-    """What XNAT says of an item cannot be used; one sentence."""
+    """XNAT's answer about an item is unusable; the text is one sentence."""
 
 
 def archive_root(specification: str, archive_path: str, project: str) -> tuple[str, str]:
-    """Return a project's archive directory, without a slash at its end, and the name of its current arc directory.
+    """Return a project's archive directory, without a trailing slash, and the name of its current arc directory.
 
-    specification: the XML of XNAT's `/data/projects/ID/archive_spec`. archive_path: the site's, in which a project
-    without an own path has a directory of its name. Raises ItemError.
+    specification: the XML of XNAT's `/data/projects/ID/archive_spec`. archive_path: the site's archive; a project
+    without its own path has a directory with its name there. Raises ItemError.
     """
     try:
-        # XNAT, which is trusted with all paths anyway, wrote it.
+        # Written by XNAT, which is trusted with all paths anyway.
         spec = ElementTree.fromstring(specification)  # noqa: S314
     except ElementTree.ParseError as error:
-        raise ItemError(f"XNAT's archive specification of {project} is no XML") from error
+        raise ItemError(f"XNAT's archive specification of {project} is not valid XML") from error
     own = (spec.findtext(f"{ARC_NAMESPACE}paths/{ARC_NAMESPACE}archivePath") or "").strip()
     root = own or f"{archive_path.rstrip('/')}/{project}"
     return root.rstrip("/"), spec.get("current_arc") or DEFAULT_ARC
 
 
 def session_directory(session: Mapping[str, Any], root: str, arc: str) -> str:
-    """Return a session's directory as XNAT sees it, with the slash at its end that XNAT gives it.
+    """Return a session's directory as XNAT sees it, with a trailing slash as in XNAT.
 
-    session: the item of XNAT's `/data/experiments/ID?format=json`. Where a catalog of files is kept at an absolute
-    path, as XNAT writes it, that tells the directory; else the session is taken to be in the current arc directory.
+    session: the item of XNAT's `/data/experiments/ID?format=json`. The directory follows from the absolute path of a
+    file catalog, which XNAT writes; without one, the session is assumed to be in the current arc directory.
     """
     label = str(session["data_fields"]["label"])
     for uri in _catalogs(session):
@@ -58,7 +58,7 @@ def _catalogs(item: Mapping[str, Any]) -> list[str]:
 
 
 def project_paths(project: str, root: str, arc: str) -> dict[str, str]:
-    """Return target to source, as XNAT sees it, for a project without shared data; XNAT leaves out what is missing."""
+    """Return target to source, as XNAT sees it, for a project without shared data; XNAT omits missing directories."""
     target = f"/data/projects/{project}"
     return {
         f"{target}/experiments": f"{root}/{arc}",
@@ -68,7 +68,7 @@ def project_paths(project: str, root: str, arc: str) -> dict[str, str]:
 
 
 def subject_paths(project: str, root: str, label: str, sessions: Mapping[str, str]) -> dict[str, str]:
-    """Return target to source for a subject; sessions: their directories by label."""
+    """Return target to source for a subject. sessions: the sessions' directories by label."""
     target = f"/data/projects/{project}"
     paths = {f"{target}/subject-resources/{label}": f"{root}/subjects/{label}"}
     return paths | {f"{target}/experiments/{name}": directory for name, directory in sessions.items()}
@@ -87,18 +87,18 @@ def scan_paths(project: str, label: str, directory: str, scan: str) -> dict[str,
 
 
 def translated(path: str, prefix: str, replacement: str) -> str:
-    """Do as XNAT does (3.2): every occurrence is replaced, and none unless both texts are there."""
+    """Translate a path as XNAT does (3.2): replace every occurrence, but only if both texts are set."""
     return path.replace(prefix, replacement) if prefix.strip() and replacement.strip() else path
 
 
 def launch_mounts(
     paths: Mapping[str, str], preferences: Mapping[str, Any], username: str, roots: Sequence[Root]
 ) -> list[dict[str, Any]]:
-    """Return what a launch of this person mounts, the workspace first.
+    """Return the mounts of a launch by this user, the workspace first.
 
-    paths: target to source as XNAT sees it. preferences: the plugin's, as XNAT has them. roots: of the mount policy.
-    Each entry has target, xnat_source, source (a path of the nodes), read_only, allowed and reason, which says why a
-    mount is refused and is empty otherwise.
+    paths: target to source as XNAT sees it. preferences: the plugin's preferences in XNAT. roots: of the mount policy.
+    Each entry has target, xnat_source, source (a path on the nodes), read_only, allowed, and reason: why the mount is
+    refused, empty if it is allowed.
     """
     workspace = f"{str(preferences['workspacePath']).rstrip('/')}/users/{username}"
     rows = [(f"/workspace/{username}", workspace, "Workspace", False)]

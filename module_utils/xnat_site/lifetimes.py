@@ -1,4 +1,4 @@
-"""Whether servers outlive the alias tokens that XNAT gives them. Only the standard library is imported."""
+"""Checks whether servers outlive the alias tokens that XNAT gives them. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ CLOCK = re.compile(r"(\d+):(\d\d)(?::(\d\d))?$")
 
 
 def interval_seconds(text: str) -> float | None:
-    """Return the seconds of a PostgreSQL interval such as `2 days` or `1 day 12:00`; None if it is not understood.
+    """Return the seconds of a PostgreSQL interval such as `2 days` or `1 day 12:00`; None if it cannot be parsed.
 
-    XNAT hands the text of `aliasTokenTimeout` to PostgreSQL (docs/xnat-contract.md, 5.3).
+    XNAT passes the text of `aliasTokenTimeout` to PostgreSQL (docs/xnat-contract.md, 5.3).
     """
     rest = text.strip().lower()
     total = 0.0
@@ -31,7 +31,7 @@ def interval_seconds(text: str) -> float | None:
 def outlived(alias_token_timeout: str, max_server_lifetime: float) -> str:
     """Return a sentence if a server can outlive its alias token, else an empty text.
 
-    alias_token_timeout: an interval, empty where XNAT does not say it. max_server_lifetime: hours, 0 for unlimited.
+    alias_token_timeout: an interval, empty if it is unknown. max_server_lifetime: hours, 0 for unlimited.
     """
     seconds = interval_seconds(alias_token_timeout)
     if not alias_token_timeout or (seconds is not None and 0 < max_server_lifetime * 3600 <= seconds):
@@ -40,10 +40,10 @@ def outlived(alias_token_timeout: str, max_server_lifetime: float) -> str:
     ends = (
         f"end after {alias_token_timeout!r}"
         if seconds
-        else f"end after {alias_token_timeout!r}, which is not understood"
+        else f"end after {alias_token_timeout!r}, which cannot be parsed"
     )
     return (
         f"XNAT's alias tokens {ends} (aliasTokenTimeout), servers {servers} (maxServerLifetime): a server that outlives"
-        " its token can no longer read from XNAT, and its user is logged out of the hub. Set aliasTokenTimeout in"
-        " xnat_jupyterhub_site_config longer, or xnat_jupyterhub_max_server_lifetime shorter"
+        " its token can no longer read from XNAT, and its user is logged out of the hub. Increase aliasTokenTimeout in"
+        " xnat_jupyterhub_site_config, or decrease xnat_jupyterhub_max_server_lifetime"
     )

@@ -1,13 +1,13 @@
-"""The storage table, and what follows from it for nodes, launcher and XNAT.
+"""The storage table, and the settings of nodes, launcher and XNAT that are derived from it.
 
-XNAT says what a user should see, the table says what a container may ever see. Only the standard library is imported.
+XNAT decides what a user should see; the table limits what a container may see. Imports only the standard library.
 
 The table (`site_storage` in the inventory) maps a row's name to::
 
-    {"xnat_path": "/data/xnat/archive",   # how XNAT calls the directory
-     "node_path": "/srv/xnat/archive",    # how every swarm node calls it
+    {"xnat_path": "/data/xnat/archive",   # the directory's path in XNAT
+     "node_path": "/srv/xnat/archive",    # its path on every swarm node
      "access": "read_only",               # or "read_write"
-     "source": {"type": "nfs", ...}}      # where a node gets it from, see `_source`; absent: somebody else mounts it
+     "source": {"type": "nfs", ...}}      # what a node mounts there, see `_source`; absent: mounted by other means
 
 The rows `archive` and `workspaces` are required: XNAT translates exactly these two (docs/xnat-contract.md, 3.2).
 """
@@ -25,7 +25,7 @@ REQUIRED_ROWS = ("archive", "workspaces")
 SYSTEM_DIRS = frozenset(
     {"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "root", "run", "sbin", "sys", "usr", "var"}
 )
-"""The directories at the top of a container that its system and Docker use (Filesystem Hierarchy Standard 3.0)."""
+"""The top-level directories of a container that its system and Docker use (Filesystem Hierarchy Standard 3.0)."""
 
 SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "mounted": (),
@@ -35,7 +35,7 @@ SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "cifs": ("server", "path"),
     "sshfs": ("server", "path", "user"),
 }
-"""What each type of source needs, by type."""
+"""The required keys of each type of source."""
 
 FURTHER_SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "mounted": ("sentinel",),
@@ -45,18 +45,18 @@ FURTHER_SOURCE_KEYS: dict[str, tuple[str, ...]] = {
     "cifs": ("sentinel", "options"),
     "sshfs": ("sentinel", "create", "server_host", "options"),
 }
-"""What each type of source may have beside that and `type`."""
+"""The optional keys of each type of source, in addition to `type`."""
 
 STORAGE_DIR = "/etc/xnat-jupyter"
-"""Where a node keeps what the mounts need to log in to their servers: readable by root only."""
+"""The directory on a node with the credentials of mounts; only root can read it."""
 
 MOUNT_MARK = "x-xnat-jupyter"
-"""The option by which lines of /etc/fstab are known as ours; mount programs, kernel and systemd pass over `x-`."""
+"""The option that marks our lines in /etc/fstab; mount programs, kernel and systemd ignore options with `x-`."""
 
 MOUNT_PACKAGES = {"nfs": ["nfs-common"], "cifs": ["cifs-utils"], "fuse.sshfs": ["sshfs"]}
-"""What mounts a file system, by fstype, as Debian calls the packages."""
+"""The Debian packages that mount a file system, by fstype."""
 
-# Options that say the same thing, so that one of a site replaces ours.
+# Options with the same meaning, so that a site's option replaces ours.
 SAME_OPTION = {"soft": "hard", "vers": "nfsvers", "guest": "credentials"}
 
 FSTAB_WORD = re.compile(r"[^\s#&\\,\"']+")
@@ -73,7 +73,7 @@ def storage_rows(table: object) -> dict[str, dict[str, Any]]:
         raise MountError("site_storage must be a table of rows such as archive and workspaces")
     for name in REQUIRED_ROWS:
         if name not in table:
-            raise MountError(f"site_storage has no row '{name}': XNAT's {name} directory must be said")
+            raise MountError(f"site_storage has no row '{name}': add a row for XNAT's {name} directory")
     rows: dict[str, dict[str, Any]] = {}
     for name, row in table.items():
         where = f"site_storage.{name}"
@@ -101,7 +101,7 @@ def storage_rows(table: object) -> dict[str, dict[str, Any]]:
         for name, row in rows.items():
             other = seen.setdefault(row[kind], name)
             if other != name:
-                raise MountError(f"site_storage.{other} and site_storage.{name} have one {kind} {row[kind]}")
+                raise MountError(f"site_storage.{other} and site_storage.{name} have the same {kind} {row[kind]}")
     users = f"{rows['workspaces']['node_path']}/{USERS}"
     for name, row in rows.items():
         if is_below(row["node_path"], users):
@@ -112,25 +112,25 @@ def storage_rows(table: object) -> dict[str, dict[str, Any]]:
 
 
 def _source(value: object, where: str) -> dict[str, Any]:
-    """Check where a node gets a row's directory from, `where` naming it in sentences, and return it with its `type`.
+    """Check the source of a row's directory and return it with its `type`. where: its name in messages.
 
-    mounted: somebody else mounts it. directory: a plain directory of the node. bind: another directory `path` of the
-    node. nfs, cifs, sshfs: `path` (cifs: the share) of `server`, for sshfs by the login `user`, whose files there must
-    be owned by the site's uid and gid. Beside that `create` (a directory of the node that is missing is made),
-    `sentinel` (what exists below it, and only there), `server_host` (the server's name in the inventory when it is a
-    node itself: it uses its own directory) and `options` of the mount. Raises MountError.
+    mounted: it is mounted by other means. directory: a plain directory of the node. bind: another directory `path` of
+    the node. nfs, cifs, sshfs: `path` (cifs: the share) of `server`; for sshfs with the login `user`, whose files there
+    must be owned by the site's uid and gid. Optional: `create` (create a missing directory on the node), `sentinel` (a
+    path that exists only in the right directory), `server_host` (the server's name in the inventory if it is a node
+    itself; it then uses its own directory) and mount `options`. Raises MountError.
     """
     if value is None:
         return {"type": "mounted"}
     if not isinstance(value, Mapping):
-        raise MountError(f"{where} must be a mapping with type and what that type needs")
+        raise MountError(f"{where} must be a mapping with type and the keys of that type")
     kind = value.get("type", "mounted")
     if not isinstance(kind, str) or kind not in SOURCE_KEYS:
         raise MountError(f"{where}.type is {kind!r}: set it to {', '.join(SOURCE_KEYS)}")
     known = ("type", *SOURCE_KEYS[kind], *FURTHER_SOURCE_KEYS[kind])
     for key in value:
         if key not in known:
-            raise MountError(f"{where}.{key} is not known for the type {kind}: there are {', '.join(known)}")
+            raise MountError(f"{where}.{key} is not valid for the type {kind}: use {', '.join(known)}")
     source: dict[str, Any] = {**value, "type": kind}
     if "server" in known:
         source["server"] = _name(value.get("server"), SERVER_NAME, f"{where}.server", "the server's name or address")
@@ -147,9 +147,9 @@ def _source(value: object, where: str) -> dict[str, Any]:
         if not isinstance(value["server_host"], str) or not value["server_host"].strip():
             raise MountError(f"{where}.server_host must be the server's name in the inventory")
         if source["path"] == "/":
-            raise MountError(f"{where}.server_host needs a path: the whole of a node is not mounted into itself")
+            raise MountError(f"{where}.server_host needs a path other than '/'")
     elif value.get("create") and "server" in known:
-        raise MountError(f"{where}.create needs server_host: directories are made on nodes only")
+        raise MountError(f"{where}.create needs server_host: directories are created on nodes only")
     if "options" in value:
         source["options"] = _options(value["options"], f"{where}.options")
     return source
@@ -157,21 +157,21 @@ def _source(value: object, where: str) -> dict[str, Any]:
 
 def _name(value: object, pattern: re.Pattern[str], what: str, meaning: str) -> str:
     if not isinstance(value, str) or not value:
-        raise MountError(f"{what} is missing: give {meaning}")
+        raise MountError(f"{what} is missing: set {meaning}")
     if not pattern.fullmatch(value):
-        raise MountError(f"{what} {value!r} is not {meaning}")
+        raise MountError(f"{what} {value!r} is not valid: set {meaning}")
     return value
 
 
 def _fstab_word(value: str, what: str) -> str:
     if not FSTAB_WORD.fullmatch(value):
-        raise MountError(f"{what} {value!r} holds a blank, a quote or one of # & \\ , which no mount here can have")
+        raise MountError(f"{what} {value!r} contains a space, a quote or one of # & \\ , which mounts do not support")
     return value
 
 
 def _relative_path(value: object, what: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise MountError(f"{what} is empty: give a path below node_path, or leave it out")
+        raise MountError(f"{what} is empty: set a path below node_path, or remove it")
     if value.startswith("/"):
         raise MountError(f"{what} {value!r} must be relative to node_path")
     path = clean_path(f"/{value}", what)
@@ -183,27 +183,27 @@ def _options(value: object, what: str) -> list[str]:
         raise MountError(f"{what} must be a list of mount options")
     for option in value:
         if not isinstance(option, str) or not FSTAB_WORD.fullmatch(option):
-            raise MountError(f"{what} holds {option!r}: give each mount option as one word")
+            raise MountError(f"{what} contains {option!r}: write each mount option as a list entry of its own")
         if option in ("ro", "rw"):
-            raise MountError(f"{what} holds {option!r}, which the row's access decides")
+            raise MountError(f"{what} contains {option!r}: set the row's access instead")
         if option.startswith("pass"):
-            raise MountError(f"{what} holds a password, which every user of the node could read there")
+            raise MountError(f"{what} contains a password, which every user of the node could read in /etc/fstab")
     return list(value)
 
 
 def node_mounts(table: object, host: str, uid: int, gid: int) -> list[dict[str, Any]]:
-    """Return what one node has to have for each row of a storage table, in the table's order.
+    """Return the wanted state of one node for each row of a storage table, in the table's order.
 
-    host: the node's name in the inventory. uid, gid: the site's, who XNAT is on the file system. Each entry has
+    host: the node's name in the inventory. uid, gid: XNAT's ids on the file system. Each entry has
 
     - name, path (the row's node_path), access, sentinel ("" for none)
     - type: the source's type on this node: a server that is a node uses its own directory, as directory or bind
-    - create: whether the directory, for bind the one that is mounted, is made where it is missing
+    - create: whether a missing directory is created (for bind: the one that is mounted)
     - src, fstype, opts: the first, third and fourth field of its line in /etc/fstab, opts as one string; all three
       are empty for mounted and directory
-    - unit: the name of its mount unit in systemd, packages: what mounts it in Debian; empty in the same cases
+    - unit: the name of its mount unit in systemd; packages: the Debian packages that mount it; empty in the same cases
 
-    Raises MountError for a table that does not hold.
+    Raises MountError for an invalid table.
     """
     uid, gid = int(uid), int(gid)
     return [_node_mount(name, row, host, uid, gid) for name, row in storage_rows(table).items()]
@@ -223,7 +223,7 @@ def _node_mount(name: str, row: dict[str, Any], host: str, uid: int, gid: int) -
     if ":" in server and kind != "cifs":
         server = f"[{server}]"
     if kind == "bind":
-        # Without nofail a node whose source is gone would not boot: mounts without _netdev belong to local-fs.target.
+        # Without nofail a node with a missing source would not boot: mounts without _netdev belong to local-fs.target.
         src, fstype, options = source["path"], "none", ["bind", "nofail"]
     elif kind == "nfs":
         src, fstype, options = f"{server}:{source['path']}", "nfs", ["nfsvers=4.2", "hard", "_netdev"]
@@ -232,8 +232,8 @@ def _node_mount(name: str, row: dict[str, Any], host: str, uid: int, gid: int) -
         options = [f"credentials={STORAGE_DIR}/storage_cifs", f"uid={uid}", f"gid={gid}", "forceuid", "forcegid"]
         options += ["file_mode=0640", "dir_mode=0750", "_netdev"]
     elif kind == "sshfs":
-        # The kernel judges by the owners that the server tells (default_permissions); else every user of the node
-        # could write. sshfs knows no nofail and needs none: a mount with _netdev never keeps a node from booting.
+        # With default_permissions the kernel checks owner and mode; otherwise every user of the node could write. sshfs
+        # has no nofail and needs none: a mount with _netdev does not prevent a node from booting.
         src, fstype = f"{source['user']}@{server}:{source['path']}", "fuse.sshfs"
         options = ["_netdev", "allow_other", "default_permissions", "reconnect"]
         options += ["ServerAliveInterval=15", "ServerAliveCountMax=3", "ConnectTimeout=15", "BatchMode=yes"]
@@ -257,7 +257,7 @@ def _node_mount(name: str, row: dict[str, Any], host: str, uid: int, gid: int) -
 
 
 def _merged(ours: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """Put a site's mount options to ours, each in the place of one with its name, or at the end."""
+    """Add a site's mount options to ours; each replaces one with the same name or is appended."""
     merged: dict[str, str] = {}
     for option in [*ours, *theirs]:
         key = option.partition("=")[0]
@@ -275,10 +275,10 @@ def mount_unit(path: str) -> str:
 
 
 def storage_disagreements(seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Compare what the nodes see and return a sentence for each row in which they differ; an empty list is well.
+    """Compare the storage of the nodes and return a sentence for each difference; an empty list means none.
 
-    seen: for each host the rows that the module storage_probe returned there, of which `name`, `path`, `token` and
-    `owner` are read. A token or owner that is empty was not seen and is not compared.
+    seen: for each host the rows that the module storage_probe returned there; `name`, `path`, `token` and `owner` are
+    read. An empty token or owner is unknown and not compared.
     """
     sentences: list[str] = []
     names = dict.fromkeys(str(row["name"]) for rows in seen.values() for row in rows)
@@ -297,24 +297,24 @@ def storage_disagreements(seen: Mapping[str, Sequence[Mapping[str, Any]]]) -> li
             if key == "token":
                 groups = "; ".join(", ".join(group) for group in hosts.values())
                 sentences.append(
-                    f"site_storage.{name}: {path} is not one directory on all nodes ({groups}: each group has its own"
-                    " .xnat-jupyter-storage): mount the same export on all of them"
+                    f"site_storage.{name}: {path} is not the same directory on all nodes ({groups}: each group has"
+                    " another .xnat-jupyter-storage). Mount the same export on all of them"
                 )
             else:
                 groups = ", ".join(f"{owner} on {', '.join(group)}" for owner, group in hosts.items())
                 sentences.append(
-                    f"site_storage.{name}: {path} belongs to {groups}: give all nodes the same export and the same"
-                    " mapping of users"
+                    f"site_storage.{name}: {path} belongs to {groups}. Use the same export and the same user mapping on"
+                    " all nodes"
                 )
     return sentences
 
 
 def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, Any]]:
-    """Return the roots that the hub enforces at spawn, as plain data for its settings file.
+    """Return the roots that the launcher enforces at each start, as plain data for its settings file.
 
-    table: the storage table. compute_mounts: what compute environments may mount beside XNAT's data, a list of
-    {"source": "/srv/atlases", "target": "/opt/atlases", "access": "read_only"}. target is a prefix, and so is source
-    where it is read-only. Returns [{"name", "path", "read_only", "targets", "per_user"}, ...]. Raises MountError.
+    table: the storage table. compute_mounts: additional mounts that compute environments may have, a list of
+    {"source": "/srv/atlases", "target": "/opt/atlases", "access": "read_only"}. target is a prefix; source is one only
+    if it is read-only. Returns [{"name", "path", "read_only", "targets", "per_user"}, ...]. Raises MountError.
     """
     rows = storage_rows(table)
     roots = [
@@ -344,12 +344,12 @@ def mount_policy(table: object, compute_mounts: object = ()) -> list[dict[str, A
 
 
 def _check_ground(source: str, read_only: bool, rows: Mapping[str, Mapping[str, Any]], where: str) -> None:
-    """Refuse a compute mount that would open more of a storage row than the row's own rule, naming the row."""
+    """Refuse a compute mount that would allow more access to a storage row than the row itself; name the row."""
     for name, row in rows.items():
         path, row_name = row["node_path"], f"site_storage.{name}"
         if is_below(path, source):
             raise MountError(
-                f"the source of {where}, {source}, holds all of {row_name} ({path}): name a directory apart"
+                f"the source of {where}, {source}, contains {row_name} ({path}): choose a directory outside it"
             )
         if not is_below(source, path):
             continue
@@ -362,8 +362,8 @@ def _check_ground(source: str, read_only: bool, rows: Mapping[str, Mapping[str, 
 def path_translation(table: object) -> dict[str, str]:
     """Return XNAT's four path-translation preferences for a storage table (docs/xnat-contract.md, 3.2).
 
-    Where XNAT and the nodes agree on a path its pair is empty, which switches the translation off. Raises MountError
-    for a table that does not hold.
+    If XNAT and the nodes use the same path, its pair is empty, which disables the translation. Raises MountError for
+    an invalid table.
     """
     rows = storage_rows(table)
     preferences: dict[str, str] = {}

@@ -49,8 +49,8 @@ HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "generic": ({}, {"genericResources": [{"name": "gpu", "value": "1"}]}, "no node has a gpu"),
     "outside": (mount("/etc", "/data/etc"), {}, "/etc (for /data/etc) lies outside the directories"),
     "socket": (mount("/var/run/docker.sock", "/data/d"), {}, "lies outside the directories"),
-    "template": (mount("/srv/atlases/{{.Node.Hostname}}", "/opt/a"), {}, "'{{', which Swarm would fill in"),
-    "template on top": (mount("/srv/atlases/a", '/opt/{{"."}}{{"."}}/a'), {}, "'{{', which Swarm would fill in"),
+    "template": (mount("/srv/atlases/{{.Node.Hostname}}", "/opt/a"), {}, "'{{', which Swarm would expand"),
+    "template on top": (mount("/srv/atlases/a", '/opt/{{"."}}{{"."}}/a'), {}, "'{{', which Swarm would expand"),
     "deeper workspace": (
         mount("/srv/xnat-demo/workspaces/users/jdoe/sub", "/data/sub", False),
         {},
@@ -59,7 +59,7 @@ HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "missing": (mount("/srv/atlases/none", "/opt/none"), {}, "/srv/atlases/none does not exist on node node0"),
     "writable": (mount("/srv/atlases/a", "/opt/a", False), {}, "must be mounted read-only"),
     "odd memory": ({}, {"memoryLimit": "8 bananas"}, "resources.mem_limit is '8 bananas'"),
-    "ceiling": ({}, {"memoryLimit": "2T"}, f"resources.mem_limit is {2**41} bytes: a server here has {2**40} at most"),
+    "ceiling": ({}, {"memoryLimit": "2T"}, f"resources.mem_limit is {2**41} bytes: this site allows at most {2**40}"),
     "two values": ({}, {"constraints": SEVERAL}, "which no node fulfils"),
 }
 

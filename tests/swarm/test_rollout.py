@@ -118,7 +118,7 @@ def test_a_node_is_added_though_the_run_is_killed_again_and_again(site: Cluster,
     for line in (
         "TASK [docker_engine : Install the engine",
         "TASK [docker_swarm : Join]",
-        "TASK [node_images : Fetch what",
+        "TASK [node_images : Pull missing",
     ):
         swarm.kill_at(line, "site.yml", *skip)
     swarm.play("site.yml", *skip)
@@ -243,7 +243,7 @@ def test_generic_resources_are_handed_out_exhausted_and_given_back(site: Cluster
     assert seen == {"GPU-a", "GPU-b"}
     third = site.launch(hardware=hardware)
     assert not site.outcome(third)
-    words = "no node has 1 gpu free: other servers hold them"
+    words = "no node has 1 gpu free"
     wait_for(f"{words!r} in the hub's log", lambda: words in site.hub_log(third.began), 20)
     site.stop(first)
     fourth = launch(site, hardware=hardware)
@@ -275,7 +275,7 @@ def test_a_hub_that_does_not_become_healthy_is_taken_back_and_notebooks_stay(
     container = site.run(server, "cat /proc/sys/kernel/random/boot_id; hostname")
     before = site.docker.inspect_service("jupyterhub-hub")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
     run = swarm.play("playbooks/images.yml", "playbooks/hub.yml", code=2, project=broken_project(tmp_path))
-    assert "Swarm has gone back to what ran before" in run.flat
+    assert "Swarm rolled back to the previous one" in run.flat
     assert "broken on purpose" in run.flat
     after = site.docker.inspect_service("jupyterhub-hub")["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]
     assert after == before
@@ -289,7 +289,7 @@ def test_a_hub_that_does_not_become_healthy_is_taken_back_and_notebooks_stay(
 def test_a_node_is_drained_with_a_list_of_the_notebooks_on_it(site: Cluster, swarm: Swarm) -> None:
     server = launch(site, hardware=site.on_node("node4"))
     run = swarm.play("playbooks/drain.yml", "-e", "node=node4")
-    assert "Servers on node4: 1, of jdoe. They have 0 s to end." in run.flat
+    assert "Servers on node4: 1, of jdoe." in run.flat
     assert swarm.nodes()["node4"]["Spec"]["Availability"] == "drain"
     wait_for("end in the hub", lambda: server.name not in site.servers("jdoe"), NOTICED)
     swarm.play("playbooks/swarm.yml")
@@ -303,7 +303,7 @@ def test_machines_are_restarted_one_at_a_time_and_not_while_the_hub_is_down(site
         "hub is down", lambda: not site.docker.tasks(filters={"service": "jupyterhub-hub", "desired-state": "running"})
     )
     run = swarm.play(*again, code=2)
-    assert "no further node is touched" in run.flat
+    assert "so no more nodes are drained" in run.flat
     swarm.play("playbooks/hub.yml")
     started = swarm.on("node3", "ps -o lstart= -p 1")
     swarm.play(*again)

@@ -94,7 +94,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
 
 def test_an_archive_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "DEMO_MR").write_text("in the way")
-    with pytest.raises(archive.ArchiveError, match=r"Cannot lay out the demo archive: .*DEMO_MR.*: File exists\."):
+    with pytest.raises(archive.ArchiveError, match=r"Cannot create the demo archive: .*DEMO_MR.*: File exists\."):
         archive.lay_out(tmp_path)
 
 

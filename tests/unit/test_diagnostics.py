@@ -102,7 +102,7 @@ def generic(kind: str, count: int) -> list[dict[str, Any]]:
         (template(["node.role==manager"], GenericResources=generic("gpu", 1)), RESOURCES, "no node has a gpu"),
         (template(NanoCPUs=4 * 10**9, MemoryBytes=2**33), RESOURCES,
          "no node has 4 CPUs and 8 GiB of memory free: other servers hold them"),
-        (template(), "no suitable node", "no node is free for it"),
+        (template(), "no suitable node", "no node has room for it"),
     ],
     ids=[
         "label", "all-of-several", "not-equal", "host-name", "unknown-key", "cpus", "memory", "generic-count",
@@ -142,7 +142,7 @@ def test_nodes_are_named_and_known_to_be_down() -> None:
         ("remove", {"State": "running"}, "id-w2", "its service was removed"),
         ("shutdown", ended("task: non-zero exit (3)", "failed", 3), "id-w2", 3),
         ("shutdown", {"State": "complete", "ContainerStatus": {"ExitCode": 0}}, "id-w2", 0),
-        ("shutdown", ended("No such image: x:1"), "id-w2", "rejected: image x:1 not on node w2"),
+        ("shutdown", ended("No such image: x:1"), "id-w2", "rejected: the image x:1 does not exist on node w2"),
         ("shutdown", {"State": "orphaned"}, "id-w1", "orphaned: no reason given on node w1"),
     ],
     ids=[
@@ -198,7 +198,7 @@ def test_a_task_without_address_on_a_full_network_is_explained() -> None:
     ):
         reason, final = without_address(new, Addresses(network("10.0.0.0/29"), roomy, []))
         assert not final
-        assert "no address on the network jupyterhub yet" in reason
+        assert "waiting for an address on the network jupyterhub" in reason
     vip = {"Endpoint": {"VirtualIPs": [{"NetworkID": "N", "Addr": "10.0.0.2/29"}]}}
     assert without_address(new, Addresses(network("10.0.0.0/29"), full[1:], [vip, {}]))[1]
     assert without_address(new, Addresses(network("10.0.0.0/29", "10.0.1.0/29"), full, []))[1] is False
@@ -216,7 +216,7 @@ def test_a_task_on_a_node_that_finds_no_address_for_itself_is_explained() -> Non
 def test_a_network_that_swarm_could_not_set_up_is_explained() -> None:
     reason, final = without_address(Task("", "running", {"State": "new"}), Addresses(network(), [], []))
     assert final
-    assert "the network jupyterhub has no addresses" in reason
+    assert "the network jupyterhub has no subnet" in reason
 
 
 def test_a_server_without_a_task_was_removed() -> None:

@@ -75,7 +75,7 @@ def test_drained_nodes_do_not_count_and_labelled_ones_count_alone() -> None:
     labelled = node("j", 4, 16, labels={"jupyter": "true"})
     assert hardware([large, labelled, node("no", 1, 2, labels={"jupyter": "false"})]) == hardware([labelled])
     with pytest.raises(
-        SizesError, match="no node of the swarm takes notebooks: set docker_swarm_availability to active"
+        SizesError, match="no node of the swarm accepts notebooks: set docker_swarm_availability to active"
     ):
         hardware([small])
 
@@ -103,7 +103,7 @@ def test_the_label_hardware_makes_hardware_of_its_nodes() -> None:
 
 
 def test_two_kinds_of_hardware_of_one_name_are_refused() -> None:
-    with pytest.raises(SizesError, match=r"two kinds of hardware would be called Small: choose another value"):
+    with pytest.raises(SizesError, match=r"two kinds of hardware would have the name Small: choose another value"):
         hardware([node(labels={"hardware": "small"})])
 
 
@@ -207,7 +207,7 @@ def test_hardware_of_resources_and_labels_is_bounded_by_every_node_that_has_them
 
 
 def test_only_labelled_nodes_count_also_while_they_are_drained() -> None:
-    with pytest.raises(SizesError, match="no node of the swarm with the label jupyter=true takes notebooks"):
+    with pytest.raises(SizesError, match="no node of the swarm with the label jupyter=true accepts notebooks"):
         hardware([node("a"), node("b", labels={"jupyter": "true"}, availability="drain")])
 
 
@@ -245,7 +245,7 @@ def test_every_node_with_room_for_hardware_has_what_its_limits_say(
 ) -> None:
     chosen = [one for one in nodes if (one["Spec"]["Labels"] or {}).get("jupyter") == "true"]
     if all(one["Spec"]["Availability"] == "drain" for one in chosen or nodes):
-        with pytest.raises(SizesError, match="takes notebooks"):
+        with pytest.raises(SizesError, match="accepts notebooks"):
             hardware(nodes)
         return
     rows = hardware(nodes, cpu_ceiling, memory_ceiling)

@@ -45,7 +45,7 @@ def test_a_projects_directory_is_its_own_or_below_the_sites(specification: str, 
 
 
 def test_a_specification_that_is_no_xml_is_told() -> None:
-    with pytest.raises(launch_preview.ItemError, match="XNAT's archive specification of P is no XML"):
+    with pytest.raises(launch_preview.ItemError, match="XNAT's archive specification of P is not valid XML"):
         launch_preview.archive_root("<html>", "/a", "P")
 
 

@@ -394,8 +394,8 @@ OTHERS = {"source": "/srv/xnat/workspaces/users/asmith", "target": "/workspace/x
 @pytest.mark.parametrize(
     ("user", "server", "changes", "kind", "fact"),
     [
-        pytest.param("jdoe", "old", {}, Kind.NO_LAUNCH, "no longer readable", id="no-launch"),
-        pytest.param("nobody", LAUNCH, {}, Kind.NO_LAUNCH, "no longer readable", id="unknown-user"),
+        pytest.param("jdoe", "old", {}, Kind.NO_LAUNCH, "no such launch", id="no-launch"),
+        pytest.param("nobody", LAUNCH, {}, Kind.NO_LAUNCH, "no such launch", id="unknown-user"),
         pytest.param("jdoe", "", {}, Kind.DEFAULT_SERVER, "XNAT", id="default-server"),
         pytest.param("jdoe", "my server", {}, Kind.NAME, "'my server'", id="server-name"),
         pytest.param("auth0:1", LAUNCH, {}, Kind.NAME, "'auth0:1'", id="user-name"),
@@ -534,7 +534,7 @@ def test_how_a_server_is_is_said_in_words(
     ("subnet", "failed", "fact"),
     [
         pytest.param("10.0.0.0/30", True, "no address left", id="full"),
-        pytest.param("10.0.0.0/24", False, "no address on the network jupyterhub yet", id="waiting"),
+        pytest.param("10.0.0.0/24", False, "waiting for an address on the network jupyterhub", id="waiting"),
     ],
 )
 def test_a_server_that_gets_no_address_ends_in_words_or_tells_what_it_waits_for(

@@ -95,8 +95,8 @@ def test_a_peer_is_told_by_name_address_and_port(held: list[str], free: list[str
         {"host": "w1", "address": HERE, "ports": [free[0], held[1]]},
     ]
     assert probe(peers, 0.02, "w2") == [
-        f"w2 does not reach {free[0]} of w1 ({HERE}): refused; open it between the nodes.",
-        f"w2 does not reach {held[1]} of w1 ({HERE}): no answer; open it between the nodes.",
+        f"w2 does not reach {free[0]} of w1 ({HERE}): refused. Open this port between the nodes.",
+        f"w2 does not reach {held[1]} of w1 ({HERE}): no answer. Open this port between the nodes.",
     ]
     assert probe([], 1, "w2") == []
 

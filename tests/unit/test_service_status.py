@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from swarm_service_status import judge, judge_rollback, log_of
 
-GONE_BACK = "and Swarm has gone back to what ran before"
+GONE_BACK = "and Swarm rolled back to the previous one"
 SERVICE = {
     "UpdatedAt": "2026-01-02T00:00:00Z",
     "Spec": {"Mode": {"Replicated": {"Replicas": 2}}, "TaskTemplate": {"ContainerSpec": {"Image": "old"}}},
@@ -45,16 +45,16 @@ RUNS = [task("running"), task("running", at=2)]
         ("updating", True, (False, False, "running")),
         ("rollback_started", False, (False, False, "running")),
         ("rollback_completed", False, (True, False, "running")),  # of an earlier change
-        ("rollback_started", True, (False, False, f"the new one failed (update rolled back), {GONE_BACK}")),
-        ("rollback_completed", True, (False, True, f"the new one failed (update rolled back), {GONE_BACK}")),
-        ("rollback_paused", True, (False, True, f"the new one failed (update rolled back), {GONE_BACK}")),
+        ("rollback_started", True, (False, False, f"the new version failed (update rolled back), {GONE_BACK}")),
+        ("rollback_completed", True, (False, True, f"the new version failed (update rolled back), {GONE_BACK}")),
+        ("rollback_paused", True, (False, True, f"the new version failed (update rolled back), {GONE_BACK}")),
     ],
 )
 def test_a_roll_back_is_a_failure_of_the_change_that_was_just_made(
     state: str, updated: bool, expected: tuple[bool, bool, str]
 ) -> None:
     judged = judge({**SERVICE, "UpdateStatus": update(state)}, RUNS, 3, updated)
-    assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+    assert (judged["converged"], judged["unrecoverable"], judged["state"]) == expected
     assert ("task" in judged) == (updated and state.startswith("rollback_"))
 
 
@@ -74,7 +74,7 @@ def test_the_newest_task_that_failed_since_the_change_is_the_reason(
     tasks: list[dict[str, Any]], reason: str, failed: str
 ) -> None:
     judged = judge_rollback(tasks, update("rollback_completed"))
-    assert (judged["state"], judged["task"]) == (f"the new one failed ({reason}), {GONE_BACK}", failed)
+    assert (judged["state"], judged["task"]) == (f"the new version failed ({reason}), {GONE_BACK}", failed)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_service_has_converged_with_all_its_tasks_and_tells_the_last_error(
     spec: dict[str, Any], tasks: list[dict[str, Any]], expected: tuple[bool, bool, str]
 ) -> None:
     judged = judge({**SERVICE, "Spec": {**SERVICE["Spec"], **spec}}, tasks, 3)  # type: ignore[dict-item]
-    assert (judged["converged"], judged["hopeless"], judged["state"]) == expected
+    assert (judged["converged"], judged["unrecoverable"], judged["state"]) == expected
 
 
 BOTH = {"m1": "active", "m2": "active"}
@@ -131,7 +131,7 @@ def test_a_global_service_runs_on_the_nodes_that_are_ready(
 ) -> None:
     service = {**SERVICE, "Spec": {**SERVICE["Spec"], "Mode": {"Global": {}}}}  # type: ignore[dict-item]
     judged = judge({**service, "UpdateStatus": update(status)}, tasks, 3, ready=ready)
-    assert (judged["converged"], judged["hopeless"]) == expected
+    assert (judged["converged"], judged["unrecoverable"]) == expected
 
 
 def test_the_log_is_that_of_the_service_or_of_the_task_that_failed() -> None:

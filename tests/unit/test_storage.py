@@ -19,7 +19,10 @@ def table(**rows: object) -> dict[str, Any]:
 BAD_TABLES: list[tuple[object, str]] = [
     (None, "site_storage must be a table of rows such as archive and workspaces"),
     ({}, "site_storage must be a table of rows such as archive and workspaces"),
-    ({"archive": STORAGE["archive"]}, "site_storage has no row 'workspaces': XNAT's workspaces directory must be said"),
+    (
+        {"archive": STORAGE["archive"]},
+        "site_storage has no row 'workspaces': add a row for XNAT's workspaces directory",
+    ),
     (table(extra="x"), "site_storage.extra must be a mapping with xnat_path, node_path and access"),
     (
         table(archive={**STORAGE["archive"], "access": "read_write"}),
@@ -35,7 +38,7 @@ BAD_TABLES: list[tuple[object, str]] = [
     ),
     (
         table(archive={"xnat_path": "/a", "access": "read_only"}),
-        "site_storage.archive.node_path is missing: give an absolute path",
+        "site_storage.archive.node_path is missing: set an absolute path",
     ),
     (
         table(archive={**STORAGE["archive"], "node_path": "srv"}),
@@ -47,11 +50,11 @@ BAD_TABLES: list[tuple[object, str]] = [
     ),
     (
         table(archive={**STORAGE["archive"], "node_path": "/srv/../etc"}),
-        "site_storage.archive.node_path '/srv/../etc' holds '..', which is never followed",
+        "site_storage.archive.node_path '/srv/../etc' contains '..', which is not allowed",
     ),
     (
         table(shared={**STORAGE["archive"], "xnat_path": "/data/xnat/shared"}),
-        "site_storage.archive and site_storage.shared have one node_path /srv/xnat/archive",
+        "site_storage.archive and site_storage.shared have the same node_path /srv/xnat/archive",
     ),
 ]
 
@@ -137,11 +140,11 @@ def test_a_compute_mount_on_the_system_of_the_container_is_refused(target: str) 
 
 @pytest.mark.parametrize("key", ["xnat_path", "node_path"])
 def test_no_path_of_the_site_holds_what_swarm_would_fill_in(key: str) -> None:
-    with pytest.raises(MountError, match=rf"site_storage\.archive\.{key} .* which Swarm would fill in"):
+    with pytest.raises(MountError, match=rf"site_storage\.archive\.{key} .* which Swarm would expand"):
         mount_policy(table(archive={**STORAGE["archive"], key: "/srv/{{.Node.ID}}"}))
     for half in ("source", "target"):
         entry = {"source": "/srv/a", "target": "/opt/a", "access": "read_only"} | {half: "/opt/{{.Node.ID}}"}
-        with pytest.raises(MountError, match=rf"the {half} of .* which Swarm would fill in"):
+        with pytest.raises(MountError, match=rf"the {half} of .* which Swarm would expand"):
             mount_policy(STORAGE, [entry])
 
 

@@ -173,7 +173,7 @@ def test_nothing_is_found_wrong_with_a_row_that_is_well(one: Row, mount: Mount |
         pytest.param("not_a_directory", row(), seen(directory=False), None, [], (), id="a file"),
         pytest.param(
             "other_owner", row(NFS), seen(owner="0:0"), mount_of(row(NFS)),
-            ["0:0", "site_uid:site_gid are 1500:1500"], (), id="root's",
+            ["0:0", "site_uid:site_gid is 1500:1500"], (), id="root's",
         ),
         pytest.param("other_owner", row(), seen(owner="65534:65534"), None, ["nobody", "export"], (), id="nobody's"),
         pytest.param(

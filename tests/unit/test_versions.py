@@ -25,7 +25,7 @@ from tests.unit.conftest import ROOT
         ("1.8.10", "1.1.1", "5.5.4", ["the JupyterHub plugin 1.1.1 starts servers without a name"]),
         ("1.9", "1.3.4", "6.0.0", ["JupyterHub 6.0.0 refuses the names that the JupyterHub plugin 1.3.4 gives"]),
         ("1.9", "1.3.4", "6", ["JupyterHub 6 refuses the names"]),
-        ("1.9", "1.3.4", "5.5.0", ["JupyterHub 5.5.0 has not been run with the JupyterHub plugin 1.3.4"]),
+        ("1.9", "1.3.4", "5.5.0", ["JupyterHub 5.5.0 was not tested with the JupyterHub plugin 1.3.4"]),
         ("1.7", "1.0", "4", ["XNAT 1.7", "plugin 1.0", "JupyterHub 4"]),
     ],
 )

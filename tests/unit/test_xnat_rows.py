@@ -276,7 +276,7 @@ def test_purge_removes_all_other_rows(xnat: Xnat, module: str) -> None:
     assert keep(xnat, module, purge=True)["deleted"] == [name]
     assert stored(xnat, module) == []
     result = fail(xnat, module, row, purge=True, state="absent")
-    assert result["msg"] == "purge removes all rows but those given, so it cannot go with state absent"
+    assert result["msg"] == "purge removes all rows that are not listed, so it cannot be combined with state absent"
 
 
 def test_environments_of_other_types_are_left_alone(xnat: Xnat) -> None:
@@ -315,14 +315,14 @@ def test_a_lying_xnat_is_found_out(xnat: Xnat, module: str) -> None:
     kind, row, name = MODULES[module][1:]
     what = f"{kind.noun} {name}"
     lie = {"path": kind.path, "content_type": "application/json", "times": 1}
-    kept = "XNAT answered well, but did not keep what it was sent: "
+    kept = "XNAT reported success but did not keep the change: "
     for fault, part in (
         ({"method": "POST", "ignore": True}, f"POST {xnat.url}{kind.path}"),
         ({"method": "POST", "status": 201 if kind.created == 200 else 200, "body": '{"id": 9}'}, "was not created: "),
         ({"method": "POST", "status": kind.created, "body": "[]"}, f"{what} was not created: XNAT answered POST"),
         ({"method": "POST", "status": kind.created, "body": "{}"}, "with a row that has another id or none"),
         ({"method": "POST", "status": kind.created, "body": '{"id": "9"}'}, "with a row that has another id or none"),
-        ({"method": "POST", "status": kind.created, "body": '{"id": 99}'}, f"{kept}{what} is not there"),
+        ({"method": "POST", "status": kind.created, "body": '{"id": 99}'}, f"{kept}{what} does not exist"),
     ):
         xnat.faults(lie | fault)
         assert part in fail(xnat, module, row)["msg"]
@@ -346,7 +346,7 @@ def test_a_lying_xnat_is_found_out(xnat: Xnat, module: str) -> None:
     status = kind.deleted
     for fault, part in (
         ({"method": "DELETE", "status": 404 - status}, f"{what} was not deleted: DELETE {xnat.url}{own}"),
-        ({"method": "DELETE", "status": status}, f"{kept}{what} is still there"),
+        ({"method": "DELETE", "status": status}, f"{kept}{what} still exists"),
     ):  # fmt: skip
         xnat.faults(lie | fault)
         assert part in fail(xnat, module, only_name, state="absent")["msg"]
@@ -360,7 +360,7 @@ def test_the_sentence_about_what_is_not_kept_has_both_values_but_no_secret(xnat:
     xnat.faults(answer | {"method": "PUT", "status": 200, "body": json.dumps(right)})
     result = fail(xnat, "xnat_hardware", wanted)
     assert result["msg"] == (
-        "XNAT answered well, but did not keep what it was sent: memory_limit of hardware GPU: it has"
+        "XNAT reported success but did not keep the change: memory_limit of hardware GPU: it has"
         ' "32G" instead of "1G"; environment of hardware GPU; users of hardware GPU: it has {"enabled": false, "ids":'
         ' ["jdoe"]} instead of {"enabled": true, "ids": []}'
     )
@@ -379,7 +379,7 @@ def test_an_answer_that_is_no_list_of_rows_stops_before_any_change(xnat: Xnat, m
         ("application/json", "[1]"),
     ):
         xnat.faults(fault | {"content_type": kind_of, "body": text})
-        assert "what" in fail(xnat, module, row)["msg"]
+        assert "XNAT answered GET" in fail(xnat, module, row)["msg"]
     assert xnat.writes() == []
 
 
@@ -392,7 +392,7 @@ def test_an_error_of_xnat_is_told_with_its_sentence_and_what_was_done_before(xna
     result = fail(xnat, "xnat_hardware", *given)
     assert result["msg"] == (
         f"hardware B was not created: POST {xnat.url}{rows.HARDWARE.path}: status 500, XNAT refused it (There was an"
-        " error in the request : full); done before: created A; the next run goes on from there"
+        " error in the request : full); done before: created A; run the playbook again to continue"
     )
     assert summary(result) == (True, ["A"], [], [])
     assert [row["hardware"]["name"] for row in stored(xnat, "xnat_hardware")] == ["Small", "A"]
@@ -428,7 +428,7 @@ def test_a_restart_of_xnat_costs_one_change_at_most(xnat: Xnat) -> None:
     xnat.faults(passes, {"path": path, "method": "POST", "restart": 0.2, "times": 1})
     result = fail(xnat, "xnat_hardware", *given)
     assert "hardware B was not created" in result["msg"]
-    assert "XNAT ended the connection" in result["msg"]
+    assert "XNAT closed the connection" in result["msg"]
     assert summary(result) == (True, ["A"], [], [])
     assert summary(keep(xnat, "xnat_hardware", *given)) == (True, ["B", "C"], [], [])
     xnat.faults(
@@ -442,7 +442,7 @@ def test_two_rows_of_one_name_must_be_one_but_both_can_be_removed(xnat: Xnat) ->
     path = rows.HARDWARE.path
     for _ in range(2):
         xnat.must("POST", path, {"hardware": {"name": "Twin"}, "scopes": SCOPES})
-    sentence = "XNAT has the hardware Twin more than once, with the ids 2 and 3: delete all but one of them"
+    sentence = "XNAT has the hardware Twin more than once, with the ids 2 and 3: delete all but one"
     for check in (True, False):
         assert fail(xnat, "xnat_hardware", {"name": "New"}, {"name": "Twin"}, check=check)["msg"] == sentence
         twin = ENVIRONMENT | {"hardware": ["Twin"]}
@@ -490,7 +490,7 @@ def test_rows_that_others_refer_to_must_be_there_except_in_check_mode(xnat: Xnat
 def test_a_dashboard_without_what_its_command_needs_is_refused(xnat: Xnat) -> None:
     bare = {key: value for key, value in DASHBOARD.items() if not key.startswith("git_")} | {"main_file_path": " "}
     needs = [
-        f"dashboard Volumes: {option} is missing, which its command needs for {placeholder}"
+        f"dashboard Volumes: set {option}, which its command needs for {placeholder}"
         for option, placeholder in (
             ("git_repo_url", "{repo}"), ("git_repo_branch", "{repobranch}"), ("main_file_path", "{mainFilePath}")
         )
@@ -508,13 +508,13 @@ WRONG: list[tuple[str, Json, str]] = [
     ("xnat_hardware", {"name": " "}, "hardware number 1: name is missing"),
     ("xnat_hardware", {"name": None}, "hardware number 1: name is missing"),
     ("xnat_dashboard_framework", {"name": None}, "dashboard framework number 1: name is missing"),
-    ("xnat_hardware", {"cpu_limit": -1}, "cpu_limit is -1.0, which is no number of CPUs"),
-    ("xnat_hardware", {"cpu_reservation": "inf"}, "cpu_reservation is inf, which is no number of CPUs"),
-    ("xnat_hardware", {"cpu_reservation": "nan"}, "cpu_reservation is nan, which is no number of CPUs"),
+    ("xnat_hardware", {"cpu_limit": -1}, "cpu_limit is -1.0, which is not a number of CPUs"),
+    ("xnat_hardware", {"cpu_reservation": "inf"}, "cpu_reservation is inf, which is not a number of CPUs"),
+    ("xnat_hardware", {"cpu_reservation": "nan"}, "cpu_reservation is nan, which is not a number of CPUs"),
     ("xnat_hardware", {"memory_limit": "4Gi"},
-     "memory_limit is 4Gi; XNAT takes whole numbers with K, M, G or T, such as 512M"),
-    ("xnat_hardware", {"memory_reservation": "0.5G", "memory_limit": "4g"}, "memory_limit is 4g; XNAT takes whole"
-     " numbers with K, M, G or T, such as 512M; hardware GPU: memory_reservation is 0.5G; XNAT takes whole numbers with"
+     "memory_limit is 4Gi; use a whole number with K, M, G or T, such as 512M"),
+    ("xnat_hardware", {"memory_reservation": "0.5G", "memory_limit": "4g"}, "memory_limit is 4g; use a whole"
+     " number with K, M, G or T, such as 512M; hardware GPU: memory_reservation is 0.5G; use a whole number with"
      " K, M, G or T, such as 512M"),
     ("xnat_hardware", {"constraints": [{"key": " ", "value": "x"}]},
      "constraints has an entry whose key or value is blank"),
@@ -522,38 +522,38 @@ WRONG: list[tuple[str, Json, str]] = [
      "constraints has an entry whose key or value is blank"),
     ("xnat_hardware", {"environment": {" ": "x"}}, "environment has an entry without a name"),
     ("xnat_hardware", {"environment": {"A": "1", "B": None}},
-     "environment has no text for B: put the value into quotes"),
-    ("xnat_hardware", {"environment": {"A": True}}, "environment has no text for A: put the value into quotes"),
-    ("xnat_hardware", {"environment": {"A": ["x"]}}, "environment has no text for A: put the value into quotes"),
+     "environment has no text for B: put the value in quotes"),
+    ("xnat_hardware", {"environment": {"A": True}}, "environment has no text for A: put the value in quotes"),
+    ("xnat_hardware", {"environment": {"A": ["x"]}}, "environment has no text for A: put the value in quotes"),
     ("xnat_hardware", {"generic_resources": {"gpu": 1, "tpu": ""}}, "generic_resources has no value for tpu"),
     ("xnat_hardware", {"generic_resources": {"": 1}}, "generic_resources has an entry without a name"),
     ("xnat_hardware", {"generic_resources": {"gpu": True}},
-     "generic_resources has no text for gpu: put the value into quotes"),
+     "generic_resources has no text for gpu: put the value in quotes"),
     ("xnat_hardware", {"projects": ["a", ""]}, "projects has a blank entry"),
     ("xnat_hardware", {"users": [" "]}, "users has a blank entry"),
     ("xnat_compute_environment", {"image": ""}, "image is missing"),
     ("xnat_compute_environment", {"image": None}, "image is missing"),
     ("xnat_compute_environment", {"hardware": [""]}, "hardware has a blank entry"),
     ("xnat_compute_environment", {"environment": {"A": None}},
-     "environment has no text for A: put the value into quotes"),
+     "environment has no text for A: put the value in quotes"),
     ("xnat_compute_environment", {"mounts": [{"source": "/a", "target": "/b"}, {"source": "c", "target": "/d"}]},
-     "mounts has c where a path from the root must be"),
+     "mounts has c instead of an absolute path"),
     ("xnat_compute_environment", {"mounts": [{"source": "/a", "target": ""}]},
-     "mounts has a blank path where a path from the root must be"),
+     "mounts has a blank path instead of an absolute path"),
     ("xnat_constraint", {"value": " "}, "value is missing"),
     ("xnat_constraint", {"key": "", "operator": "IN"}, "constraint IN: key is missing"),
     ("xnat_constraint", {"projects": [""]}, "projects has a blank entry"),
     ("xnat_dashboard_framework", {"command_template": None}, "command_template is missing"),
     ("xnat_dashboard_framework", {"command_template": "x" * 4097},
-     "command_template has 4097 characters; XNAT keeps no more than 4096"),
+     "command_template has 4097 characters; XNAT allows at most 4096"),
     *[("xnat_dashboard_framework", {"name": f"a{sign}b"},
        f"dashboard framework a{sign}b: name must not contain any of / \\ ; %") for sign in "/\\;%"],
-    ("xnat_dashboard", {"framework": ""}, "needs a framework, or a command of its own"),
-    ("xnat_dashboard", {"framework": "CUSTOM", "command": " "}, "needs a framework, or a command of its own"),
-    ("xnat_dashboard", {"command": "x"}, "has a framework and a command: only one can count"),
+    ("xnat_dashboard", {"framework": ""}, "needs a framework or its own command"),
+    ("xnat_dashboard", {"framework": "CUSTOM", "command": " "}, "needs a framework or its own command"),
+    ("xnat_dashboard", {"command": "x"}, "has a framework and a command: set only one of them"),
     ("xnat_dashboard", {"environment": None, "hardware": ""},
      "environment is missing; dashboard Volumes: hardware is missing"),
-    *[("xnat_dashboard", {option: value}, f"{option} must not contain $ or \\, which XNAT would not leave as they are")
+    *[("xnat_dashboard", {option: value}, f"{option} must not contain $ or \\, which XNAT would change")
       for option in ("git_repo_url", "git_repo_branch", "main_file_path") for value in ("a$b", "a\\b")],
     ("xnat_dashboard", {"data_types": [""]}, "data_types has a blank entry"),
     ("xnat_dashboard", {"projects": [""]}, "projects has a blank entry"),
@@ -578,12 +578,12 @@ def test_wrong_options_stop_before_any_call_and_name_all_rows(xnat: Xnat, module
     kind, row, name = MODULES[module][1:]
     for state in ("present", "absent"):
         result = fail(xnat, module, row, row, state=state, check=True)
-        assert result["msg"] == f"{kind.noun} {name}: is given twice"
+        assert result["msg"] == f"{kind.noun} {name}: is listed twice"
         assert summary(result) == (False, [], [], [])
     blank = {key: " " for key in kind.keys if key != "operator"}
     problems = fail(xnat, module, blank, row, row, state="absent")["msg"].split("; ")
     assert problems[0].endswith(f"{kind.keys[0]} is missing")
-    assert problems[1] == f"{kind.noun} {name}: is given twice"
+    assert problems[1] == f"{kind.noun} {name}: is listed twice"
     assert xnat.calls == []
 
 
@@ -622,7 +622,7 @@ def test_an_account_that_is_no_administrator_is_told_so(xnat: Xnat) -> None:
         "xnat_hardware", given | {"xnat": xnat.options | {"username": "jdoe", "password": SECRETS.password}}
     )
     assert result["failed"]
-    assert result["msg"].endswith("status 403, jdoe is no administrator of XNAT")
+    assert result["msg"].endswith("status 403, jdoe is not an administrator of XNAT")
 
 
 # The thinking alone
@@ -1004,7 +1004,7 @@ def test_a_command_that_does_not_count_is_no_difference() -> None:
 
 
 def test_rows_of_one_name_are_told_in_the_order_of_their_ids() -> None:
-    sentence = "XNAT has the dashboard x more than once, with the ids 1 and 3 and 20: delete all but one of them"
+    sentence = "XNAT has the dashboard x more than once, with the ids 1 and 3 and 20: delete all but one"
     assert rows.twice(rows.DASHBOARDS, "x", [20, 3, 1]) == sentence
 
 

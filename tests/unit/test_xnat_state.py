@@ -111,7 +111,7 @@ def test_an_xnat_that_answers_well_and_does_nothing_is_caught(
     xnat.faults(*[{"path": "/xapi/", "method": method, "ignore": True} for method in ("POST", "PUT")])
     failed = run_module(name, {"xnat": xnat.options, **options})
     assert failed["failed"]
-    assert "did not keep" in failed["msg"] or "XNAT did not do it" in failed["msg"]
+    assert "did not keep" in failed["msg"] or "XNAT did not make the change" in failed["msg"]
     xnat.faults()
     assert run_module(name, {"xnat": xnat.options, **options})["changed"]
 
@@ -149,20 +149,20 @@ def test_the_diff_shows_values_but_no_secret(xnat: Xnat) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        (SITE, {"settings": {"noSuch": 1}}, "XNAT knows no setting noSuch: there are "),
-        (SITE, {"settings": {"siteUrl": None}}, "siteUrl must be a text, a number or a truth value"),
-        (SITE, {"settings": {"siteUrl": ["x"]}}, "siteUrl must be a text, a number or a truth value"),
-        (PREFERENCES, {"preferences": {"jupyterHubToken": "x"}}, "Give jupyterHubToken as the option token"),
+        (SITE, {"settings": {"noSuch": 1}}, "XNAT has no setting noSuch: use one of "),
+        (SITE, {"settings": {"siteUrl": None}}, "siteUrl must be a text, a number or a boolean"),
+        (SITE, {"settings": {"siteUrl": ["x"]}}, "siteUrl must be a text, a number or a boolean"),
+        (PREFERENCES, {"preferences": {"jupyterHubToken": "x"}}, "Set jupyterHubToken with the option token"),
         (
             PREFERENCES,
             {"preferences": {"jupyterHubApiUrl": "http://h/hub/api/"}},
-            "jupyterHubApiUrl must not end in a slash",
+            "jupyterHubApiUrl must not end with a slash",
         ),
         (PREFERENCES, {"preferences": {"maxNamedServers": 0}}, "maxNamedServers must be at least 1"),
         (
             "xnat_user",
             {"name": "new", "email": "a@b"},
-            "XNAT has no account new: to make it, password, first_name, last_name must",
+            "XNAT has no account new: to create it, set password, first_name, last_name",
         ),
         (
             "xnat_user",
@@ -242,7 +242,7 @@ def test_a_role_that_xnat_did_not_give_is_told(xnat: Xnat) -> None:
     for answer in ({"ignore": True}, {"status": 202, "content_type": "application/json", "body": '["Jupyter"]'}):
         xnat.faults({"path": "/roles$", "method": "PUT", **answer})
         failed = run_module("xnat_role_members", {"xnat": xnat.options, "role": "Jupyter", "members": ["asmith"]})
-        assert failed["msg"] == "XNAT answered well, but did not change the role Jupyter of asmith"
+        assert failed["msg"] == "XNAT reported success but did not change the role Jupyter of asmith"
 
 
 # One session, limits, and what is told
@@ -281,16 +281,16 @@ def test_a_change_is_not_tried_twice(xnat: Xnat) -> None:
     ("fault", "words"),
     [
         ({"status": 200, "content_type": "text/html", "body": "<html>log in</html>"}, "log-in or set-up page"),
-        ({"status": 200, "content_type": "application/json", "body": "[]"}, "is not what it should be"),
+        ({"status": 200, "content_type": "application/json", "body": "[]"}, "unexpected content (application/json)"),
         ({"status": 500, "body": "There was an error : why"}, "status 500, XNAT refused it (There was an error : why)"),
-        ({"status": 401}, "status 401, admin and its password are not accepted"),
-        ({"status": 403}, "status 403, admin is no administrator of XNAT"),
+        ({"status": 401}, "status 401, XNAT does not accept admin"),
+        ({"status": 403}, "status 403, admin is not an administrator of XNAT"),
         (
             {"status": 301, "location": "https://other.example.org/xapi/siteConfig"},
             "XNAT is at https://other.example.org",
         ),
         ({"delay": 3}, "no answer within 0.5 s"),
-        ({"restart": 9, "times": 1}, "XNAT ended the connection (RemoteDisconnected)"),
+        ({"restart": 9, "times": 1}, "XNAT closed the connection (RemoteDisconnected)"),
     ],
 )
 def test_what_goes_wrong_is_told_with_the_call_and_no_secret(xnat: Xnat, fault: dict[str, Any], words: str) -> None:
@@ -329,7 +329,7 @@ def test_a_ready_xnat_tells_its_versions(xnat: Xnat) -> None:
             "XNAT is not set up yet",
         ),
         ({}, {"password": "wrong"}, "XNAT does not accept admin with this password"),
-        ({}, {"username": "jdoe", "password": SECRETS.password}, "jdoe is no administrator of XNAT"),
+        ({}, {"username": "jdoe", "password": SECRETS.password}, "jdoe is not an administrator of XNAT"),
         ({}, {"username": "expired", "password": SECRETS.password}, "the password of expired has expired"),
         (
             {"path": "/data/JSESSION", "status": 302, "location": "https://setup.example.org/data/JSESSION"},
@@ -344,20 +344,20 @@ def test_a_ready_xnat_tells_its_versions(xnat: Xnat) -> None:
         (
             {"path": "/data/JSESSION", "status": 302, "location": "https://id.example.org/auth?state=hidden"},
             {},
-            "log-in page https://id.example.org/auth, as of a single sign-on",
+            "log-in page https://id.example.org/auth, perhaps of a single sign-on",
         ),
         ({"path": "/data/JSESSION", "status": 302, "location": "/setup"}, {}, "XNAT is not set up yet"),
-        ({"path": "/data/JSESSION", "status": 302, "location": "/app/other"}, {}, "/app/other: log in there once"),
-        ({"path": "/data/JSESSION", "status": 302}, {}, "XNAT sends admin to no address"),
+        ({"path": "/data/JSESSION", "status": 302, "location": "/app/other"}, {}, "/app/other: log in to XNAT once"),
+        ({"path": "/data/JSESSION", "status": 302}, {}, "XNAT redirects admin to no address"),
         (
             {"path": "JupyterHubPlugin", "status": 404},
             {},
-            "XNAT 1.9.1 has no JupyterHub plugin: give xnat-jupyterhub-plugin-VERSION.jar",
+            "XNAT 1.9.1 has no JupyterHub plugin: install xnat-jupyterhub-plugin-VERSION.jar",
         ),
         (
             {"path": "preferences", "status": 200, "content_type": "application/json", "body": "{}"},
             {},
-            "the JupyterHub plugin 1.3.4 is too old, it has no preference jupyterHubHostUrl",
+            "the JupyterHub plugin 1.3.4 has no preference jupyterHubHostUrl",
         ),
         (
             {"path": "buildInfo", "status": 200, "content_type": "application/json", "body": '{"version": "1.8.9"}'},
@@ -389,7 +389,7 @@ def test_servers_that_outlive_their_alias_token_are_told(xnat: Xnat, hours: int,
 def test_too_many_sessions_are_told_apart_from_a_wrong_password(xnat: Xnat) -> None:
     xnat.must("POST", "/xapi/siteConfig", {"concurrentMaxSessions": 1})
     failed = session(xnat)
-    assert "XNAT takes the password of admin but opens no further session" in failed["msg"]
+    assert "XNAT accepts the password of admin but opens no more sessions" in failed["msg"]
     tries = [call[:2] for call in xnat.calls if call[0] == "POST"]
     assert tries == [("POST", "/data/services/auth")]
 
@@ -413,9 +413,9 @@ def test_versions_that_do_not_go_together_end_the_session(xnat: Xnat) -> None:
     ("bundle", "verify", "shown", "words"),
     [
         ("ours", True, "ours", ""),
-        ("ours", True, "", "as one does that asks for another client certificate"),
-        ("ours", True, "other", "as one does that asks for another client certificate"),
-        ("other", True, "ours", "XNAT's certificate is not trusted: give that of its authority as ca_pem"),
+        ("ours", True, "", "another client certificate"),
+        ("ours", True, "other", "another client certificate"),
+        ("other", True, "ours", "XNAT's certificate is not trusted: add the certificate"),
         ("", True, "ours", "XNAT's certificate is not trusted"),
         ("", False, "ours", ""),
     ],
