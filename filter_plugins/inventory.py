@@ -19,4 +19,5 @@ class FilterModule:
             "xnat_hub_path": inventory.hub_path,
             "xnat_inventory_findings": inventory.inventory_findings,
             "xnat_secret_findings": inventory.secret_findings,
+            "xnat_unknown_limits": inventory.unknown_limits,
         }
