@@ -1,4 +1,4 @@
-"""Filters for a site's variables; the YAML file of its name documents each."""
+"""Filters for a site's variables; the YAML file with its name documents each."""
 
 from __future__ import annotations
 

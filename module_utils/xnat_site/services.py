@@ -1,7 +1,7 @@
-"""What hub, launcher and proxy get of a site: secrets, configs, limits, network; what follows when one changes.
+"""Secrets, configs, limits and network of hub, launcher and proxy, and what to apply when a secret changes.
 
 Used on the control node by the filters of `filter_plugins/services.py`; only the standard library is imported. No
-function gets the value of a secret, only its name and what Docker calls it.
+function gets the value of a secret, only its name and its name and id in Docker.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-CERTIFICATE = "xnat_client_certificate"  # the one secret that a site may do without
-# The certificate is for the log-in checks of the hub and for the launcher; the service account's password is the
-# launcher's alone.
+CERTIFICATE = "xnat_client_certificate"  # the only optional secret
+# Hub and launcher use the certificate for their calls to XNAT. Only the launcher has the service account's password.
 SERVICE_SECRETS: dict[str, tuple[str, ...]] = {
     "hub": ("cookie_secret", "proxy_token", "service_token", CERTIFICATE),
     "launcher": ("xnat_password", CERTIFICATE),
@@ -24,9 +23,9 @@ SERVICE_SECRETS: dict[str, tuple[str, ...]] = {
 class Rotation:
     """What `playbooks/rotate.yml` does.
 
-    refusal: why nothing can be rotated, one sentence; empty where something can. swarm: something of the swarm itself
-    is rotated. secrets: the files of `site_secrets_dir` that are. layers: the playbooks that then apply the new values
-    on both sides, of "xnat" and "hub".
+    refusal: one sentence that says why nothing can be rotated; empty otherwise. swarm: whether join tokens or
+    certificates of the swarm are rotated. secrets: the files of `site_secrets_dir` that are rotated. layers: the
+    playbooks that then apply the new values, "xnat" and "hub".
     """
 
     refusal: str = ""
@@ -45,10 +44,10 @@ ROTATIONS: dict[str, Rotation] = {
 
 
 def rotation(name: str, variables: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what is rotated under a name, as `Rotation` has it.
+    """Return what is rotated under a name: the fields of `Rotation`.
 
-    variables: names of a host's variables. A secret with a variable `vault_` and its file's name is in the vault, and
-    rotating it is refused: only the vault's owner writes to that.
+    variables: names of a host's variables. A secret is in the vault if there is a variable `vault_` with its name.
+    Rotating it is refused, because only the vault's owner writes to the vault.
     """
     if name not in ROTATIONS:
         *names, last = ROTATIONS
@@ -59,8 +58,8 @@ def rotation(name: str, variables: Iterable[str] = ()) -> dict[str, Any]:
     if in_vault:
         return asdict(
             Rotation(
-                f"{' and '.join(in_vault)} is kept in the vault, which is not written to: set a new value there with"
-                " ansible-vault edit, then run playbooks/xnat.yml and playbooks/hub.yml."
+                f"{' and '.join(in_vault)} is kept in the vault, which playbooks do not change: set a new value there"
+                " with ansible-vault edit, then run playbooks/xnat.yml and playbooks/hub.yml."
             )
         )
     return asdict(wanted)
@@ -89,7 +88,7 @@ def service_secrets(created: Iterable[Mapping[str, Any]]) -> dict[str, list[dict
 def config_mounts(created: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return configs as `docker_swarm_service` mounts them.
 
-    created: for each path in the container what `docker_config` returned. One whose task was skipped is not mounted.
+    created: for each path in the container the result of `docker_config`. Skipped ones are not mounted.
     """
     return [
         {
@@ -103,20 +102,20 @@ def config_mounts(created: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
 
 
 def service_limits(limits: Mapping[str, Any], cpus: float) -> dict[str, Any]:
-    """Return limits of a service, {"cpus": 2, "memory": "1G"}, with no more CPUs than the node has."""
+    """Return the limits of a service, {"cpus": 2, "memory": "1G"}, with at most the CPUs of the node."""
     return {**limits, "cpus": min(limits["cpus"], cpus, key=float)}
 
 
 def network_options(mtu: int, *, encrypted: bool) -> dict[str, str]:
-    """Return the driver's options of an overlay network. mtu: bytes, 0 for Docker's own choice."""
+    """Return the driver's options of an overlay network. mtu: bytes, 0 for Docker's default."""
     options = {"com.docker.network.driver.mtu": str(mtu)} if mtu else {}
     return {**options, "encrypted": ""} if encrypted else options
 
 
 def network_differs(options: Mapping[str, str], network: Mapping[str, Any] | None) -> bool:
-    """Return whether a network lacks options that `network_options` has. network: as Docker inspects it, None for none.
+    """Return whether a network differs from the wanted options. network: as Docker inspects it, None for none.
 
-    Options that only the network has do not count: Docker adds some.
+    Options that only the network has do not count, since Docker adds some.
     """
     if network is None:
         return False
@@ -127,8 +126,8 @@ def network_differs(options: Mapping[str, str], network: Mapping[str, Any] | Non
 def to_roll_back(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the services to roll back after a failed run, the one changed last first.
 
-    results: for each service, in the order in which they are run, what its module returned; empty for one that was not
-    run. The last that was changed is the one that failed to become healthy, and Swarm has rolled it back by itself.
+    results: for each service, in the order of deployment, the result of its module; empty if it was not reached. The
+    last changed service is the one that did not become healthy, and Swarm has rolled it back itself.
     """
     changed = [str(service) for service, result in results.items() if result.get("changed")]
     return list(reversed(changed[:-1]))
