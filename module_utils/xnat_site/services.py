@@ -1,7 +1,7 @@
 """Secrets, configs, limits and network of hub, launcher and proxy, and what to apply when a secret changes.
 
 Used on the control node by the filters of `filter_plugins/services.py`; only the standard library is imported. No
-function gets the value of a secret, only its name and its name and id in Docker.
+function gets the value of a secret, only its name here, and its name and id in Docker.
 """
 
 from __future__ import annotations
