@@ -69,7 +69,7 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
         {"errors": ["sentence", ...],    # the run fails if there are any
          "warnings": ["sentence", ...],  # every playbook reports these
          "notes": ["sentence", ...],     # preflight reports these
-         "manager": "m1",                # the live manager to work through, or the first one of a new swarm; "" for none
+         "manager": "m1",                # the live manager to work through, or the first of a new swarm; "" for none
          "live_managers": ["m1", "m2"],  # all that are managers now
          "members": ["m1", "w1"],        # hosts whose engine is in a swarm now
          "hub_host": "m1",               # the host that has or gets the hub's database
