@@ -10,32 +10,32 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PLAY := $(BIN)/ansible-playbook
 JUPYTERHUB := $(shell sed -n 's/^hub_images_jupyterhub_version: "\(.*\)"/\1/p' roles/hub_images/defaults/main.yml)
-# The playbooks need root: when make is not run by root they become root by sudo, which asks for a password if it must.
+# The playbooks need root: if make does not run as root, they use sudo, and ask for a password if sudo needs one.
 BECOME := $(shell if [ "$$(id -u)" = 0 ]; then :; elif sudo -n true 2>/dev/null; then echo --become; else echo --become --ask-become-pass; fi)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# The machine's own trust store, so that pip works behind a proxy that inspects TLS.
+# Use the machine's own trust store, so that pip works behind a proxy that inspects TLS.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help install demo demo-down demo-verify test lint unit drills molecule bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit drills drill-upgrade molecule bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-install: $(VENV)/deploy.stamp ## install Ansible, pinned, into .venv (BUNDLE=DIRECTORY: from an offline bundle and nowhere else)
+install: $(VENV)/deploy.stamp ## install Ansible, pinned, into .venv (BUNDLE=DIRECTORY: only from an offline bundle)
 
-demo: $(VENV)/deploy.stamp ## set everything up on this machine, with a demo XNAT, and prove that it works
+demo: $(VENV)/deploy.stamp ## deploy everything on this machine, with a demo XNAT, and run the smoke test
 	@$(PLAY) site.yml -i inventory/demo $(BECOME)
 
-demo-verify: $(VENV)/deploy.stamp ## prove again that the demo works
+demo-verify: $(VENV)/deploy.stamp ## run the demo's smoke test again
 	@$(PLAY) playbooks/verify.yml -i inventory/demo $(BECOME)
 
-demo-down: $(VENV)/deploy.stamp ## stop the demo; users' files and the hub's database stay (REMOVE_DATA=true: go too)
+demo-down: $(VENV)/deploy.stamp ## stop the demo; users' files and the hub's database stay (REMOVE_DATA=true: remove them too)
 	@$(PLAY) playbooks/remove.yml -i inventory/demo $(BECOME) -e remove_data=$(or $(REMOVE_DATA),false)
 
-test: ## lint, unit tests, and the whole site in nodes with their own Docker Engine
+test: ## lint, unit tests, and the whole site on nodes with their own Docker Engine
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint unit
 	@$(MAKE) --no-print-directory molecule
 
@@ -47,26 +47,34 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser filter_plugins library \
 	  module_utils/*.py module_utils/xnat_site doc_fragments benchmarks tests
 
-unit: $(VENV)/dev.stamp ## tests that need nothing but Python
+unit: $(VENV)/dev.stamp ## tests that need only Python
 	$(BIN)/pytest
 
-drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples
+drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples, and drill-upgrade (root)
 	HYPOTHESIS_PROFILE=drill $(BIN)/pytest -m drill tests/unit
+	@$(MAKE) --no-print-directory drill-upgrade
 
-# The scenario `default` makes all nodes and builds the images. Then the tests of its site and the site without a network go on beside
-# the site on four nodes: none of them keeps a machine busy by itself.
+drill-upgrade: $(VENV)/dev.stamp ## upgrade an older release to this one while a notebook is open (root; FROM=COMMIT)
+	@mkdir -p .cache
+	@$(MOLECULE) reset -s default >/dev/null 2>&1
+	@$(MOLECULE) destroy -s default
+	@code=0; { $(MOLECULE) create -s default && $(if $(FROM),XNATJH_UPGRADE_FROM=$(FROM)) $(BIN)/pytest tests/drills; } || code=$$?; \
+	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
+
+# The scenario `default` creates all nodes and builds the images. Then the tests of its site and the site without a network run in
+# parallel with the site on four nodes, because neither alone keeps a machine busy.
 MOLECULE := PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml
-molecule: $(VENV)/dev.stamp ## the whole site in nodes with their own Docker Engine (root)
-	@# What an interrupted run left, molecule's notes that nodes are there included.
+molecule: $(VENV)/dev.stamp ## the whole site on nodes with their own Docker Engine (root)
+	@# Remove what an interrupted run left, including molecule's record of existing nodes.
 	@mkdir -p .cache && rm -f .cache/failures.txt .cache/molecule.log
 	@$(MOLECULE) reset -s default >/dev/null 2>&1
 	@$(MOLECULE) destroy -s default
-	@# What failed is said again at the end, since the others go on for long pages after it.
+	@# Repeat failures at the end, because the other scenarios print many lines after them.
 	@{ $(MOLECULE) converge -s default && $(MAKE) --no-print-directory --jobs 2 molecule-site molecule-swarm && $(MOLECULE) destroy -s default; } \
 	  || { code=$$?; { grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt; } 2>/dev/null || true; \
 	       $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code; }
 
-# Scenarios share molecule's note that their nodes are prepared, so each is told to prepare.
+# Scenarios share molecule's record that nodes are prepared, so --force prepares each one.
 .PHONY: molecule-site molecule-swarm
 molecule-site:
 	@{ $(MOLECULE) verify -s default && $(MOLECULE) prepare --force -s offline && $(MOLECULE) converge -s offline && $(MOLECULE) verify -s offline; } 2>&1 | sed --unbuffered 's/^/site  | /'
@@ -74,9 +82,9 @@ molecule-site:
 molecule-swarm:
 	@{ $(MOLECULE) prepare --force -s swarm && $(MOLECULE) converge -s swarm && $(MOLECULE) verify -s swarm; } 2>&1 | sed --unbuffered 's/^/swarm | /'
 
-# In a container of the images that `make demo` has built; only Docker is needed beside them.
+# Runs in a container of an image that `make demo` has built; apart from that only Docker is needed.
 BENCH_DRIVER := xnatjh-bench-driver
-bench: ## hub against floor, plain hub and an older checkout, as a table (BENCH="logins start", N=3, BEFORE=PATH; benchmarks/README.md)
+bench: ## compare the hub with the floor, a plain hub and an older checkout (BENCH="logins start", N=3, BEFORE=PATH; benchmarks/README.md)
 	@image="$$(docker images --quiet localhost/xnat-jupyter/runtime | head -n 1)"; \
 	[ -n "$$image" ] || { echo "There is no image localhost/xnat-jupyter/runtime: run \`make demo\` first." >&2; exit 1; }; \
 	docker rm --force --volumes $(BENCH_DRIVER) >/dev/null 2>&1 || true; \
@@ -85,39 +93,41 @@ bench: ## hub against floor, plain hub and an older checkout, as a table (BENCH=
 	  --env PYTHONDONTWRITEBYTECODE=1 $(if $(BEFORE),--volume "$(abspath $(BEFORE)):/before:ro") \
 	  "$$image" python3 -m benchmarks $(BENCH) $(if $(N),-n $(N)) $(if $(BEFORE),--before /before)
 
-bench-rollout: $(VENV)/dev.stamp ## what nodes cost: first rollout, rerun, upgrade, join (root; SIZES="1 3")
+bench-rollout: $(VENV)/dev.stamp ## time rollouts by number of nodes: first rollout, rerun, upgrade, join (root; SIZES="1 3")
 	$(BIN)/python3 -m benchmarks.rollout $(SIZES)
 
-# The versions in the lock files: JupyterHub's comes from roles/hub_images/defaults/main.yml, for hub and notebooks alike.
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-lock: $(VENV)/dev.stamp ## pin anew what the *.in and *.txt lists ask for
-	echo 'jupyterhub==$(JUPYTERHUB)' > $(VENV)/jupyterhub.txt
-	$(LOCK) $(UPGRADE) files/runtime/requirements.in -c $(VENV)/jupyterhub.txt -o files/runtime/requirements.txt
-	$(LOCK) $(UPGRADE) files/runtime/npm.in -o files/runtime/npm.txt
-	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt -c $(VENV)/jupyterhub.txt -o files/singleuser/requirements.lock
-	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt files/singleuser/dashboards.txt -c files/singleuser/requirements.lock -o files/singleuser/dashboards.lock
-	$(LOCK) $(UPGRADE) requirements.in -o requirements.txt
-	$(LOCK) $(UPGRADE) requirements-dev.in -c requirements.txt -c files/runtime/requirements.txt -o requirements-dev.txt
+# JupyterHub's version in the lock files comes from roles/hub_images/defaults/main.yml, for both hub and notebooks. Renovate (renovate.json)
+# reads these commands in the heads of the lock files and accepts only these options, in this form: long, with an equals sign.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version=3.11 --generate-hashes
+JUPYTERHUB_PIN := requirements-jupyterhub.txt
+lock: $(VENV)/dev.stamp ## update the lock files from the *.in and *.txt lists (UPGRADE=--upgrade: to the newest versions)
+	printf '%s\n' '# `make lock` writes this from roles/hub_images/defaults/main.yml.' 'jupyterhub==$(JUPYTERHUB)' > $(JUPYTERHUB_PIN)
+	$(LOCK) $(UPGRADE) files/runtime/requirements.in --constraint=$(JUPYTERHUB_PIN) --output-file=files/runtime/requirements.txt
+	$(LOCK) $(UPGRADE) files/runtime/npm.in --output-file=files/runtime/npm.txt
+	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt --constraint=$(JUPYTERHUB_PIN) --output-file=files/singleuser/requirements.lock
+	$(LOCK) $(UPGRADE) files/singleuser/jupyter.txt files/singleuser/requirements.txt files/singleuser/dashboards.txt --constraint=files/singleuser/requirements.lock --output-file=files/singleuser/dashboards.lock
+	$(LOCK) $(UPGRADE) requirements.in --output-file=requirements.txt
+	$(LOCK) $(UPGRADE) requirements-dev.in --constraint=requirements.txt --constraint=files/runtime/requirements.txt --output-file=requirements-dev.txt
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .ansible
 
 $(VENV)/bin/pip:
 	@python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
-	  || { echo "Python 3.11 to 3.13 is needed, python3 is $$(python3 --version): use Debian 12 or 13." >&2; exit 1; }
+	  || { echo "Python 3.11 to 3.13 is required, but python3 is $$(python3 --version): use Debian 12 or 13." >&2; exit 1; }
 	@python3 -c 'import ensurepip, venv' 2>/dev/null || { [ "$$(id -u)" = 0 ] || command -v sudo >/dev/null \
 	  || { echo "python3-venv is missing: install it as root, or run make as root." >&2; exit 1; }; echo "Installing python3-venv ..."; \
 	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv >/dev/null; }
 	@rm -rf $(VENV)
 	python3 -m venv $(VENV)
 
-# BUNDLE=/mnt/bundle: from an offline bundle, and from nowhere else.
+# BUNDLE=/mnt/bundle: only from an offline bundle.
 $(VENV)/deploy.stamp: requirements.txt | $(VENV)/bin/pip
 	@echo "Installing Ansible into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check $(if $(BUNDLE),--no-index --find-links "$(BUNDLE)/wheels") --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/dev.stamp: requirements-dev.txt | $(VENV)/bin/pip
-	@echo "Installing Ansible and the tools of the checks into $(VENV) ..."
+	@echo "Installing Ansible and the development tools into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/deploy.stamp

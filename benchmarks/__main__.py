@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.bed import FEATHER, Bed, DockerError
@@ -20,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def table(rows: list[Row], sides: list[str]) -> str:
-    """The rows as text: the median and, of more than one run, the least and the greatest value of each side."""
+    """Return the rows as text: each side's median and, for more than one run, its smallest and largest value."""
     others = [side for side in sides if side != "ours"]
     lines = [["measure", "unit", *sides, *(f"ours/{side}" for side in others), "target", "met"]]
     for row in rows:
@@ -50,12 +49,12 @@ def _cell(values: list[float]) -> str:
 
 
 async def main(names: list[str], n: int | None, before: Path | None) -> None:
-    """Build the test bed, run the measures, print and keep the table, and remove everything again."""
+    """Build the test bed, run the measures, print and store the table, and remove everything."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
     bed, xnat = Bed(), SlowXnat()
     rows: list[Row] = []
     try:
-        print("Swarm, network and images are made ...", flush=True)
+        print("Creating swarm, network and images ...", flush=True)
         await bed.up(before)
         await xnat.up(8080)
         xnat.image, xnat.command = FEATHER, "perl /feather.pl"
@@ -74,9 +73,11 @@ async def main(names: list[str], n: int | None, before: Path | None) -> None:
             print(f"\n{table(rows, [FLOOR, *bed.sides])}\n", flush=True)
             RESULTS.mkdir(exist_ok=True)
             path = RESULTS / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime())
-            found = [{**asdict(row), "limit": row.target()} for row in rows]
+            found = [
+                {"measure": row.measure, "unit": row.unit, "runs": row.runs, "limit": row.target()} for row in rows
+            ]
             path.write_text(json.dumps({"cpus": os.cpu_count(), "rows": found}, indent=1) + "\n")
-            print(f"Kept in benchmarks/results/{path.name}. Everything is removed again ...", flush=True)
+            print(f"Stored in benchmarks/results/{path.name}. Removing everything ...", flush=True)
         await bed.clear()
         await bed.remove_images()
         await xnat.down()
@@ -85,15 +86,15 @@ async def main(names: list[str], n: int | None, before: Path | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, prog="benchmarks")
-    parser.add_argument("names", nargs="*", help=f"which measures: {', '.join(MEASURES)}; all if none is named")
-    parser.add_argument("-n", type=int, help="how often each is repeated")
+    parser.add_argument("names", nargs="*", help=f"measures to run: {', '.join(MEASURES)}; default: all")
+    parser.add_argument("-n", type=int, help="repetitions of each measure")
     parser.add_argument("--before", type=Path, help="an older checkout of the project to compare with")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(MEASURES):
-        parser.error(f"no measure is called {', '.join(sorted(unknown))}")
+        parser.error(f"unknown measure: {', '.join(sorted(unknown))}")
     try:
         asyncio.run(main(arguments.names or list(MEASURES), arguments.n, arguments.before))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit("Interrupted; everything is removed.")
+        sys.exit("Interrupted; everything has been removed.")
     except DockerError as error:
         sys.exit(str(error))

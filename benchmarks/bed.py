@@ -1,11 +1,12 @@
-"""The test bed: Docker's API without a library, swarm, network, hubs with their parts, and what removes it all.
+"""The test bed: Docker's API without a library, swarm, network, hubs with their parts, and the removal of all this.
 
-Runs in a container of its own on the network of the hubs, so that it reaches everything as hubs and browsers do.
+It runs in a container on the network of the hubs, so that it reaches everything as hubs and browsers do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -43,7 +44,7 @@ SECRETS = {
 }
 
 
-# Times are the role's, but those of a start: 20 real servers at once on 2 cores are slow in any hub.
+# The role's times, except for starts: 20 real servers at once on 2 cores are slow in any hub.
 START_TIMEOUT, HTTP_TIMEOUT = 140, 120
 XNAT = {
     "url": XNAT_URL,
@@ -58,7 +59,7 @@ BEFORE = "import json; from tests.hub_settings import settings_data; print(json.
 
 
 def hub_settings(name: str) -> dict[str, Any]:
-    """The settings of the hub `name`, as xnat_hub.settings reads them."""
+    """Return the settings of the hub `name`, as xnat_hub.settings reads them."""
     return {
         "base_url": "/jupyterhub/",
         "public_url": "http://hub.example.org",  # visitors come without TLS
@@ -80,7 +81,7 @@ def hub_settings(name: str) -> dict[str, Any]:
 
 
 def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
-    """The settings of the launcher beside the hub `name`, as xnat_launcher.settings reads them."""
+    """Return the settings of the launcher beside the hub `name`, as xnat_launcher.settings reads them."""
     return {
         "deployment": f"{PREFIX}-{name}",
         "network": PREFIX,
@@ -109,7 +110,7 @@ def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
 
 
 def settings_before(site: Mapping[str, Any], name: str, images: list[str]) -> dict[str, Any]:
-    """The settings of a hub without a launcher. site: the settings file of an ordinary site in its checkout."""
+    """Return the settings of a hub without a launcher. site: the settings file of an ordinary site in its checkout."""
     return {
         **site,
         "deployment": f"{PREFIX}-{name}",
@@ -130,16 +131,16 @@ def settings_before(site: Mapping[str, Any], name: str, images: list[str]) -> di
 
 
 def hub_uid() -> int:
-    """The user that hubs run as; this container has the same image."""
+    """Return the user id that hubs run as; this container has the same image."""
     return pwd.getpwnam("jupyterhub").pw_uid
 
 
 class DockerError(Exception):
-    """Docker refused a call; the text is Docker's."""
+    """Docker refused a call; the message is Docker's."""
 
 
 class Docker:
-    """Docker's REST API on its unix socket, as little as is needed: about a tenth of docker-py's CPU time."""
+    """The needed part of Docker's REST API on its unix socket, with about a tenth of docker-py's CPU time."""
 
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -157,7 +158,7 @@ class Docker:
             return json.loads(text) if text and response.content_type == "application/json" else None
 
     async def listed(self, kind: str, **filters: str) -> Any:
-        """Return services, secrets, tasks, containers/json ... that match each filter: a list, but for volumes."""
+        """Return services, secrets, tasks, containers/json ... that match each filter: a list, except for volumes."""
         query = {"filters": json.dumps({key: [value] for key, value in filters.items()}), "all": "1"}
         return await self.call("GET", f"/{kind}", params=query)
 
@@ -171,7 +172,7 @@ class Docker:
             raise DockerError(f"building {tag}: {errors[0]}")
 
     async def run(self, name: str, image: str, files: Iterable[tuple[str, bytes]] = (), **config: Any) -> None:
-        """Start a container on the network of the benchmarks, with files (path, content) put into it before."""
+        """Start a container on the network of the benchmarks, after copying files (path, content) into it."""
         host = {"NetworkMode": PREFIX, "Init": True, **config.pop("HostConfig", {})}
         body = {"Image": image, "HostConfig": host, **config}
         await self.call("POST", "/containers/create", params={"name": name}, json=body)
@@ -202,7 +203,7 @@ def tar(files: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 async def until(what: str, condition: Callable[[], Awaitable[Any]], within: float = 120, interval: float = 0.1) -> Any:
-    """Return the first true answer of `condition`. Raises TimeoutError that says what was waited for."""
+    """Return the first true answer of `condition`. Raises a TimeoutError that names what was missing."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if answer := await condition():
@@ -260,8 +261,8 @@ class Hub:
     async def up(self, *, config: str = "", environment: Iterable[str] = (), docker_socket: str = SOCKET) -> None:
         """Start all parts as the roles do, and wait until the hub answers.
 
-        config: another configuration than the side's. docker_socket: what hub or launcher has in place of Docker's
-        socket, a path of this machine.
+        config: another configuration than the side's. docker_socket: the path on this machine that hub or
+        launcher gets in place of Docker's socket.
         """
         token = f"CONFIGPROXY_AUTH_TOKEN={SECRETS['proxy_token']}"
         target = f"--default-target=http://{self.container}:8081"
@@ -320,14 +321,14 @@ class Hub:
             return await response.json() if response.content_type == "application/json" else response.status
 
     async def add_users(self, names: Iterable[str]) -> None:
-        """Make the users, so that all repetitions meet the same database."""
+        """Create the users, so that all repetitions use the same database."""
         for name in names:
             await self.api("POST", f"users/{name}")
 
     async def start(self, servers: Iterable[tuple[str, str]]) -> float:
         """Start all (user, server) at once; return the seconds until the last one is ready.
 
-        The hub answers 201 when a server is ready within 10 s; later ones are looked for every 0.2 s with one call.
+        The hub answers 201 when a server is ready within 10 s; one call every 0.2 s polls for later ones.
         """
         wanted = set(servers)
         begin = time.monotonic()
@@ -352,7 +353,7 @@ class Hub:
         return time.monotonic() - begin
 
     async def stop(self, servers: Iterable[tuple[str, str]]) -> None:
-        """Stop and forget all (user, server) at once, and wait until the hub knows none."""
+        """Stop and remove all (user, server) at once, and wait until the hub lists none."""
         paths = [f"users/{user}/servers/{server}" for user, server in servers]
         await asyncio.gather(*(self.api("DELETE", path, {"remove": True}) for path in paths))
 
@@ -362,11 +363,11 @@ class Hub:
         await until("end of all servers", none_is_left)
 
     async def servers(self) -> list[tuple[str, str]]:
-        """Return (user, server) of all that the hub knows to run."""
+        """Return (user, server) of all running servers of the hub."""
         return [(user["name"], server) for user in await self.api("GET", "users") for server in user["servers"]]
 
     async def health(self) -> float:
-        """Return the seconds of one `/hub/health`, asked past the proxy."""
+        """Return the seconds of one `/hub/health`, requested without the proxy."""
         begin = time.monotonic()
         async with self._session.get(f"http://{self.container}:8081/jupyterhub/hub/health") as response:
             await response.read()
@@ -390,7 +391,7 @@ class Visitor:
         await self._session.close()
 
     async def log_in(self) -> float:
-        """Send the form; return the seconds until the hub has let the person in. Raises RuntimeError if it has not."""
+        """Send the form; return the seconds until the person is logged in. Raises RuntimeError if the log-in fails."""
         url = f"{self.hub.url}/login"
         form = {"username": self.user, "password": PASSWORD}
         form["_xsrf"] = self._session.cookie_jar.filter_cookies(URL(url))["_xsrf"].value
@@ -411,7 +412,7 @@ class Bed:
         self.singleuser = ""
 
     async def up(self, before: Path | None) -> None:
-        """Make everything; what an earlier run left behind goes first. before: an older checkout to compare with.
+        """Create everything, after removing what an earlier run left. before: an older checkout to compare with.
 
         Raises DockerError with what is missing.
         """
@@ -420,7 +421,7 @@ class Bed:
         self.singleuser = await self.newest(SINGLEUSER)
         state = (await self.docker.call("GET", "/info"))["Swarm"]["LocalNodeState"]
         if state != "active":
-            mark = {"Labels": {PREFIX: "made"}}  # so that a later run knows, too
+            mark = {"Labels": {PREFIX: "made"}}  # so that a later run recognizes it, too
             body = {"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1", "Spec": mark}
             await self.docker.call("POST", "/swarm/init", json=body)
         network = {"Name": PREFIX, "Driver": "overlay", "Attachable": True, "CheckDuplicate": True}
@@ -459,7 +460,7 @@ class Bed:
         return Side(hub, launcher, config)
 
     async def newest(self, repository: str) -> str:
-        """Return the name of the image made last. Raises DockerError when there is none."""
+        """Return the name of the newest image. Raises DockerError when there is none."""
         images = await self.docker.listed("images/json", reference=repository)
         if not images:
             raise DockerError(f"there is no image {repository}: run `make demo` first")
@@ -477,12 +478,12 @@ class Bed:
         await self.hubs.pop(name).down()
 
     async def stub_dir(self) -> str:
-        """Return what this machine calls STUB_DIR."""
+        """Return the path of STUB_DIR on this machine."""
         mounts = (await self.docker.call("GET", f"/containers/{DRIVER}/json"))["Mounts"]
         return next(str(mount["Source"]) for mount in mounts if mount["Destination"] == STUB_DIR)
 
     async def clear(self) -> None:
-        """Remove all that the benchmarks ever make, but images; leave a swarm that they made and nobody else uses."""
+        """Remove everything except images; leave a swarm that the benchmarks created and nobody else uses."""
         for hub in self.hubs.values():
             await hub.down()
         self.hubs.clear()
@@ -502,7 +503,7 @@ class Bed:
             await until("removal of the network", self._network_removed)
         if swarm and swarm["Spec"]["Labels"].get(PREFIX):
             if await self.docker.listed("services"):
-                print("The swarm that the benchmarks made stays: it has services of somebody else.")
+                print("The swarm that the benchmarks created stays: somebody else has services in it.")
             else:
                 await self.docker.call("POST", "/swarm/leave?force=1")
 
@@ -510,11 +511,10 @@ class Bed:
         return bool((await self.docker.call("GET", "/info"))["Swarm"]["ControlAvailable"])
 
     async def _network_removed(self) -> bool:
-        try:
-            await self.docker.call("DELETE", f"/networks/{PREFIX}", missing_ok=True)
-        except DockerError:
-            return False  # a container that ended is still attached
-        return True
+        network = f"/networks/{PREFIX}"
+        with contextlib.suppress(DockerError):  # a container that ended is still attached
+            await self.docker.call("DELETE", network, missing_ok=True)
+        return not await self.docker.call("GET", network, missing_ok=True)  # Swarm answers before it is gone
 
     async def remove_images(self) -> None:
         """Remove the images of the benchmarks."""
@@ -536,7 +536,7 @@ class Bed:
 
 
 async def _site(checkout: Path) -> dict[str, Any]:
-    """Return the settings file of an ordinary site as the tests of a checkout without a launcher have it."""
+    """Return the settings file of an ordinary site from the tests of a checkout without a launcher."""
     paths = os.pathsep.join(str(path) for path in (checkout, checkout / "files"))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -548,6 +548,6 @@ async def _site(checkout: Path) -> dict[str, Any]:
     )
     answer, _ = await process.communicate()
     if process.returncode:
-        raise DockerError(f"{checkout} has no tests/hub_settings.py of a hub without a launcher")
+        raise DockerError(f"{checkout}/tests/hub_settings.py has no settings of a hub without a launcher")
     found: dict[str, Any] = json.loads(answer)
     return found

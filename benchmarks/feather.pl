@@ -1,4 +1,4 @@
-# A server that costs next to nothing: it answers each HTTP request with 200, at once.
+# A server that costs next to nothing: it answers each HTTP request with 200 immediately.
 use IO::Socket::INET;
 my $listen = IO::Socket::INET->new(LocalPort => 8888, Listen => 64, ReuseAddr => 1) or die "port 8888: $!";
 while (my $client = $listen->accept) {

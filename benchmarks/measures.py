@@ -1,6 +1,6 @@
-"""What is measured. Each measure takes the test bed and a number of repetitions and returns rows of the table.
+"""The measures. Each takes the test bed and a number of repetitions and returns rows of the table.
 
-Repetitions are interleaved (floor, plain, before, ours, floor, ...): a machine that gets slower does so for all.
+Repetitions are interleaved (floor, plain, before, ours, floor, ...), so that a slower machine is slower for all sides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.stub_docker import StubDocker
 USERS = [f"user{number:03d}" for number in range(50)]
 FLOOR = "floor"
 CORE = ("hub", "launcher")  # the parts that are this project's own code
-SETTLE = 20.0  # seconds that hubs have before memory or rest is measured
+SETTLE = 20.0  # seconds before the memory or the idle CPU time of hubs is measured
 MEMORY = 170.0  # MB of hub, launcher and proxy together, at most
 _numbers = itertools.count()
 
@@ -40,7 +40,7 @@ class Row:
     runs: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, side: str, value: float) -> None:
-        """Note a value, and say it."""
+        """Record a value, and print it."""
         self.runs.setdefault(side, []).append(value)
         print(f"  {self.measure}: {side} {value:.3g} {self.unit}", flush=True)
 
@@ -54,12 +54,12 @@ class Row:
 
 
 def at_most(value: float) -> Callable[[Row], float | None]:
-    """A target that is always the same."""
+    """Return a constant target."""
     return lambda _: value
 
 
 def beside(side: str, plus: float = 0.0, times: float = 1.0) -> Callable[[Row], float | None]:
-    """A target that follows from the median of another side."""
+    """Return a target derived from the median of another side."""
 
     def limit(row: Row) -> float | None:
         median = row.median(side)
@@ -69,7 +69,7 @@ def beside(side: str, plus: float = 0.0, times: float = 1.0) -> Callable[[Row], 
 
 
 def rotated(n: int, sides: Sequence[str]) -> list[str]:
-    """The sides n times, in another order each time, so that none always comes after the same one."""
+    """Return the sides n times, in a different order each time, so that none always follows the same one."""
     orders = ([*sides[number % len(sides) :], *sides[: number % len(sides)]] for number in range(n))
     return list(itertools.chain.from_iterable(orders))
 
@@ -80,7 +80,7 @@ def launches(count: int, prefix: str = "s") -> list[tuple[str, str]]:
 
 
 async def logins(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
-    """Many people log in at once while XNAT is slow. The floor asks XNAT once for each, and nothing else."""
+    """Many people log in at once while XNAT is slow. The floor is one request to XNAT for each."""
     rows = []
     for count, delay, limit in ((50, 0.2, 0.8), (20, 2.0, 2.3)):
         row = Row(f"{count} log-ins at once, XNAT at {delay:g} s", "s", [at_most(limit)])
@@ -114,7 +114,7 @@ async def _fetch(session: aiohttp.ClientSession, url: str) -> None:
 
 
 async def hang(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
-    """XNAT hangs at one person's log-in or start; the others, for whom it answers at once, should not notice."""
+    """XNAT hangs at one person's log-in or start; it answers the others at once, who should not notice."""
     rows = []
     xnat.delay = 0.0
     xnat.image, xnat.command = FEATHER, "perl /feather.pl"
@@ -161,7 +161,7 @@ async def _later(seconds: float, call: Callable[[], Any]) -> float:
 
 
 async def specimen(bed: Bed) -> dict[str, Any]:
-    """Return the specification of a service that our hub makes for USERS[0]; it is gone again."""
+    """Return the specification of a service that our hub creates for USERS[0]; the service is removed."""
     hub, names = bed.hubs["ours"], launches(1)
     await hub.start(names)
     found = await bed.docker.listed("services", name=f"{PREFIX}-ours-")
@@ -273,7 +273,7 @@ async def memory(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
 
 
 async def idle(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
-    """CPU time in n minutes of hubs that nobody uses, with no server and with 20, all sides in the same minutes."""
+    """CPU time of idle hubs in n minutes, with no server and with 20, all sides in the same minutes."""
     xnat.image, xnat.command, xnat.delay = FEATHER, "perl /feather.pl", 0.0
     rows: dict[str, Row] = {}
     for count in (0, 20):
@@ -358,7 +358,7 @@ async def many(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
 async def _latencies(
     hub: Hub, running: Sequence[tuple[str, str]], seconds: float
 ) -> tuple[list[float], list[float], float]:
-    """Seconds of each /hub/health and each GET of a user, asked in turn, and of one GET of all users."""
+    """Return the seconds of each /hub/health and each GET of a user, sent alternately, and of one GET of all users."""
     health, user = [], []
     names = itertools.cycle(name for name, _ in running)
     end = time.monotonic() + seconds
@@ -373,7 +373,7 @@ async def _latencies(
     return health, user, time.monotonic() - begin
 
 
-MEASURES = {  # name: the measure, and how often it is repeated if nobody says
+MEASURES = {  # name: the measure, and its default number of repetitions
     "logins": (logins, 5),
     "hang": (hang, 2),
     "start": (start, 10),

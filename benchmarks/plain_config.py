@@ -1,4 +1,4 @@
-"""The plain hub to compare with: SwarmSpawner as released, XNAT asked with blocking calls as in XNAT's hub image."""
+"""The plain hub to compare with: SwarmSpawner as released, and blocking calls to XNAT as in XNAT's hub image."""
 
 import json
 import os
@@ -18,7 +18,7 @@ class BlockingAuthenticator(Authenticator):
     """Asks XNAT for the role and then for the switch, in the hub's event loop."""
 
     async def authenticate(self, handler, data):  # type: ignore[no-untyped-def]
-        """Let in who has the role, or everybody if the switch says so."""
+        """Let in users with the role, or everybody if the switch is on."""
         name, login = data["username"], (data["username"], data["password"])
         roles = requests.get(f"{xnat}/xapi/users/{name}/roles", auth=login)  # noqa: S113, ASYNC210
         if roles.status_code != 200:
@@ -32,7 +32,7 @@ class BlockingAuthenticator(Authenticator):
 
 
 class StubSpawner(SwarmSpawner):
-    """For the stub of Docker's API: all servers are one."""
+    """For the stub of Docker's API, which has one server for all."""
 
     async def get_ip_and_port(self):  # type: ignore[no-untyped-def]
         """Where the stub's one server listens."""

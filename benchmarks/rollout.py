@@ -1,6 +1,6 @@
-"""What nodes cost: first rollout, no-change rerun, hub upgrade and join, for several numbers of nodes.
+"""Rollouts by number of nodes: first rollout, no-change rerun, hub upgrade and join.
 
-`make bench-rollout` runs this as root; see benchmarks/README.md. The nodes are those of molecule, containers with
+`make bench-rollout` runs this as root; see benchmarks/README.md. The nodes are those of molecule: containers with
 systemd and a Docker Engine of their own, with files over ssh from the first one. Images are built once, before anything
 is timed.
 """
@@ -32,7 +32,7 @@ IGNORED = (".git", ".venv", ".cache", ".secrets", "__pycache__", ".mypy_cache", 
 
 @dataclass
 class Run:
-    """One run of a playbook. tasks: executed on the last node; megabytes: fetched by the node that fetched most."""
+    """One run of a playbook. tasks: executed on the last node; megabytes: pulled by the node that pulled most."""
 
     seconds: float
     tasks: int
@@ -40,7 +40,7 @@ class Run:
 
 
 class Bench:
-    """A copy of the project, since the hub's code is changed, and an inventory of its own."""
+    """A copy of the project, because the benchmark changes the hub's code, and an inventory of its own."""
 
     def __init__(self, directory: Path, images: Path | None, reruns: int) -> None:
         self.reruns = reruns
@@ -52,11 +52,11 @@ class Bench:
         self.edits = 0
 
     def nodes(self, count: int) -> list[str]:
-        """Return the names of so many nodes; the first is a manager, the file server and has the demo XNAT."""
+        """Return the names of `count` nodes; the first is a manager, the file server and the host of the demo XNAT."""
         return [f"node{number}" for number in range(1, count + 1)]
 
     def managers(self, count: int) -> list[str]:
-        """Return the managers of so many nodes: three where there are as many, since each keeps the hub's image."""
+        """Return the managers of `count` nodes: three if there are that many, because each keeps the hub's image."""
         return self.nodes(count)[: 3 if count >= 3 else 1]
 
     def write(self, count: int) -> None:
@@ -70,7 +70,7 @@ class Bench:
         (self.inventory / "hosts.yml").write_text(text)
 
     def play(self, *words: str) -> Run:
-        """Run a playbook; ends the benchmark where it fails."""
+        """Run a playbook; exits if it fails."""
         bin_dir = Path(sys.executable).parent
         environment = {
             **os.environ,
@@ -90,7 +90,7 @@ class Bench:
         return Run(seconds, tasks.get(last, 0), max(moved, default=0))
 
     def make_nodes(self, count: int) -> None:
-        """Make fresh nodes; the first gets the images."""
+        """Create fresh nodes."""
         self.write(count)
         self.play("molecule/default/destroy.yml")
         wanted = {"testbed_nodes": dict.fromkeys(self.nodes(count), "trixie"), "testbed_offline_nodes": []}
@@ -103,7 +103,7 @@ class Bench:
         subprocess.run(command, check=True, **options)
 
     def build(self) -> None:
-        """Build the images once, the registry's included, and keep them."""
+        """Build the images once, including the registry's, and save them."""
         self.make_nodes(1)
         self.play(*SITE)
         self.play("playbooks/images.yml", "-e", "hub_images_registry=true")
@@ -111,13 +111,13 @@ class Bench:
             self.docker("docker save $(docker images --format '{{.Repository}}:{{.Tag}}' localhost/*/*)", stdout=file)
 
     def change_hub(self) -> None:
-        """Change one line of the hub's Python."""
+        """Change one line of the hub's Python code."""
         self.edits += 1
         with (self.project / "files/xnat_hub/spawner.py").open("a") as file:
             file.write(f"# Change {self.edits} of a benchmark.\n")
 
     def measure(self, count: int) -> dict[str, list[Run]]:
-        """Measure one size. The last node joins after the rest; where there is one only, a second one joins."""
+        """Measure `count` nodes, and then the join of one more. The first node gets the images beforehand."""
         more = count + 1
         self.make_nodes(more)
         self.write(1)
@@ -143,7 +143,7 @@ class Bench:
 
 
 def table(rows: dict[int, dict[str, list[Run]]]) -> str:
-    """Return the medians as text: seconds, tasks on the last node, MB moved to the node that lacked most."""
+    """Return the medians as text: seconds, tasks on the last node, MB pulled by the node that pulled most."""
     names = list(next(iter(rows.values())))
     lines = ["nodes  " + "  ".join(f"{name:>24}" for name in names)]
     for count, found in rows.items():
@@ -154,7 +154,7 @@ def table(rows: dict[int, dict[str, list[Run]]]) -> str:
         lines.append(f"{count:5d}  " + "  ".join(f"{cell:>24}" for cell in cells))
     if 1 in rows and max(rows) > 1:
         one, most = (statistics.median(run.seconds for run in rows[n]["no-change rerun"]) for n in (1, max(rows)))
-        lines.append(f"no-change rerun, {max(rows)} nodes : 1 node = {most / one:.2f} (bound 2)")
+        lines.append(f"no-change rerun, {max(rows)} nodes : 1 node = {most / one:.2f} (target: at most 2)")
     return "\n".join(lines)
 
 
@@ -163,16 +163,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="numbers of nodes")
     parser.add_argument(
-        "--images", type=Path, help="what `docker save` has written of the images, instead of building them"
+        "--images", type=Path, help="an archive of the images, written by `docker save`, instead of building them"
     )
-    parser.add_argument("--reruns", type=int, default=3, help="how often a run with nothing to do is repeated")
+    parser.add_argument("--reruns", type=int, default=3, help="repetitions of the run with nothing to do")
     wanted = parser.parse_args()
     rows: dict[int, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name), wanted.images, wanted.reruns)
         try:
             if not wanted.images:
-                print("The images are built ...", flush=True)
+                print("Building the images ...", flush=True)
                 bench.build()
             for count in wanted.sizes:
                 print(f"{count} nodes ...", flush=True)

@@ -2,19 +2,19 @@
 
 Runs a real JupyterHub (a container of the runtime image) and notebook servers of each image beside it on a bridge
 network of this machine's Docker Engine, started as the hub starts them: same entrypoint, user, variables, no
-capabilities. Several images take turns, so that a busy machine is busy for all of them. Nothing passes or fails.
+capabilities. Several images take turns, so that a busy machine slows all of them. Nothing passes or fails.
 
-What is printed, as medians of `--runs` starts and then for `--together` servers started at once:
+It prints, as medians of `--runs` starts and then for `--together` servers started at once:
 
 cpu       CPU-seconds of the container (user and system, from its cgroup), until the server first answers at its `/api`
 wall      seconds from Docker's start call to that answer
 lab wall  seconds that the first request for JupyterLab's page then takes
 lab cpu   CPU-seconds of the container until that page is there
 
-CPU-seconds are what to compare while something else runs. Columns `ratio` divide by the first image's figure.
+While something else runs, compare the CPU-seconds. Columns `ratio` divide by the first image's figure.
 
-IMAGE defaults to the newest `localhost/xnat-jupyter/singleuser`. Everything made here is named `singleuser-start-*` and
-removed again. Servers find the hub by its address, so that a bench does not depend on Docker's name server.
+IMAGE defaults to the newest `localhost/xnat-jupyter/singleuser`. Everything created here is named `singleuser-start-*`
+and removed at the end. Servers find the hub by its address, so that Docker's name server does not affect the result.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PREFIX = "singleuser-start"
 USER = "bench"
 BASE_URL = "/jupyterhub/"
 WORKSPACE = f"/workspace/{USER}"
-POLL_INTERVAL = 0.02  # seconds between two looks whether a server answers
+POLL_INTERVAL = 0.02  # seconds between two requests to a server that starts
 HUB_CONFIG = f"""
 c.JupyterHub.base_url = "{BASE_URL}"
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
@@ -59,7 +59,7 @@ c.JupyterHub.services = [{{"name": "bench", "api_token": "TOKEN", "admin": True}
 
 @dataclass(frozen=True)
 class Start:
-    """One start, in seconds: see the head of this file."""
+    """One start, in seconds: see the top of this file."""
 
     cpu: float
     wall: float
@@ -69,7 +69,7 @@ class Start:
 
 @dataclass
 class Bench:
-    """A running hub, and the engine that runs servers for it."""
+    """A running hub, and the engine that runs its servers."""
 
     engine: docker.DockerClient
     hub_api: str
@@ -103,7 +103,7 @@ class Bench:
 
     @contextlib.contextmanager
     def server(self, image: str) -> Iterator[tuple[Container, str]]:
-        """Yield a server's container, made but not started, and the path of its pages; remove it at the end."""
+        """Yield a server's container, created but not started, and the path of its pages; remove it at the end."""
         name = f"{PREFIX}-{secrets.token_hex(4)}"
         container = self.engine.containers.create(
             image,
@@ -122,7 +122,7 @@ class Bench:
             container.remove(force=True, v=True)
 
     def measure(self, container: Container, path: str, lab: bool = True) -> Start:
-        """Start the container and return its figures; `lab`: ask for JupyterLab's page, too."""
+        """Start the container and return its figures. lab: whether to request JupyterLab's page, too."""
         begun = time.monotonic()
         container.start()
         address = ip_address(container, self.network)
@@ -151,7 +151,7 @@ def ip_address(container: Container, network: str) -> str:
 
 
 def answers(address: str, path: str) -> bool:
-    """Tell whether something at this address answers HTTP, whatever it says."""
+    """Return whether this address answers HTTP with any status."""
     connection = http.client.HTTPConnection(address, PORT, timeout=10)
     try:
         connection.request("GET", path)
@@ -181,7 +181,7 @@ def call(method: str, url: str, token: str, body: dict[str, Any] | None = None) 
 
 @contextlib.contextmanager
 def bench(engine: docker.DockerClient, hub_image: str, deadline: float) -> Iterator[Bench]:
-    """Yield a hub that runs and knows one user; remove it and its network at the end."""
+    """Yield a running hub with one user; remove it and its network at the end."""
     name = f"{PREFIX}-hub-{secrets.token_hex(3)}"
     token = secrets.token_hex(16)
     network = engine.networks.create(name)
@@ -228,12 +228,12 @@ def newest(engine: docker.DockerClient, name: str) -> str:
     """Return the newest image of this name; raises SystemExit when there is none."""
     images = sorted(engine.images.list(name), key=lambda image: str(image.attrs["Created"]))
     if not images:
-        raise SystemExit(f"No image {name} here: build it first (make demo), or name another.")
+        raise SystemExit(f"There is no image {name}: build it first (make demo), or name another.")
     return str(images[-1].tags[0])
 
 
 def show(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:
-    """Print a table; each figure has beside it the ratio to the first row's."""
+    """Print a table; each figure is followed by its ratio to the first row's."""
     columns = list(rows[0][1])
     width = max(len(name) for name, _ in rows)
     print(f"\n{title}\n{'':{width}}" + "".join(f"{column:>12}{'ratio':>7}" for column in columns))
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("images", nargs="*", metavar="IMAGE")
     parser.add_argument("--runs", type=int, default=5, help="single starts of each image (5)")
     parser.add_argument("--together", type=int, default=20, help="servers started at once (20; 0 leaves this out)")
-    parser.add_argument("--rounds", type=int, default=1, help="how often servers are started at once (1)")
+    parser.add_argument("--rounds", type=int, default=1, help="repetitions of that (1)")
     parser.add_argument("--hub-image", help="an image with JupyterHub (the newest localhost/xnat-jupyter/runtime)")
     parser.add_argument("--deadline", type=float, default=180, help="seconds that a server may take (180)")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A slow XNAT: the calls that a hub makes (docs/xnat-contract.md, 1.1), with a delay for each and a switch to hang."""
+"""A slow XNAT: answers a hub's calls (docs/xnat-contract.md, 1.1) with a delay, or hangs for chosen users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HANG = 30.0  # seconds
 
 
 class SlowXnat:
-    """Everybody with the one password may use Jupyter; what a server is made of is set here.
+    """Everybody with PASSWORD may use Jupyter.
 
     delay: seconds before each answer. hanging: users whose calls take HANG seconds instead. asked: the users for whom
     a call waits now. image, command: what user-options name; command None is the image's JupyterLab.

@@ -1,4 +1,4 @@
-"""The project's hub on the stub of Docker's API: its own configuration, but all servers are at one address."""
+"""The project's hub on the stub of Docker's API: its own configuration, but one address for all servers."""
 
 import os
 
@@ -9,7 +9,7 @@ load_subconfig("/opt/xnat-hub/jupyterhub_config.py")  # type: ignore[name-define
 
 
 class StubSpawner(XnatSpawner):
-    """For the stub of Docker's API: all servers are one."""
+    """For the stub of Docker's API, which has one server for all."""
 
     async def start(self) -> tuple[str, int]:
         """Start as always; the stub's one server listens elsewhere."""
@@ -17,7 +17,7 @@ class StubSpawner(XnatSpawner):
         return os.environ["BENCH_SERVER"], 8888
 
     async def _until_jupyter_answers(self, *_: object) -> None:
-        """The hub itself looks at the address that `start` returns."""
+        """Do nothing: the hub itself checks the address that `start` returns."""
 
 
 c.JupyterHub.spawner_class = StubSpawner

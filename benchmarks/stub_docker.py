@@ -1,6 +1,6 @@
-"""A stub of Docker's API for a thousand servers that no machine here can run, and the one server that answers for all.
+"""A stub of Docker's API for a thousand servers, more than one machine can run, and one server that answers for all.
 
-Every service that is created runs at once and until it is removed. What launcher and spawners ask is answered: version,
+A created service runs at once, until it is removed. The stub answers the calls of launcher and spawners: version,
 services, secrets, tasks by service, name, label and id. Answers have the size of real ones: a task holds its whole
 specification.
 """
@@ -18,7 +18,7 @@ SERVER_PORT = 8888
 
 
 class StubDocker:
-    """requests: how many were answered, by method and kind of object, such as `GET tasks`."""
+    """requests: the number of answered requests by method and kind of object, such as `GET tasks`."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
@@ -29,9 +29,10 @@ class StubDocker:
         self._runners: list[web.AppRunner] = []
 
     async def up(self, path: str) -> None:
-        """Listen for launchers and hubs at the unix socket `path`, and as the server of everybody at SERVER_PORT."""
+        """Listen for launchers and hubs at the unix socket `path`, and as everybody's server at SERVER_PORT."""
         docker = web.Application(middlewares=[self._counted], client_max_size=2**24)
         for prefix in ("", "/{version:v[0-9.]+}"):
+            docker.router.add_get(f"{prefix}/_ping", self._ping)
             docker.router.add_get(f"{prefix}/version", self._version)
             docker.router.add_get(f"{prefix}/tasks", self._tasks)
             docker.router.add_get(f"{prefix}/tasks/{{id}}", self._task)
@@ -77,11 +78,14 @@ class StubDocker:
     async def _served(self, request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
+    async def _ping(self, request: web.Request) -> web.Response:
+        return web.Response(text="OK", headers={"Api-Version": "1.41"})
+
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"})
 
     async def _create(self, request: web.Request) -> web.Response:
-        spec = json.loads(await request.text())  # docker-py sends JSON without naming it so
+        spec = json.loads(await request.text())  # docker-py sends JSON without its content type
         if spec["Name"] in self._services:
             raise web.HTTPConflict(text=json.dumps({"message": "name conflicts with an existing object"}))
         when = "2026-01-01T00:00:00.000000000Z"
@@ -134,7 +138,7 @@ class StubDocker:
         raise _missing(f"task {request.match_info['id']}")
 
     def _matching(self, request: web.Request) -> list[str]:
-        """Names of services that match the filters `service`, `name` and `label`; others let everything through.
+        """Return the services that match the filters `service`, `name` and `label`; other filters are ignored.
 
         A task's name begins with its service's and a dot; one that is unknown is no error, unlike a service.
         """

@@ -18,4 +18,7 @@ class FilterModule:
             "xnat_bundle": bundle.bundle,
             "xnat_bundle_contents": bundle.bundle_contents,
             "xnat_bundle_outdated": bundle.bundle_outdated,
+            "xnat_bundle_summary": bundle.bundle_summary,
+            "xnat_packages_to_bundle": bundle.packages_to_bundle,
+            "xnat_simulated_packages": bundle.simulated_packages,
         }

@@ -9,12 +9,16 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible itself finds module_utils on hosts only
 
-from module_utils.xnat_site import fleet
+from module_utils.xnat_site import fleet, hosts, maintenance
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "xnat_fleet": fleet.fleet,
+            "xnat_inventory_hosts": hosts.inventory_hosts,
+            "xnat_manager_quorum": maintenance.manager_quorum,
+            "xnat_server_owners": maintenance.server_owners,
             "xnat_swarm_changes": fleet.swarm_changes,
+            "xnat_unready_nodes": fleet.unready_nodes,
         }

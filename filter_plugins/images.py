@@ -15,8 +15,12 @@ from module_utils.xnat_site import images
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "xnat_build_rounds": images.build_rounds,
             "xnat_further_images": images.further_images,
+            "xnat_image_builds": images.image_builds,
             "xnat_image_plan": images.image_plan,
             "xnat_lacking_images": images.lacking_images,
+            "xnat_missing_images": images.missing_images,
+            "xnat_pulled_images": images.pulled_images,
+            "xnat_server_images": images.server_images,
+            "xnat_site_images": images.site_images,
         }

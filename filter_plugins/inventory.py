@@ -9,12 +9,13 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible provides module_utils only to modules
 
-from module_utils.xnat_site import inventory
+from module_utils.xnat_site import hub_settings, inventory
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "xnat_hub_findings": hub_settings.hub_findings,
             "xnat_hub_path": inventory.hub_path,
             "xnat_inventory_findings": inventory.inventory_findings,
             "xnat_secret_findings": inventory.secret_findings,

@@ -1,4 +1,4 @@
-"""For all tests: modules find module_utils as on a host, and what failed is kept, since `make test` runs long."""
+"""For all tests: modules find module_utils as on a host, and failures are kept, because `make test` runs long."""
 
 from __future__ import annotations
 

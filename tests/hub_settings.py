@@ -1,4 +1,4 @@
-"""The settings files of hub and launcher for an ordinary site, which tests change where they need to."""
+"""The settings files of hub and launcher for an ordinary site; tests change them where they need to."""
 
 from __future__ import annotations
 

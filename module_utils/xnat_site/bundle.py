@@ -1,20 +1,23 @@
 """What an offline bundle holds, whether it is whole and made for a site, and what of it is to be written anew.
 
-Used on the controller by the filters `xnat_bundle`, `xnat_bundle_outdated` and `xnat_bundle_contents`; only the
-standard library is imported. A bundle is a directory::
+Used on the control node by the filters of `filter_plugins/bundle.py`; only the standard library is imported. A bundle
+is a directory::
 
     images.tar                images as `docker save` writes them
     packages/<codename>.tar   a flat apt repository: packages and their index `Packages`
-    wheels/*.whl              what the controller needs
-    bundle.json               written last: contents, with size and SHA-256 of every file, and for which site it is
+    wheels/*.whl              what the control node needs
+    bundle.json               written last: contents, with size and SHA-256 of every file, the project's version that
+                              wrote it, and for which site it is
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,28 @@ MANIFEST = "bundle.json"
 FORMAT = 2
 IMAGES = "images.tar"
 WHEELS = "wheels"
-AGAIN = "copy the bundle again, or make it anew with playbooks/bundle.yml"
+FIRST_WITH_VERSION = "0.1.0"  # a bundle of an earlier state does not say its version
+UNITS = ("Bytes", "KB", "MB", "GB")  # each 1024 of the one before
+# As `apt-get --simulate` writes what it would install, also in the place of [another version].
+SIMULATED = re.compile(r"Inst (?P<name>\S+) (?:\[\S+\] )?\((?P<version>\S+) .*")
+AGAIN = "copy the bundle again, or write it again with playbooks/bundle.yml"
 
 
 class BundleError(ValueError):
-    """The bundle cannot be used; one sentence that says what to do."""
+    """The bundle cannot be used; one sentence that says what to do.
+
+    id: which rule, one of absent, unreadable, version, settings, architecture, release, image, damaged, incomplete,
+    index and apt.
+    """
+
+    def __init__(self, id: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.id = id
+
+
+def project_version() -> str:
+    """Return the project's version, such as "0.1.0", by its file VERSION. Raises OSError where that is not there."""
+    return (Path(__file__).resolve().parents[2] / "VERSION").read_text().strip()
 
 
 def packages_file(codename: str) -> str:
@@ -35,21 +55,32 @@ def packages_file(codename: str) -> str:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return bundle.json. Raises BundleError where there is none, or one of another format."""
+    """Return bundle.json. Raises BundleError (absent, unreadable, version) where there is none of this format."""
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"There is no {MANIFEST} in {directory}, so no whole bundle: write one with playbooks/bundle.yml"
+            "absent",
+            f"There is no {MANIFEST} in {directory}, so no whole bundle: write one with playbooks/bundle.yml",
         ) from None
     except (OSError, ValueError) as error:
-        raise BundleError(f"{MANIFEST} in {directory} cannot be read ({error}): {AGAIN}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(
-            f"The bundle in {directory} was written by another version of the project: write it anew with this one"
-            " (playbooks/bundle.yml)"
-        )
+        raise BundleError("unreadable", f"{MANIFEST} in {directory} cannot be read ({error}): {AGAIN}") from error
+    if not isinstance(manifest, dict):
+        raise BundleError("unreadable", f"{MANIFEST} in {directory} is no description of a bundle: {AGAIN}")
+    if manifest.get("format") != FORMAT:
+        raise _of_another_version(directory, manifest)
     return manifest
+
+
+def _of_another_version(directory: Path, manifest: Mapping[str, Any]) -> BundleError:
+    written, version = manifest.get("version"), project_version()
+    by = f"version {written}" if written else f"a version before {FIRST_WITH_VERSION}"
+    return BundleError(
+        "version",
+        f"The bundle in {directory} was written by {by if written != version else f'an earlier state of {by}'} of the"
+        f" project, and this project is version {version}: write it again with this project at a connected site"
+        " (ansible-playbook playbooks/bundle.yml -e bundle_dir=DIRECTORY)",
+    )
 
 
 def bundle(
@@ -69,42 +100,65 @@ def bundle(
     """
     root = Path(directory)
     manifest = read_manifest(root)
+    if manifest.get("version") != project_version():
+        raise _of_another_version(root, manifest)
     made_for = manifest["settings"]
     differ = [name for name, value in (settings or {}).items() if str(made_for.get(name)) != str(value)]
     if differ:
         had = ", ".join(f"{name} {made_for.get(name)!r}" for name in differ)
         wanted = ", ".join(f"{name} {(settings or {})[name]!r}" for name in differ)
         raise BundleError(
+            "settings",
             f"The bundle in {directory} is made for a site with {had}, and this one has {wanted}: write a bundle with"
-            " these settings (playbooks/bundle.yml takes them with -e)"
+            " these settings (playbooks/bundle.yml takes them with -e)",
         )
     for host, architecture in (architectures or {}).items():
         if architecture != manifest["architecture"]:
             raise BundleError(
+                "architecture",
                 f"The bundle in {directory} is for {manifest['architecture']} machines, and {host} is a"
-                f" {architecture} machine: write it (playbooks/bundle.yml) at a connected site of such machines"
+                f" {architecture} machine: write it (playbooks/bundle.yml) at a connected site of such machines",
             )
     for host, codename in (releases or {}).items():
         if codename not in manifest["packages"]:
             has = " and ".join(sorted(manifest["packages"]))
             raise BundleError(
+                "release",
                 f"The bundle in {directory} has packages for {has}, and {host} runs {codename or 'another system'}:"
-                " write it (playbooks/bundle.yml) at a connected site that has such a host"
+                " write it (playbooks/bundle.yml) at a connected site that has such a host",
             )
     for name in images:
         if name not in manifest["images"]:
             raise BundleError(
+                "image",
                 f"The bundle in {directory} lacks the image {name}: write it (playbooks/bundle.yml) with this version"
-                " of the project and these settings"
+                " of the project and these settings",
             )
     for name, wanted in manifest["files"].items():
         if not _is_as_written(root / name, wanted, checksums):
-            raise BundleError(f"{name} of the bundle in {directory} is not as it was written: {AGAIN}")
+            raise BundleError("damaged", f"{name} of the bundle in {directory} is not as it was written: {AGAIN}")
     return manifest
 
 
-def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
-    """Return the parts that are to be written: of "images.tar", "packages/<codename>.tar" and "wheels".
+@dataclass(frozen=True)
+class Outdated:
+    """The parts of a bundle to write: the images, the packages of releases by their codenames, the wheels."""
+
+    images: bool
+    packages: tuple[str, ...]
+    wheels: bool
+
+    @property
+    def parts(self) -> list[str]:
+        """The files and directories."""
+        packages = [packages_file(codename) for codename in self.packages]
+        return [*([IMAGES] if self.images else []), *packages, *([WHEELS] if self.wheels else [])]
+
+
+def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be written, as `Outdated` has it, and its `parts`.
+
+    Parts that another version wrote are kept where they are as wanted; bundle.json is written in any case.
 
     wanted::
 
@@ -112,7 +166,7 @@ def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
          "settings": {"site_uid": 1500, ...},                     # on which the images depend
          "architecture": "x86_64",
          "packages": {"trixie": ["docker.io=26.1.5+dfsg1-9", ...]},
-         "requirements": "..."}                                   # SHA-256 of the controller's list of packages
+         "requirements": "..."}                                   # SHA-256 of the control node's list of packages
     """
     root = Path(directory)
     try:
@@ -120,16 +174,18 @@ def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> list[str]:
     except BundleError:
         manifest = {"images": {}, "packages": {}, "requirements": "", "files": {}}
     broken = {name for name, entry in manifest["files"].items() if not _is_as_written(root / name, entry, False)}
-    parts = []
-    if IMAGES in broken or manifest["images"] != wanted["images"]:
-        parts.append(IMAGES)
-    for codename, versions in wanted["packages"].items():
-        had = manifest["packages"].get(codename, {}).get("versions")
-        if packages_file(codename) in broken or had != sorted(versions):
-            parts.append(packages_file(codename))
-    if manifest["requirements"] != wanted["requirements"] or any(name.startswith(f"{WHEELS}/") for name in broken):
-        parts.append(WHEELS)
-    return parts
+    outdated = Outdated(
+        images=IMAGES in broken or manifest["images"] != wanted["images"],
+        packages=tuple(
+            str(codename)
+            for codename, versions in wanted["packages"].items()
+            if packages_file(codename) in broken
+            or manifest["packages"].get(codename, {}).get("versions") != sorted(versions)
+        ),
+        wheels=manifest["requirements"] != wanted["requirements"]
+        or any(name.startswith(f"{WHEELS}/") for name in broken),
+    )
+    return {**asdict(outdated), "parts": outdated.parts}
 
 
 def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +198,10 @@ def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]
     names = [IMAGES, *(packages_file(codename) for codename in sorted(wanted["packages"])), *wheels]
     for name in names:
         if not (root / name).is_file():
-            raise BundleError(f"{name} is missing in {directory}: run playbooks/bundle.yml again")
+            raise BundleError("incomplete", f"{name} is missing in {directory}: run playbooks/bundle.yml again")
     return {
         "format": FORMAT,
+        "version": project_version(),
         "images": dict(wanted["images"]),
         "settings": dict(wanted["settings"]),
         "architecture": wanted["architecture"],
@@ -155,6 +212,60 @@ def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]
         "requirements": wanted["requirements"],
         "files": {name: {"size": (root / name).stat().st_size, "sha256": _sha256(root / name)} for name in names},
     }
+
+
+def bundle_summary(directory: str, pythons: Iterable[str]) -> str:
+    """Return what a whole bundle holds and for which sites it is, in a few lines.
+
+    pythons: versions that the wheels are for. Raises BundleError where the bundle is not whole.
+    """
+    manifest = bundle(directory, checksums=False)
+    sizes = {name: int(entry["size"]) for name, entry in manifest["files"].items()}
+    wheels = sum(size for name, size in sizes.items() if name.startswith(f"{WHEELS}/"))
+    rows = [(name, amount(size)) for name, size in sizes.items() if not name.startswith(f"{WHEELS}/")]
+    rows.append((f"{WHEELS}/", f"{amount(wheels)}, for Python {', '.join(pythons)}"))
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(manifest["settings"].items()))
+    return "\n".join(
+        [
+            f"{directory} is a whole bundle:",
+            *(f"{name:24} {size}" for name, size in rows),
+            f"It serves sites with {settings} on {manifest['architecture']} machines.",
+        ]
+    )
+
+
+def packages_to_bundle(always: Iterable[str], packages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the packages that a bare host is to get: some always, others since the reported host has them.
+
+    packages: for each name what the module `node_report` says of it.
+    """
+    return [*always, *sorted(name for name, state in packages.items() if state["status"] == "installed")]
+
+
+def simulated_packages(lines: Iterable[str]) -> list[str]:
+    """Return NAME=VERSION of all packages that apt would install, sorted. lines: of `apt-get --simulate install`.
+
+    Raises BundleError for a line that is not understood.
+    """
+    found = []
+    for line in lines:
+        if not line.startswith("Inst "):
+            continue
+        match = SIMULATED.fullmatch(line)
+        if not match:
+            raise BundleError(
+                "apt", f"apt-get --simulate wrote {line!r}, which is not understood: report it as a fault"
+            )
+        found.append(f"{match['name']}={match['version']}")
+    return sorted(found)
+
+
+def amount(size: float) -> str:
+    """Return a number of bytes for people, such as 1.21 GB."""
+    power = 0
+    while size >= 1024 and power < len(UNITS) - 1:
+        size, power = size / 1024, power + 1
+    return f"{size:.2f} {UNITS[power]}"
 
 
 def _is_as_written(path: Path, wanted: Mapping[str, Any], checksums: bool) -> bool:
@@ -174,5 +285,5 @@ def _index(path: Path) -> str:
     with tarfile.open(path) as archive:
         index = archive.extractfile("Packages") if "Packages" in archive.getnames() else None
         if index is None:
-            raise BundleError(f"{path} has no index of its packages: remove it and write the bundle again")
+            raise BundleError("index", f"{path} has no index of its packages: remove it and write the bundle again")
         return hashlib.sha256(index.read()).hexdigest()

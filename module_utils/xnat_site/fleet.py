@@ -1,27 +1,32 @@
-"""What the inventory wants of the swarm, what its nodes report, and what follows from both.
+"""What the inventory wants of the swarm, what its hosts report, and what follows from both.
 
-Used on the controller by the filters `xnat_fleet` and `xnat_swarm_changes`; only the standard library is imported. A
-host is a machine of the inventory, a node is what Swarm knows; a report is what `library/node_report.py` returns for a
-host. Hosts are plain data::
-
-    {"role": "manager",                 # "worker", or "" for a host outside the swarm
-     "address": "192.0.2.11",           # where other nodes reach it; empty until it has reported
-     "availability": "active", "labels": {"gpu": "true"},
-     "node_id": "",                     # as Swarm calls it; empty where it is not known
-     "report": {...}}                   # None for a host that does not answer
+Used on the control node by the filters of `filter_plugins/fleet.py`; only the standard library is imported. A check is
+a small function that yields a `Finding` for each thing that is wrong; `HOST_CHECKS` and `SITE_CHECKS` list them.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-HOST_LABEL = "org.xnat.jupyterhub.host"  # on a node that this project has joined: its name in the inventory
-KEYS_LABEL = (
-    "org.xnat.jupyterhub.labels"  # the keys of the labels that the inventory has set, so that they can go again
+from .hosts import (
+    HOST_LABEL,
+    HUB_LABEL,
+    MANAGERS,
+    WORKERS,
+    Host,
+    Limits,
+    Node,
+    Report,
+    Site,
+    match_nodes,
+    parsed_address,
+    parsed_network,
 )
-HUB_LABEL = "org.xnat.jupyterhub.hub"  # followed by the deployment: the node that has the hub's database
+
+# On the same: the keys of the labels that the inventory has set, so that they can go again.
+KEYS_LABEL = "org.xnat.jupyterhub.labels"
 QUORUMS = (1, 3, 5)
 AVAILABILITY = ("active", "pause", "drain")
 OLDEST_ENGINE = (20, 10)
@@ -30,116 +35,95 @@ ARCHITECTURES = ("x86_64", "aarch64")
 NEEDED_FEATURES = ("overlay", "vxlan", "bridge", "veth")
 MANAGER_PORTS = ("2377/tcp",)
 NODE_PORTS = ("7946/tcp", "7946/udp", "4789/udp")
-MEMBER_STATES = ("active", "pending", "error")
-# Where a site names no pool for a new swarm, the first of these to which no host has a route.
-ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.192.0/18")
 # Addresses of a network that no server gets: its own, the broadcast's, the gateway's, those of hub, proxy, demo
 # XNAT and of the tasks that replace them. Each node takes one more.
 RESERVED_ADDRESSES = 16
 DOCKERS_SUBNET_SIZE = 24
+READY = "ready"  # Swarm's word for a node that takes tasks
 
-Host = Mapping[str, Any]
-Node = Mapping[str, Any]
-
-
-def inventory_hosts(hostvars: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]]) -> dict[str, Host]:
-    """Return the hosts of the groups managers, workers and demo_xnat, from Ansible's variables of the same names."""
-    roles = dict.fromkeys(groups.get("workers", ()), "worker") | dict.fromkeys(groups["managers"], "manager")
-    hosts: dict[str, Host] = {}
-    for name in [*groups["managers"], *groups.get("workers", ()), *groups.get("demo_xnat", ())]:
-        variables = hostvars[name]
-        report = (variables.get("preflight_report") or {}).get("report")
-        address = variables.get("docker_swarm_advertise_addr") or ""
-        if report and not address:
-            address = report["engine"]["swarm"].get("address") or report["address"]
-        hosts[str(name)] = {
-            "role": roles.get(name, ""),
-            "address": str(address),
-            "availability": str(variables.get("docker_swarm_availability") or "active"),
-            "labels": {
-                str(key): _label_value(value) for key, value in (variables.get("docker_swarm_labels") or {}).items()
-            },
-            "node_id": variables.get("docker_swarm_node_id") or _reported_swarm(report).get("node_id") or "",
-            "report": report,
-        }
-    return hosts
+ERROR, WARNING, NOTE = "error", "warning", "note"
 
 
-def fleet(
-    hostvars: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]], limits: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Judge the whole inventory by what its hosts report, before anything is changed.
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong or worth knowing.
 
-    limits: {"deployment", "disk_gb", "memory_mb", "clock_skew" (seconds), "now" (seconds since 1970, by the
-    controller's clock, after the last report), "address_pools" (CIDR texts that the swarm is told to use, none for one
-    that is chosen here), "subnet_size" (prefix length of the networks cut from them), "network" (name of
-    the servers' network), "network_subnet" (its CIDR text, "" for one of the pool), "servers" (how many are to run at
-    once)}. Returns::
+    id: the rule, for tests. severity: an ERROR forbids a change; a WARNING is reported by every playbook, a NOTE by
+    preflight. text: one sentence that says what is wrong and what to do.
+    """
+
+    id: str
+    severity: str
+    text: str
+
+
+def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge the whole inventory by what its hosts report, before anything is changed: the filter `xnat_fleet`.
+
+    inventory: of `inventory_hosts`. limits: {"deployment", "disk_gb", "memory_mb", "clock_skew" (seconds), "now"
+    (seconds since 1970, by the control node's clock, after the last report), "address_pools" (CIDR texts that the swarm
+    is told to use, none for one that is chosen here), "subnet_size" (prefix length of the networks cut from them),
+    "network" (name of the servers' network), "network_subnet" (its CIDR text, "" for one of the pool), "servers" (how
+    many are to run at once)}. Returns::
 
         {"errors": ["sentence", ...],    # anything here forbids a change
+         "warnings": ["sentence", ...],  # every playbook reports these
          "notes": ["sentence", ...],     # worth knowing, worked with
          "manager": "m1",                # the live manager to work through, or the one that begins a swarm; "" for none
          "live_managers": ["m1", "m2"],  # all that are managers now
+         "members": ["m1", "w1"],        # hosts whose engine is in a swarm now
          "hub_host": "m1",               # the host that has the hub's database, or is going to
-         "addresses": {"m1": "..."},     # of the hosts that answer
+         "hub_deployed": True,           # whether the hub may be there already
+         "deployed": True,               # whether anything of the deployment is on any host
+         "deployments": ["xnat"],        # those that have a hub in the swarm, by the labels of its nodes
+         "hosts": {"m1": {...}},         # Host.as_dict of each
+         "addresses": {"m1": "..."},     # of the hosts that answer, as all of the following
+         "codenames": {"m1": "trixie"}, "architectures": {"m1": "x86_64"},
+         "images": {"m1": {name: id}},
+         "engines": {"m1": {...}},       # what the role docker_engine reads of a report
          "joining": ["w3"],              # hosts that are no members yet, managers first
          "address_pools": ["10.77.0.0/16"],  # for a swarm that is begun
          "stale": [],                    # those of them that must leave an old membership before
          "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]}}  # whom each has to reach first
     """
-    hosts = inventory_hosts(hostvars, groups)
-    errors = _group_errors(groups) + _host_errors(hosts, limits) + _clashes(hosts) + _pool_errors(hosts, limits)
-    notes = _notes(hosts)
-    nodes, through = _swarm(hosts)
-    hub_key = f"{HUB_LABEL}.{limits['deployment']}"
-    found = match_nodes(hosts, nodes)
-    hub_node = next((node for node in nodes if node["labels"].get(hub_key)), None)
-    hub_host = found.get(hub_node["id"], hub_node["labels"].get(HOST_LABEL, hub_node["hostname"])) if hub_node else ""
-    lives = [name for name in through if hosts[name]["role"] == "manager"]
-    manager = hub_host if hub_host in lives else next(iter(lives), "")
-    pools = list(limits["address_pools"]) or _free_pool(hosts)
-    network_errors, network_notes = _network(hosts, nodes, through, pools, limits)
-    errors += network_errors
-    notes += network_notes
-    swarm_errors, swarm_notes = _swarm_errors(hosts, nodes, through, lives)
-    errors += swarm_errors
-    notes += swarm_notes
-    answering = [name for name, host in hosts.items() if host["report"]]
-    if not nodes and not swarm_errors:
-        manager = next((name for name in answering if hosts[name]["role"] == "manager"), "")
-    if hub_host and hosts.get(hub_host, {}).get("role") != "manager":
-        errors.append(
-            f"The hub runs on {hub_host}, which is to be no manager any more: keep it in the group managers, since the"
-            " hub's database is there."
-        )
-    elif hub_host and hosts[hub_host]["availability"] != "active":
-        errors.append(
-            f"docker_swarm_availability of {hub_host} is {hosts[hub_host]['availability']}, but it has the hub, which"
-            " cannot run elsewhere: set it to active."
-        )
-    elif hub_host and hub_host not in answering:
-        notes.append(
-            f"{hub_host}, which has the hub and its database, does not answer: the swarm is looked after through"
-            f" {manager or 'nobody'}, the hub cannot be."
-        )
-    members = {node["id"] for node in nodes}
-    joining = [name for name in answering if hosts[name]["role"] and hosts[name]["node_id"] not in members]
-    address_errors, address_notes = _told_addresses(hosts, nodes, found, joining)
-    errors += address_errors
-    notes += address_notes
-    stale = [name for name in joining if _membership(hosts[name]).get("state") in MEMBER_STATES]
+    site = Site.from_inventory(inventory, limits)
+    found = findings(site)
+    hub_host = site.hub_label_host or site.manager
+    reports = site.reports
     return {
-        "errors": errors,
-        "notes": notes,
-        "manager": manager,
-        "live_managers": through,
-        "hub_host": hub_host or manager,
-        "addresses": {name: hosts[name]["address"] for name in answering},
-        "joining": sorted(joining, key=lambda name: hosts[name]["role"] != "manager"),
-        "address_pools": pools,
-        "stale": stale,
-        "peers": {name: peers for name in answering if (peers := port_peers(hosts, joining, name))},
+        "errors": [finding.text for finding in found if finding.severity == ERROR],
+        "warnings": [finding.text for finding in found if finding.severity == WARNING],
+        "notes": [finding.text for finding in found if finding.severity == NOTE],
+        "manager": site.manager,
+        "live_managers": site.live_managers,
+        "members": [name for name, report in reports.items() if report.swarm.state == "active"],
+        "hub_host": hub_host,
+        "hub_deployed": reports[hub_host].deployed if hub_host in reports else bool(site.hub_label_host),
+        "deployed": any(report.deployed for report in reports.values()),
+        "deployments": _deployments(reports.values()),
+        "hosts": {name: host.as_dict() for name, host in site.hosts.items()},
+        "addresses": {name: site.hosts[name].address for name in reports},
+        "codenames": {name: report.codename for name, report in reports.items()},
+        "architectures": {name: report.architecture for name, report in reports.items()},
+        "images": {name: dict(report.images) for name, report in reports.items()},
+        "engines": {name: _engine(report.raw) for name, report in reports.items()},
+        "joining": site.joining,
+        "address_pools": list(site.address_pools),
+        "stale": [name for name in site.joining if site.swarm(name).is_member],
+        "peers": {name: peers for name in reports if (peers := port_peers(site.hosts, site.joining, name))},
     }
+
+
+def _deployments(reports: Iterable[Report]) -> list[str]:
+    prefix = f"{HUB_LABEL}."
+    labels = {label for report in reports for node in report.nodes for label in node.labels}
+    return sorted(label.removeprefix(prefix) for label in labels if label.startswith(prefix))
+
+
+def _engine(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the role docker_engine decides by: a report without the parts that are long."""
+    engine = {key: value for key, value in report["engine"].items() if key not in ("images", "nodes", "network")}
+    return {**{key: report[key] for key in ("packages", "system", "systemd")}, "engine": engine}
 
 
 def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> list[dict[str, Any]]:
@@ -149,37 +133,39 @@ def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> li
     """
     peers = []
     for name, host in hosts.items():
-        if name == me or not hosts[me]["role"] or not host["role"] or not host["report"]:
+        if name == me or not hosts[me].role or not host.role or not host.answers:
             continue
         if not {me, name} & set(joining):
             continue
-        ports = [*(MANAGER_PORTS if host["role"] == "manager" else ()), *NODE_PORTS]
+        ports = [*(MANAGER_PORTS if host.role == "manager" else ()), *NODE_PORTS]
         if name not in joining:
             ports = [port for port in ports if port.endswith("/tcp")]
-        peers.append({"host": name, "address": host["address"], "ports": ports})
+        peers.append({"host": name, "address": host.address, "ports": ports})
     return peers
 
 
-def match_nodes(hosts: Mapping[str, Host], nodes: Sequence[Node]) -> dict[str, str]:
-    """Return which host a node is, by the node's id: the host's own word, else our label, else the host name."""
-    found: dict[str, str] = {}
-    for node in nodes:
-        name = next((name for name, host in hosts.items() if host["node_id"] == node["id"]), None)
-        if name is None:
-            named = node["labels"].get(HOST_LABEL, node["hostname"])
-            if named in hosts and not hosts[named]["report"]:
-                name = named
-        if name is not None:
-            found[node["id"]] = name
-    return found
+# ---- hosts and nodes
+
+
+def _members(hosts: Mapping[str, Mapping[str, Any]], joined: Mapping[str, str]) -> dict[str, Host]:
+    """Return the hosts of the swarm; those that have joined since they were looked at have the ids in `joined`."""
+    found = {name: Host.from_dict(host) for name, host in hosts.items()}
+    return {
+        name: replace(host, node_id=joined[name], engine=True) if name in joined else host
+        for name, host in found.items()
+        if host.role
+    }
 
 
 def swarm_changes(
-    hostvars: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]], nodes: Sequence[Node]
+    hosts: Mapping[str, Mapping[str, Any]],
+    nodes: Sequence[Mapping[str, Any]],
+    joined: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return what makes the swarm that of the inventory.
+    """Return what makes the swarm that of the inventory: the filter `xnat_swarm_changes`.
 
-    nodes: what a live manager lists, as `node_report` shortens it. Returns::
+    hosts: of `fleet`. nodes: what a live manager lists, as `node_report` shortens it. joined: ids of the nodes that
+    have joined since the hosts were looked at, by host. Returns::
 
         {"updates": [{"id", "host", "role": "manager" or None for no change, "availability": the same,
                       "labels": {to set}, "labels_to_remove": [keys], "why": "promote, label gpu"}, ...],
@@ -188,42 +174,43 @@ def swarm_changes(
     Promotions come first and demotions last, so that there are never fewer managers than before or after. Labels that
     the inventory did not set are left alone, nodes that this project has not joined as well.
     """
-    hosts = {name: host for name, host in inventory_hosts(hostvars, groups).items() if host["role"]}
-    found = match_nodes(hosts, nodes)
+    members = _members(hosts, joined or {})
+    listed = [Node.from_report(node) for node in nodes]
+    found = match_nodes(members, listed)
     kept: dict[str, dict[str, str]] = {}  # a host that has left and joined again still has the hub's database
-    for node in nodes:
-        if node["id"] not in found:
-            marks = {key: value for key, value in node["labels"].items() if key.startswith(f"{HUB_LABEL}.")}
-            kept.setdefault(node["labels"].get(HOST_LABEL, ""), {}).update(marks)
+    for node in listed:
+        if node.id not in found:
+            marks = {key: value for key, value in node.labels.items() if key.startswith(f"{HUB_LABEL}.")}
+            kept.setdefault(node.labels.get(HOST_LABEL, ""), {}).update(marks)
     updates, removals = [], []
-    for node in nodes:
-        name = found.get(node["id"])
-        if name is None and HOST_LABEL in node["labels"]:
+    for node in listed:
+        name = found.get(node.id)
+        if name is None and HOST_LABEL in node.labels:
             removals.append(
                 {
-                    "id": node["id"],
-                    "host": node["labels"][HOST_LABEL],
-                    "state": node["state"],
-                    "manager": node["role"] == "manager",
+                    "id": node.id,
+                    "host": node.labels[HOST_LABEL],
+                    "state": node.state,
+                    "manager": node.role == "manager",
                 }
             )
         elif name is not None:
-            update = _update(name, hosts[name], node, kept.get(name, {}))
+            update = _update(members[name], node, kept.get(name, {}))
             if update["why"]:
                 updates.append(update)
     updates.sort(key=lambda update: {"manager": 0, None: 1, "worker": 2}[update["role"]])
     return {"updates": updates, "removals": removals}
 
 
-def _update(name: str, host: Host, node: Node, kept: Mapping[str, str]) -> dict[str, Any]:
-    wanted = {**host["labels"], HOST_LABEL: name, **kept}
-    managed = {key for key in node["labels"].get(KEYS_LABEL, "").split(",") if key}
-    if host["labels"]:
-        wanted[KEYS_LABEL] = ",".join(sorted(host["labels"]))
-    gone = sorted(key for key in (managed | {KEYS_LABEL}) - set(wanted) if key in node["labels"])
-    changed = {key: value for key, value in wanted.items() if node["labels"].get(key) != value}
-    role = host["role"] if node["role"] != host["role"] else None
-    availability = host["availability"] if node["availability"] != host["availability"] else None
+def _update(host: Host, node: Node, kept: Mapping[str, str]) -> dict[str, Any]:
+    wanted = {**host.labels, HOST_LABEL: host.name, **kept}
+    managed = {key for key in node.labels.get(KEYS_LABEL, "").split(",") if key}
+    if host.labels:
+        wanted[KEYS_LABEL] = ",".join(sorted(host.labels))
+    gone = sorted(key for key in (managed | {KEYS_LABEL}) - set(wanted) if key in node.labels)
+    changed = {key: value for key, value in wanted.items() if node.labels.get(key) != value}
+    role = host.role if node.role != host.role else None
+    availability = host.availability if node.availability != host.availability else None
     why = [
         *([{"manager": "promote", "worker": "demote"}[role]] if role else ()),
         *([f"availability {availability}"] if availability else ()),
@@ -231,8 +218,8 @@ def _update(name: str, host: Host, node: Node, kept: Mapping[str, str]) -> dict[
         *(f"no label {key}" for key in gone),
     ]
     return {
-        "id": node["id"],
-        "host": name,
+        "id": node.id,
+        "host": host.name,
         "role": role,
         "availability": availability,
         "labels": changed,
@@ -241,269 +228,354 @@ def _update(name: str, host: Host, node: Node, kept: Mapping[str, str]) -> dict[
     }
 
 
-def _label_value(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def unready_nodes(
+    hosts: Mapping[str, Mapping[str, Any]],
+    nodes: Sequence[Mapping[str, Any]],
+    joined: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return a sentence for each node that is not ready though its host answers: the filter `xnat_unready_nodes`.
+
+    Arguments as those of `swarm_changes`.
+    """
+    listed = [Node.from_report(node) for node in nodes]
+    return [finding.text for finding in _unready(_members(hosts, joined or {}), listed, ERROR)]
 
 
-def _reported_swarm(report: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    swarm: Mapping[str, Any] = report["engine"]["swarm"] if report else {}
-    return swarm
+# ---- checks of one host
 
 
-def _membership(host: Host) -> Mapping[str, Any]:
-    return _reported_swarm(host["report"])
-
-
-def _swarm(hosts: Mapping[str, Host]) -> tuple[list[Node], list[str]]:
-    """Return the nodes as a live manager lists them, and the hosts that are live managers."""
-    through = [
-        name
-        for name, host in hosts.items()
-        if _membership(host).get("state") == "active"
-        and _membership(host).get("manager")
-        and not _membership(host).get("error")
-        and host["report"]["engine"]["nodes"]
-    ]
-    nodes = hosts[through[0]]["report"]["engine"]["nodes"] if through else []
-    return list(nodes), through
-
-
-def _group_errors(groups: Mapping[str, Sequence[str]]) -> list[str]:
-    errors = []
-    managers, workers = list(groups["managers"]), list(groups.get("workers", ()))
-    if len(managers) not in QUORUMS:
-        reason = {
-            0: "a swarm needs a manager",
-            2: "two managers stop when either is lost, which is worse than one",
-            4: "four managers stand the loss of one, as three do",
-        }.get(len(managers), "more than five only make each change slower")
-        errors.append(
-            f"The group managers has {len(managers)} hosts ({', '.join(managers) or 'none'}): {reason}. List 1, 3 or 5."
+def _root(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if report.user_id != 0:
+        yield _error(
+            "not_root",
+            f"The playbook is not root on {host.name}: run it with --become, or set ansible_become in the inventory.",
         )
-    errors += [
-        f"{name} is in the groups managers and workers: leave it in one of them."
-        for name in managers
-        if name in workers
-    ]
-    return errors
 
 
-def _host_errors(hosts: Mapping[str, Host], limits: Mapping[str, Any]) -> list[str]:
-    return (
-        [text for name, host in hosts.items() if host["report"] for text in _errors_of(name, host, limits)]
-        + [
-            f"docker_swarm_availability of {name} is {host['availability']!r}: set it to {', '.join(AVAILABILITY)}."
-            for name, host in hosts.items()
-            if host["availability"] not in AVAILABILITY
-        ]
-        + [
-            f"docker_swarm_advertise_addr of {name} is {host['address']!r}: set it to an address such as 192.0.2.11."
-            for name, host in hosts.items()
-            if host["address"] and not _parsed(host["address"])
-        ]
-    )
-
-
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(address)
-    except ValueError:
-        return None
-
-
-def _errors_of(name: str, host: Host, limits: Mapping[str, Any]) -> Iterable[str]:
-    report = host["report"]
-    engine, system = report["engine"], report["system"]
-    family = f"{system['id']} {system['like']}"
-    if report["user_id"] != 0:
-        yield (f"The playbook is not root on {name}: run it with --become, or set ansible_become in the inventory.")
-    if system["codename"] not in SYSTEMS and not _is_red_hat(family):
-        yield (
-            f"{name} runs {system['name'] or 'an unknown system'}, which is not supported: use"
-            f" {', '.join(SYSTEMS.values())}."
+def _system(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if report.codename not in SYSTEMS and not report.is_red_hat:
+        yield _error(
+            "system",
+            f"{host.name} runs {report.system or 'an unknown system'}, which is not supported: use"
+            f" {', '.join(SYSTEMS.values())}.",
         )
-    if report["architecture"] not in ARCHITECTURES:
-        yield f"{name} is a {report['architecture']} machine, which is not supported: use {' or '.join(ARCHITECTURES)}."
-    if report["memory_mb"] < int(limits["memory_mb"]):
-        yield (
-            f"{name} has {report['memory_mb']} MB of memory and needs {limits['memory_mb']}: give it more, or lower"
-            " preflight_memory_mb if you know that less will do."
+
+
+def _architecture(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if report.architecture not in ARCHITECTURES:
+        yield _error(
+            "architecture",
+            f"{host.name} is a {report.architecture} machine, which is not supported: use"
+            f" {' or '.join(ARCHITECTURES)}.",
         )
-    if not engine["deployed"] and report["disk"]["free_mb"] < int(limits["disk_gb"]) * 1000:
-        yield (
-            f"{name} has {report['disk']['free_mb'] // 100 / 10:.1f} GB free for {report['disk']['path']} and needs"
-            f" {limits['disk_gb']}: make room, or lower preflight_disk_gb if you know that less will do."
+
+
+def _memory(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if report.memory_mb < limits.memory_mb:
+        yield _error(
+            "memory",
+            f"{host.name} has {report.memory_mb} MB of memory and needs {limits.memory_mb}: give it more, or lower"
+            " preflight_memory_mb if you know that less will do.",
         )
-    if engine["options_broken"]:
-        yield f"/etc/docker/daemon.json of {name} is no JSON: correct it, or remove it."
-    if engine["answers"] and _version(engine["version"]) < OLDEST_ENGINE:
-        yield f"{name} has Docker Engine {engine['version']}, and 20.10 or newer is needed: upgrade it."
+
+
+def _disk(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if not report.deployed and report.free_mb < limits.disk_gb * 1000:
+        yield _error(
+            "disk",
+            f"{host.name} has {report.free_mb // 100 / 10:.1f} GB free for {report.disk} and needs {limits.disk_gb}:"
+            " make room, or lower preflight_disk_gb if you know that less will do.",
+        )
+
+
+def _engine_options(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if report.options_broken:
+        yield _error("engine_options", f"/etc/docker/daemon.json of {host.name} is no JSON: correct it, or remove it.")
+
+
+def _engine_version(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if report.answers and _version(report.version) < OLDEST_ENGINE:
+        yield _error(
+            "engine_version",
+            f"{host.name} has Docker Engine {report.version}, and 20.10 or newer is needed: upgrade it.",
+        )
+
+
+def _kernel(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
     for feature in NEEDED_FEATURES:
-        if report["kernel"].get(feature) is False:
-            yield f"The kernel of {name} ({report['kernel']['release']}) has no {feature}, which Swarm's networks need."
-    if _membership(host).get("state") == "locked":
-        yield f"The swarm on {name} is locked: run playbooks/unlock.yml."
-    skew = _skew(report, float(limits["now"]))
-    if abs(skew) > float(limits["clock_skew"]):
-        yield (
-            f"The clock of {name} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set up time"
-            " synchronisation there (chrony or systemd-timesyncd)."
-        )
-    for user_id, account in report["accounts"].items():
-        yield (
-            f"The account {account} of {name} has the user id {user_id}, which hub, proxy and registry run as, and"
-            " could read their secrets: set hub_images_hub_uid to an id that no account of the nodes has."
-        )
-    for held in report["held_ports"]:
-        yield (
-            f"Port {held['port']} on {name} is taken by {held['holder']}, and {held['purpose']} needs it: stop what"
-            f" listens there, or set {held['variable']} to a free port."
+        if report.kernel.get(feature) is False:
+            yield _error(
+                "kernel",
+                f"The kernel of {host.name} ({report.kernel_release}) has no {feature}, which Swarm's networks need.",
+            )
+
+
+def _locked(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    if report.swarm.state == "locked":
+        yield _error("locked", f"The swarm on {host.name} is locked: run playbooks/unlock.yml.")
+
+
+def _clock(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    skew = _skew(report, limits.now)
+    if abs(skew) > limits.clock_skew:
+        yield _error(
+            "clock",
+            f"The clock of {host.name} is {abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}: set up time"
+            " synchronisation there (chrony or systemd-timesyncd).",
         )
 
 
-def _is_red_hat(family: str) -> bool:
-    return bool({"rhel", "fedora", "centos"} & set(family.split()))
+def _accounts(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    for user_id, account in report.accounts.items():
+        yield _error(
+            "account",
+            f"The account {account} of {host.name} has the user id {user_id}, which hub, proxy and registry run as, and"
+            " could read their secrets: set hub_images_hub_uid to an id that no account of the nodes has.",
+        )
+
+
+def _held_ports(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
+    for held in report.held_ports:
+        yield _error(
+            "port",
+            f"Port {held['port']} on {host.name} is taken by {held['holder']}, and {held['purpose']} needs it: stop"
+            f" what listens there, or set {held['variable']} to a free port.",
+        )
+
+
+HOST_CHECKS: tuple[Callable[[Host, Report, Limits], Iterable[Finding]], ...] = (
+    _root,
+    _system,
+    _architecture,
+    _memory,
+    _disk,
+    _engine_options,
+    _engine_version,
+    _kernel,
+    _locked,
+    _clock,
+    _accounts,
+    _held_ports,
+)
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("-")[0].split("+")[0].split(".")[:2] if part.isdigit())
 
 
-def _skew(report: Mapping[str, Any], now: float) -> float:
+def _skew(report: Report, now: float) -> float:
     """Return by how many seconds a clock is surely wrong: the host was asked after `asked_at` and before `now`."""
-    if report["time"] < report["asked_at"]:
-        return float(report["time"] - report["asked_at"])
-    return max(0.0, float(report["time"] - now))
+    if report.time < report.asked_at:
+        return float(report.time - report.asked_at)
+    return max(0.0, float(report.time - now))
 
 
-def _clashes(hosts: Mapping[str, Host]) -> list[str]:
-    members = [name for name, host in hosts.items() if host["role"]]
-    errors = [
-        f"{name} has no default route, so its address is not known: set docker_swarm_advertise_addr for it."
-        for name in members
-        if len(members) > 1 and hosts[name]["report"] and not hosts[name]["address"]
-    ]
-    for key, what, set_what in (
-        ("address", "address", "docker_swarm_advertise_addr of one of them"),
-        ("hostname", "host name", "another host name on one of them"),
-    ):
-        seen: dict[str, str] = {}
-        for name, host in hosts.items():
-            value = host["address"] if key == "address" else (host["report"] or {}).get("hostname", "")
-            if not value or not host["role"]:
-                continue
-            other = seen.setdefault(str(value), name)
-            if other != name:
-                errors.append(f"{other} and {name} have one {what}, {value}: set {set_what}.")
-    return errors
+# ---- checks of all hosts together
 
 
-def _pool_errors(hosts: Mapping[str, Host], limits: Mapping[str, Any]) -> list[str]:
-    errors = []
-    for text in limits["address_pools"]:
-        try:
-            pool = ipaddress.ip_network(str(text))
-        except ValueError:
-            errors.append(f"docker_swarm_default_addr_pool has {text!r}, which is no network such as 10.77.0.0/16.")
+def _quorum(site: Site) -> Iterable[Finding]:
+    managers = site.of_group(MANAGERS)
+    if len(managers) in QUORUMS:
+        return
+    reason = {
+        0: "a swarm needs a manager",
+        2: "two managers stop when either is lost, which is worse than one",
+        4: "four managers stand the loss of one, as three do",
+    }.get(len(managers), "more than five only make each change slower")
+    yield _error(
+        "quorum",
+        f"The group managers has {len(managers)} hosts ({', '.join(managers) or 'none'}): {reason}. List 1, 3 or 5.",
+    )
+
+
+def _two_groups(site: Site) -> Iterable[Finding]:
+    for name in site.of_group(MANAGERS):
+        if WORKERS in site.hosts[name].groups:
+            yield _error("two_groups", f"{name} is in the groups managers and workers: leave it in one of them.")
+
+
+def _each_host(site: Site) -> Iterable[Finding]:
+    for name, report in site.reports.items():
+        for check in HOST_CHECKS:
+            yield from check(site.hosts[name], report, site.limits)
+
+
+def _availability(site: Site) -> Iterable[Finding]:
+    for name, host in site.hosts.items():
+        if host.availability not in AVAILABILITY:
+            yield _error(
+                "availability",
+                f"docker_swarm_availability of {name} is {host.availability!r}: set it to {', '.join(AVAILABILITY)}.",
+            )
+
+
+def _advertised(site: Site) -> Iterable[Finding]:
+    for name, host in site.hosts.items():
+        if host.address and not parsed_address(host.address):
+            yield _error(
+                "advertise_addr",
+                f"docker_swarm_advertise_addr of {name} is {host.address!r}: set it to an address such as 192.0.2.11.",
+            )
+
+
+def _no_address(site: Site) -> Iterable[Finding]:
+    members = [host for host in site.hosts.values() if host.role]
+    for host in members:
+        if len(members) > 1 and host.answers and not host.address:
+            yield _error(
+                "no_address",
+                f"{host.name} has no default route, so its address is not known: set docker_swarm_advertise_addr for"
+                " it.",
+            )
+
+
+def _same_address(site: Site) -> Iterable[Finding]:
+    for one, other, address in _twins(site, {name: host.address for name, host in site.hosts.items()}):
+        yield _error(
+            "same_address",
+            f"{one} and {other} have one address, {address}: set docker_swarm_advertise_addr of one of them.",
+        )
+
+
+def _same_hostname(site: Site) -> Iterable[Finding]:
+    for one, other, name in _twins(site, {name: report.hostname for name, report in site.reports.items()}):
+        yield _error(
+            "same_hostname",
+            f"{one} and {other} have one host name, {name}: set another host name on one of them.",
+        )
+
+
+def _twins(site: Site, values: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
+    """Yield each host of the swarm that has the value of an earlier one: that one, itself, the value."""
+    seen: dict[str, str] = {}
+    for name, host in site.hosts.items():
+        value = values.get(name, "")
+        if not value or not host.role:
             continue
-        errors += [
-            f"docker_swarm_default_addr_pool has {text}, which holds the address {host['address']} of {name}: choose"
-            " another network."
-            for name, host in hosts.items()
-            if (address := _parsed(host["address"])) and address in pool
-        ]
-    return errors
+        other = seen.setdefault(value, name)
+        if other != name:
+            yield other, name, value
 
 
-def _free_pool(hosts: Mapping[str, Host]) -> list[str]:
-    """Return a pool of addresses for a new swarm to which no host has a route, the first one if there is none."""
-    routed = [
-        ipaddress.ip_network(text)
-        for host in hosts.values()
-        for text in (host["report"] or {}).get("networks", ())
-        if text != "0.0.0.0/0"
-    ]
-    return [next((pool for pool in ADDRESS_POOLS if _apart(pool, routed)), ADDRESS_POOLS[0])]
+def _pools(site: Site) -> Iterable[Finding]:
+    for text in site.limits.address_pools:
+        pool = parsed_network(text)
+        if not pool:
+            yield _error(
+                "pool_form",
+                f"docker_swarm_default_addr_pool has {text!r}, which is no network such as 10.77.0.0/16.",
+            )
+            continue
+        for name, host in site.hosts.items():
+            if (address := parsed_address(host.address)) and address in pool:
+                yield _error(
+                    "pool_address",
+                    f"docker_swarm_default_addr_pool has {text}, which holds the address {host.address} of {name}:"
+                    " choose another network.",
+                )
 
 
-def _apart(pool: str, routed: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    return not any(ipaddress.ip_network(pool).overlaps(network) for network in routed)
+def _ipvs(site: Site) -> Iterable[Finding]:
+    without = [name for name, report in site.reports.items() if report.kernel.get("ip_vs") is not True]
+    if without:
+        yield _note(
+            "no_ipvs",
+            f"No IPVS to be seen on {', '.join(without)}: it is not needed, services here use DNS round robin and ports"
+            " of their hosts.",
+        )
 
 
-def _network(
-    hosts: Mapping[str, Host],
-    nodes: Sequence[Node],
-    through: Sequence[str],
-    pools: Sequence[str],
-    limits: Mapping[str, Any],
-) -> tuple[list[str], list[str]]:
-    """Compare the network of the servers with what the site wants of it.
+def _engines_differ(site: Site) -> Iterable[Finding]:
+    versions = {name: report.version for name, report in site.reports.items() if report.answers}
+    if len({_version(version) for version in versions.values()}) > 1:
+        listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+        yield _note("engines_differ", f"The engines differ: {listed}. Swarm works with that.")
+
+
+def _untested_system(site: Site) -> Iterable[Finding]:
+    untested = [name for name, report in site.reports.items() if report.is_red_hat]
+    if untested:
+        yield _note(
+            "untested_system", f"{', '.join(untested)} run a system of the Red Hat family: written for, never tried."
+        )
+
+
+def _servers_network(site: Site) -> Iterable[Finding]:
+    """Yield where the servers' network is not what the site wants.
 
     One that is there is kept, since Docker changes no network that is in use: what does not fit is a note. One that is
     going to be made must fit.
     """
-    name, wanted = limits["network"], int(limits["servers"])
-    members = sum(1 for host in hosts.values() if host["role"])
-    there = hosts[through[0]]["report"]["engine"]["network"] if through else {}
-    if there:
-        if there["driver"] != "overlay":
-            return [
-                f"There is a network {name} of the driver {there['driver']}, and the deployment needs an overlay"
-                " network of this name: remove it, or set site_deployment to another name."
-            ], []
-        return [], _kept_network(name, there["subnets"], members, wanted, str(limits["network_subnet"]))
-    said = str(limits["network_subnet"])
-    if said:
-        subnet = _network_of(said)
-        if not subnet:
-            return [f"jupyterhub_network_subnet is {said!r}, which is no network such as 10.77.16.0/20."], []
-        size = subnet.prefixlen
-    elif nodes:
-        size = int(_membership(hosts[through[0]]).get("subnet_size") or DOCKERS_SUBNET_SIZE)
+    there = site.reports[site.live_managers[0]].network if site.live_managers else {}
+    if not there:
+        yield from _new_network(site)
+    elif there["driver"] != "overlay":
+        yield _error(
+            "network_driver",
+            f"There is a network {site.limits.network} of the driver {there['driver']}, and the deployment needs an"
+            " overlay network of this name: remove it, or set site_deployment to another name.",
+        )
     else:
-        size = int(limits["subnet_size"])
-        errors = [
-            f"docker_swarm_default_addr_pool has {pool}, which has no room for networks of /{size}: make it larger, or"
-            " set docker_swarm_subnet_size."
-            for pool in pools
-            if (found := _network_of(pool)) and found.prefixlen > size
-        ]
-        if errors:
-            return errors, []
+        yield from _kept_network(site, there["subnets"])
+
+
+def _new_network(site: Site) -> Iterable[Finding]:
+    said, size = site.limits.network_subnet, site.limits.subnet_size
+    if said:
+        subnet = parsed_network(said)
+        if not subnet:
+            yield _error(
+                "subnet_form",
+                f"jupyterhub_network_subnet is {said!r}, which is no network such as 10.77.16.0/20.",
+            )
+            return
+        size = subnet.prefixlen
+    elif site.nodes:
+        size = site.swarm(site.live_managers[0]).subnet_size or DOCKERS_SUBNET_SIZE
+    else:
+        small = [pool for pool in site.address_pools if (net := parsed_network(pool)) and net.prefixlen > size]
+        for pool in small:
+            yield _error(
+                "pool_small",
+                f"docker_swarm_default_addr_pool has {pool}, which has no room for networks of /{size}: make it larger,"
+                " or set docker_swarm_subnet_size.",
+            )
+        if small:
+            return
+    members, wanted = _member_count(site), site.limits.servers
     room = _room(size, members)
-    if room >= wanted:
-        return [], []
-    return [
-        f"The network {name} would have addresses for {room} servers at once (/{size}), and preflight_servers wants"
-        f" {wanted}: set jupyterhub_network_subnet to a network of /{_size_for(wanted, members)} that nobody here uses,"
-        " or lower preflight_servers."
-    ], []
+    if room < wanted:
+        yield _error(
+            "network_small",
+            f"The network {site.limits.network} would have addresses for {room} servers at once (/{size}), and"
+            f" preflight_servers wants {wanted}: set jupyterhub_network_subnet to a network of"
+            f" /{_size_for(wanted, members)} that nobody here uses, or lower preflight_servers.",
+        )
 
 
-def _kept_network(name: str, subnets: Sequence[str], members: int, wanted: int, said: str) -> list[str]:
-    notes = []
-    networks = [network for subnet in subnets if (network := _network_of(subnet))]
+def _kept_network(site: Site, subnets: Sequence[str]) -> Iterable[Finding]:
+    name, said, wanted = site.limits.network, site.limits.network_subnet, site.limits.servers
+    members, listed = _member_count(site), ", ".join(subnets)
     way = "end all servers, run playbooks/remove.yml (database and files stay), and run site.yml"
     if said and said not in subnets:
-        notes.append(
-            f"jupyterhub_network_subnet is {said}, but the network {name} has {', '.join(subnets)} and keeps it, since"
-            f" a network in use cannot be changed. To change it, {way}."
+        yield _note(
+            "network_kept",
+            f"jupyterhub_network_subnet is {said}, but the network {name} has {listed} and keeps it, since a network in"
+            f" use cannot be changed. To change it, {way}.",
         )
+    networks = [network for subnet in subnets if (network := parsed_network(subnet))]
     room = max((_room(network.prefixlen, members) for network in networks), default=wanted)
     if room < wanted:
-        notes.append(
-            f"The network {name} ({', '.join(subnets)}) has addresses for {room} servers at once, and preflight_servers"
-            f" is {wanted}. It is kept, since a network in use cannot be changed. For a larger one, set"
-            f" jupyterhub_network_subnet to a network of /{_size_for(wanted, members)}, and {way}."
+        yield _note(
+            "network_kept_small",
+            f"The network {name} ({listed}) has addresses for {room} servers at once, and preflight_servers is"
+            f" {wanted}. It is kept, since a network in use cannot be changed. For a larger one, set"
+            f" jupyterhub_network_subnet to a network of /{_size_for(wanted, members)}, and {way}.",
         )
-    return notes
 
 
-def _network_of(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        return None
+def _member_count(site: Site) -> int:
+    return sum(1 for host in site.hosts.values() if host.role)
 
 
 def _room(size: int, members: int) -> int:
@@ -515,117 +587,243 @@ def _size_for(servers: int, members: int) -> int:
     return next((size for size in range(30, 8, -1) if _room(size, members) >= servers), 8)
 
 
-def _told_addresses(
-    hosts: Mapping[str, Host], nodes: Sequence[Node], found: Mapping[str, str], joining: Sequence[str]
-) -> tuple[list[str], list[str]]:
+def _without_swarm(site: Site) -> Iterable[Finding]:
+    """Yield what keeps a new swarm from being begun, where no manager of one lives."""
+    if site.nodes:
+        return
+    for name in site.leaderless:
+        yield _error(
+            "no_leader",
+            f"{name} says of its swarm: {site.swarm(name).error}. Bring back the managers that are missing; if they are"
+            f" lost for good, run `docker swarm init --force-new-cluster` on {name}.",
+        )
+    if not site.leaderless and not any(name in site.silent for name in site.of_role("manager")):
+        for name in site.strays:
+            yield _error(
+                "managed_elsewhere",
+                f"{name} is a worker of a swarm that another host manages: run `docker swarm leave` on it, or list the"
+                " manager of that swarm under managers in the inventory.",
+            )
+    for name in site.silent:
+        yield _error(
+            "silent_at_first",
+            f"{name} does not answer: bring it up, or take it out of the inventory. A new swarm begins with all of its"
+            " hosts.",
+        )
+
+
+def _no_wanted_manager(site: Site) -> Iterable[Finding]:
+    if site.nodes and not site.managers:
+        yield _error(
+            "no_manager_listed",
+            f"None of the managers of the inventory manages the swarm, {', '.join(site.live_managers)} does: keep it"
+            " under managers for this run, and take it out in the next.",
+        )
+
+
+def _several_swarms(site: Site) -> Iterable[Finding]:
+    if len({site.swarm(name).cluster for name in site.live_managers}) > 1:
+        yield _error(
+            "several_swarms",
+            f"{', '.join(site.live_managers)} manage different swarms: run `docker swarm leave --force` on the wrong"
+            " ones.",
+        )
+
+
+def _foreign_nodes(site: Site) -> Iterable[Finding]:
+    if not site.nodes:
+        return
+    ours = {node.address for node in site.nodes} | {host.address for host in site.hosts.values()}
+    members = {node.id for node in site.nodes}
+    for name, host in site.hosts.items():
+        swarm = site.swarm(name)
+        if not host.role or name in site.live_managers or swarm.state != "active" or swarm.node_id in members:
+            continue
+        if not {address.rpartition(":")[0] for address in swarm.managers} & (ours - {host.address}):
+            yield _error("foreign_node", f"{name} is a node of another swarm: run `docker swarm leave --force` on it.")
+
+
+def _silent(site: Site) -> Iterable[Finding]:
+    if site.nodes:
+        for name in site.silent:
+            yield _note("silent", f"{name} does not answer and is left as it is.")
+
+
+def _hub_host(site: Site) -> Iterable[Finding]:
+    name = site.hub_label_host
+    if not name:
+        return
+    if name not in site.of_role("manager"):
+        yield _error(
+            "hub_no_manager",
+            f"The hub runs on {name}, which is to be no manager any more: keep it in the group managers, since the"
+            " hub's database is there.",
+        )
+    elif site.hosts[name].availability != "active":
+        yield _error(
+            "hub_availability",
+            f"docker_swarm_availability of {name} is {site.hosts[name].availability}, but it has the hub, which cannot"
+            " run elsewhere: set it to active.",
+        )
+    elif not site.hosts[name].answers:
+        yield _note(
+            "hub_silent",
+            f"{name}, which has the hub and its database, does not answer: the swarm is looked after through"
+            f" {site.manager or 'nobody'}, the hub cannot be.",
+        )
+
+
+def _told_addresses(site: Site) -> Iterable[Finding]:
     """Compare the addresses that Swarm tells to nodes that join with those of the inventory.
 
     Swarm keeps a manager's address from its first day. `docker swarm init --force-new-cluster --advertise-addr` changes
     what `docker info` shows and ends all containers of services, but not this (Docker 26.1).
     """
-    errors: list[str] = []
-    notes: list[str] = []
-    managers = [node for node in nodes if node["manager_address"]]
+    managers = [node for node in site.nodes if node.manager_address]
     for node in managers:
-        name, told = found.get(node["id"], ""), node["manager_address"]
-        if name not in hosts or not hosts[name]["report"]:
+        name, told = site.host_of.get(node.id, ""), node.manager_address
+        if name not in site.reports:
             continue
-        wanted = hosts[name]["address"]
-        at = _parsed(told)
+        wanted = site.hosts[name].address
+        at = parsed_address(told)
         local = bool(at and at.is_loopback)
-        if at == _parsed(wanted) and not (local and joining):
+        if at == parsed_address(wanted) and not (local and site.joining):
             continue
-        if len(managers) > 1:
-            way = (
-                f"run `docker node demote {node['hostname']}` on another manager and `docker swarm leave` on {name},"
-                " and run site.yml again"
-            )
-        else:
-            way = (
-                "end all servers, run playbooks/remove.yml (database and files stay), run `docker swarm leave --force`"
-                f" on {name}, and run site.yml again"
-            )
+        way = _leave(name, node, len(managers))
         if local:
             text = f"The swarm on {name} tells nodes that join to find it at {told}, which only {name} itself reaches"
             other = "set docker_swarm_advertise_addr to an address that they reach, "
         else:
             text = f"The swarm on {name} tells nodes that join to find it at {told}, not at its address {wanted}"
             other = f"set docker_swarm_advertise_addr to {told} if they reach it there; else "
-        if joining:
-            errors.append(f"{text}, and Swarm does not change that: {other}{way}.")
+        if site.joining:
+            yield _error("told_address", f"{text}, and Swarm does not change that: {other}{way}.")
         else:
-            notes.append(f"{text}, and Swarm does not change that. Before a node joins, {other}{way}.")
-    return errors, notes
+            yield _note("told_address", f"{text}, and Swarm does not change that. Before a node joins, {other}{way}.")
 
 
-def _swarm_errors(
-    hosts: Mapping[str, Host], nodes: Sequence[Node], through: Sequence[str], lives: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    silent = [name for name, host in hosts.items() if not host["report"]]
-    errors: list[str] = []
-    notes: list[str] = []
-    if not nodes:
-        errors = [
-            f"{name} says of its swarm: {_membership(host)['error']}. Bring back the managers that are missing; if they"
-            f" are lost for good, run `docker swarm init --force-new-cluster` on {name}."
-            for name, host in hosts.items()
-            if _membership(host).get("manager") and _membership(host).get("error")
-        ]
-        waits = errors or any(hosts[name]["role"] == "manager" for name in silent)
-        errors += [
-            f"{name} is a worker of a swarm that another host manages: run `docker swarm leave` on it, or list the"
-            " manager of that swarm under managers in the inventory."
-            for name, host in hosts.items()
-            if not waits
-            and host["role"]
-            and _membership(host).get("state") in MEMBER_STATES
-            and not _membership(host)["manager"]
-        ]
-        errors += [
-            f"{name} does not answer: bring it up, or take it out of the inventory. A new swarm begins with all of its"
-            " hosts."
-            for name in silent
-        ]
-        return errors, notes
-    if not lives:
-        errors.append(
-            f"None of the managers of the inventory manages the swarm, {', '.join(through)} does: keep it under"
-            " managers for this run, and take it out in the next."
+def _leave(name: str, node: Node, managers: int) -> str:
+    """Return how a manager gets another address in Swarm: it leaves, and joins or begins a swarm again."""
+    if managers > 1:
+        return (
+            f"run `docker node demote {node.hostname}` on another manager and `docker swarm leave` on {name}, and run"
+            " site.yml again"
         )
-    clusters = {_membership(hosts[name])["cluster"] for name in through}
-    if len(clusters) > 1:
-        errors.append(
-            f"{', '.join(through)} manage different swarms: run `docker swarm leave --force` on the wrong ones."
-        )
-    ours = {node["address"] for node in nodes} | {host["address"] for host in hosts.values()}
-    members = {node["id"] for node in nodes}
-    for name, host in hosts.items():
-        swarm = _membership(host)
-        known = {address.rpartition(":")[0] for address in swarm.get("managers", ())}
-        if not host["role"] or name in through or swarm.get("state") != "active" or swarm["node_id"] in members:
+    return (
+        "end all servers, run playbooks/remove.yml (database and files stay), run `docker swarm leave --force` on"
+        f" {name}, and run site.yml again"
+    )
+
+
+def _not_ready(site: Site) -> Iterable[Finding]:
+    """Only warn: the engine may be starting, and the layer `swarm` waits for it, and stops if that does not help."""
+    members = {name: host for name, host in site.hosts.items() if host.role}
+    yield from _unready(members, site.nodes, WARNING)
+
+
+SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
+    _quorum,
+    _two_groups,
+    _each_host,
+    _availability,
+    _advertised,
+    _no_address,
+    _same_address,
+    _same_hostname,
+    _pools,
+    _ipvs,
+    _engines_differ,
+    _untested_system,
+    _servers_network,
+    _without_swarm,
+    _no_wanted_manager,
+    _several_swarms,
+    _foreign_nodes,
+    _silent,
+    _hub_host,
+    _told_addresses,
+    _not_ready,
+)
+
+
+def findings(site: Site) -> list[Finding]:
+    """Return everything that is wrong with a site, or worth knowing, in the order of the checks."""
+    return [finding for check in SITE_CHECKS for finding in check(site)]
+
+
+def _unready(hosts: Mapping[str, Host], nodes: Sequence[Node], severity: str) -> Iterable[Finding]:
+    """Yield the nodes that are not ready though their hosts answer, with what Swarm and the hosts know of addresses.
+
+    A machine that has come back with another address is such a node: its engine calls itself an active member, and
+    reaches no manager, or is not reached as one.
+    """
+    found = _node_hosts(hosts, nodes)
+    managers = [node for node in nodes if node.manager_address]
+    moved = {
+        found[node.id]: node
+        for node in managers
+        if node.id in found and _differs(node.manager_address, hosts[found[node.id]])
+    }
+    for node in nodes:
+        name = found.get(node.id, "")
+        if node.state == READY or name not in hosts or not hosts[name].answers:
             continue
-        if not known & (ours - {host["address"]}):
-            errors.append(f"{name} is a node of another swarm: run `docker swarm leave --force` on it.")
-    notes += [f"{name} does not answer and is left as it is." for name in silent]
-    return errors, notes
+        host = hosts[name]
+        facts = [f"Swarm reports the node {name} as {node.state}, though its host answers."]
+        if node.address and _differs(node.address, host):
+            facts.append(f"Swarm has the address {node.address} for it, and its own is {host.current_address} now.")
+        others = {other: one for other, one in moved.items() if other != name}
+        facts += [
+            f"Swarm has the address {one.manager_address} for its manager {other}, whose own is"
+            f" {hosts[other].current_address} now."
+            for other, one in others.items()
+        ]
+        yield Finding("unready", severity, " ".join([*facts, _way_back(host, node, managers, others)]))
 
 
-def _notes(hosts: Mapping[str, Host]) -> list[str]:
-    notes = []
-    reports = {name: host["report"] for name, host in hosts.items() if host["report"]}
-    without = [name for name, report in reports.items() if report["kernel"].get("ip_vs") is not True]
-    if without:
-        notes.append(
-            f"No IPVS to be seen on {', '.join(without)}: it is not needed, services here use DNS round robin and ports"
-            " of their hosts."
-        )
-    versions = {name: report["engine"]["version"] for name, report in reports.items() if report["engine"]["answers"]}
-    if len({_version(version) for version in versions.values()}) > 1:
-        listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-        notes.append(f"The engines differ: {listed}. Swarm works with that.")
-    untried = [
-        name for name, report in reports.items() if _is_red_hat(f"{report['system']['id']} {report['system']['like']}")
+def _node_hosts(hosts: Mapping[str, Host], nodes: Sequence[Node]) -> dict[str, str]:
+    """Return `match_nodes`, with the nodes by our label whose host answers and whose engine does not."""
+    by_label = {node.id: node.labels.get(HOST_LABEL, "") for node in nodes}
+    stopped = {name for name, host in hosts.items() if host.answers and not host.engine}
+    return {node: name for node, name in by_label.items() if name in stopped} | match_nodes(hosts, nodes)
+
+
+def _differs(address: str, host: Host) -> bool:
+    """Whether a host that answers has another address than this one by now."""
+    return bool(
+        host.answers and host.current_address and parsed_address(address) != parsed_address(host.current_address)
+    )
+
+
+def _way_back(host: Host, node: Node, managers: Sequence[Node], moved: Mapping[str, Node]) -> str:
+    """Return what to do about a node that is not ready. moved: managers whose address in Swarm is not their own.
+
+    A machine can have more addresses than that of its default route, so such a manager may still be in reach.
+    """
+    if not host.engine:
+        return "No Docker Engine answers there: run playbooks/nodes.yml."
+    if node.manager_address:
+        leave = _leave(host.name, node, len(managers))
+    else:
+        leave = f"run `docker swarm leave` on {host.name}, and run site.yml again"
+    told = {one.manager_address for one in managers}
+    known = {place.rpartition(":")[0].strip("[]") for place in host.managers}
+    if not moved and (node.manager_address or not known & told):
+        return f"{leave[0].upper()}{leave[1:]}."
+    ways = [
+        f"If {other} has lost the address {one.manager_address}, give it back, or {_leave(other, one, len(managers))}."
+        for other, one in moved.items()
     ]
-    if untried:
-        notes.append(f"{', '.join(untried)} run a system of the Red Hat family: written for, never tried.")
-    return notes
+    check = (
+        f"Check that {host.name} reaches 2377/tcp of {', '.join(sorted(told))}, and what its engine logs (`journalctl"
+        f" --unit=docker`). If the engine does not find back, {leave}."
+    )
+    return " ".join([*ways, check])
+
+
+def _error(rule: str, text: str) -> Finding:
+    return Finding(rule, ERROR, text)
+
+
+def _note(rule: str, text: str) -> Finding:
+    return Finding(rule, NOTE, text)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from .hosts import DEMO_XNAT
 
 DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 CACHE = "__pycache__"  # the only files in a folder that are not in the image
 ON_MANAGERS = ("runtime", "hub", "launcher", "verify")  # in addition to the images of every node
+SERVERS = "singleuser"  # on every node
 DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines do not look up such a name in a registry on the internet
 # A reference as Docker accepts it: registry, path, and a tag or a digest.
@@ -99,6 +102,74 @@ def image_plan(
     return plan
 
 
+def site_images(plan: Mapping[str, Mapping[str, Any]], *, registry: bool, demo_xnat: bool) -> dict[str, str]:
+    """Return the images of a plan that a site runs, in build order: {"hub": "prefix/hub:3f9c...", ...}.
+
+    registry, demo_xnat: whether the site runs these as well. The base image does not run.
+    """
+    names = [*ON_MANAGERS, SERVERS, *(["registry"] if registry else []), *(["demo_xnat"] if demo_xnat else [])]
+    return {name: str(plan[name]["image"]) for name in names}
+
+
+def missing_images(names: Iterable[str], inspected: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of images that an engine lacks. inspected: the engine's images, Docker's JSON."""
+    has = {tag for image in inspected for tag in image.get("RepoTags") or ()}
+    return [name for name in names if name not in has]
+
+
+def image_builds(
+    plan: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, str], inspected: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the images that an engine has to build of those that `site_images` names.
+
+    Such as::
+
+        {"names": ["runtime", "hub"],        # of the plan
+         "rounds": [["runtime"], ["hub"]],   # images of one round are built at once
+         "base": True}                       # whether the base image is missing as well
+
+    inspected: those of the wanted images and the base that the engine has, Docker's JSON.
+    """
+    base = str(plan["base"]["image"])
+    missing = missing_images([base, *wanted.values()], inspected)
+    names = [name for name, image in wanted.items() if image in missing]
+    return {"names": names, "rounds": build_rounds(names, plan), "base": bool(names) and base in missing}
+
+
+def pulled_images(pulled: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ids, sources and sizes of the images that the module `node_images` found or pulled.
+
+    Such as::
+
+        {"ids": {"prefix/hub:3f9c...": "sha256:...", ...},
+         "further": [{"name", "source", "id"}, ...],       # from other registries
+         "report": ["prefix/hub:3f9c...: 212 MB", ...]}
+
+    pulled: the module's `images` and `sizes` (bytes by name).
+    """
+    return {
+        "ids": {image["name"]: image["id"] for image in pulled["images"]},
+        "further": [image for image in pulled["images"] if image["source"]],
+        "report": [f"{name}: {round(size / 1e6)} MB" for name, size in pulled["sizes"].items()],
+    }
+
+
+def server_images(
+    plan: Mapping[str, Mapping[str, Any]],
+    prefix: str,
+    further: Iterable[Mapping[str, str]],
+    listed: Iterable[Mapping[str, Any]],
+) -> dict[str, str]:
+    """Return the images that servers may use: the name in XNAT to the name on the nodes.
+
+    These are the single-user images that rollouts have built, and the extra ones. further: of `further_images`.
+    listed: images of an engine, Docker's JSON.
+    """
+    tags = {tag for image in listed for tag in image.get("RepoTags") or ()}
+    own = {str(tag) for tag in tags if tag.startswith(f"{prefix}/{SERVERS}:")} | {str(plan[SERVERS]["image"])}
+    return {**{name: name for name in sorted(own)}, **{str(image["source"]): str(image["name"]) for image in further}}
+
+
 def build_rounds(wanted: Sequence[str], plan: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Return the names of wanted images in rounds: images of one round do not need each other and are built at once.
 
@@ -151,30 +222,31 @@ def further_images(references: Sequence[str], prefix: str) -> list[dict[str, str
 
 
 def lacking_images(
-    hostvars: Mapping[str, Mapping[str, Any]],
-    groups: Mapping[str, Sequence[str]],
+    images: Mapping[str, Mapping[str, str]],
+    hosts: Mapping[str, Mapping[str, Any]],
     ids: Mapping[str, str],
     plan: Mapping[str, Mapping[str, Any]],
     further: Sequence[str],
+    builder: str,
 ) -> dict[str, list[str]]:
     """Return the missing images of the hosts that answered: {"w1": ["prefix/singleuser:..."], ...}.
 
-    Managers may run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo. ids: the
-    images' ids on the builder by name; images that the builder lacks are ignored. further: names of extra images on the
-    nodes. The images of a host are those in its report.
+    Managers may run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo. images: ids
+    by name from each host's report. hosts: of `fleet`. ids: the images' ids on the builder; images that it lacks are
+    ignored. further: names of extra images on the nodes. builder: the host that built the images.
     """
     everywhere = [plan["singleuser"]["image"], *further]
     lacking: dict[str, list[str]] = {}
-    for host in groups["reached"]:
-        wanted = list(everywhere) if host in groups["swarm"] else []
-        if host in groups["managers"]:
-            wanted += [plan[name]["image"] for name in ON_MANAGERS]
-        if host in groups.get("demo_xnat", ()):
+    for name, has in images.items():
+        host = hosts[name]
+        wanted = list(everywhere) if host["role"] else []
+        if host["role"] == "manager":
+            wanted += [plan[image]["image"] for image in ON_MANAGERS]
+        if DEMO_XNAT in host["groups"]:
             wanted.append(plan["demo_xnat"]["image"])
-        has = hostvars[host]["preflight_report"]["report"]["engine"]["images"]
-        names = [name for name in wanted if name in ids and has.get(name) != ids[name]]
-        if names and host not in groups["acting_manager"]:
-            lacking[str(host)] = names
+        names = [image for image in wanted if image in ids and has.get(image) != ids[image]]
+        if names and name != builder:
+            lacking[str(name)] = names
     return lacking
 
 

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .fleet import HUB_LABEL
-
 Finding = dict[str, str]
 
 HUB_PATH = "/jupyterhub/"  # the default path of the hub on its host
@@ -166,18 +164,22 @@ def _secret(name: str, secret: Mapping[str, Any]) -> Iterable[Finding]:
 
 def inventory_findings(
     hostvars: Mapping[str, Mapping[str, Any]],
-    groups: Mapping[str, Sequence[str]],
     host: str,
+    *,
+    demo: bool = False,
+    several_nodes: bool = False,
+    deployed: bool = False,
+    deployments: Sequence[str] = (),
     skipped_tags: Sequence[str] = (),
 ) -> list[Finding]:
     """Return everything that is wrong with the variables of a site, as evaluated for the manager `host`.
 
-    hostvars: Ansible's, or a plain dict of dicts. skipped_tags: tags of layers that this run skips. The variables of
-    the layers are evaluated here, so that a missing variable or a broken template is reported by its name before a task
-    fails with it.
+    hostvars: Ansible's, or a plain dict of dicts. demo: whether there is a demo XNAT. several_nodes: whether the swarm
+    has more than one node. deployed, deployments: of `fleet`. skipped_tags: tags of layers that this run skips. The
+    variables of the layers are evaluated here, so that a missing variable or a broken template is reported by its name
+    before a task fails with it.
     """
     values = _Values(hostvars, host)
-    demo = bool(groups.get("demo_xnat"))
     secrets = dict(SITE_SECRETS)
     wanted = dict(SITE_URLS)
     if demo:
@@ -198,10 +200,10 @@ def inventory_findings(
         elif not values.works(name):
             found.append(_unusable(values, name))
     found += _people(values)
-    found += _deployment(hostvars, values)
+    found += _deployment(values, deployed, deployments)
     found += _addresses(values)
     found += _paths(values)
-    found += _ports(values, demo, len(groups.get("managers", ())) + len(groups.get("workers", ())) > 1)
+    found += _ports(values, demo, several_nodes)
     return found
 
 
@@ -365,14 +367,8 @@ def _people(values: _Values) -> Iterable[Finding]:
         )
 
 
-def _deployment(hostvars: Mapping[str, Mapping[str, Any]], values: _Values) -> Iterable[Finding]:
+def _deployment(values: _Values, runs: bool, deployments: Iterable[str]) -> Iterable[Finding]:
     """Yield what is wrong with the deployment's name. A running deployment keeps its name: its servers depend on it."""
-    engines = [
-        report["engine"]
-        for variables in hostvars.values()
-        if (report := (variables.get("preflight_report") or {}).get("report"))
-    ]
-    runs = any(engine["deployed"] for engine in engines)
     for variable in ("site_deployment", "jupyterhub_name"):
         name = values.text(variable, values.text("site_deployment"))
         if not runs and not re.fullmatch(rf"[a-z]([a-z0-9-]{{0,{DEPLOYMENT_LENGTH - 2}}}[a-z0-9])?", name):
@@ -384,10 +380,7 @@ def _deployment(hostvars: Mapping[str, Mapping[str, Any]], values: _Values) -> I
             )
             break
     name = values.text("site_deployment")
-    prefix = f"{HUB_LABEL}."
-    labels = {label for engine in engines for node in engine["nodes"] for label in node["labels"]}
-    others = {label.removeprefix(prefix) for label in labels if label.startswith(prefix)} - {name}
-    for other in sorted(others):
+    for other in sorted(set(deployments) - {name}):
         if _cut(other) == _cut(name):
             yield _finding(
                 "deployment_twin",

@@ -1,7 +1,7 @@
-"""A running site, as `molecule` makes it, from outside: what XNAT, a researcher and an administrator can do with it.
+"""A running site from outside, as `molecule` deploys it: what XNAT, a researcher and an administrator can do with it.
 
-The play that checks the site runs these tests (molecule/default/verify.yml). They need root: Docker's socket is that of
-the node, reached through the node's own view of the file system.
+molecule/default/verify.yml runs these tests. They need root: they use the node's Docker socket through the node's own
+view of the file system.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PLAY_TIMEOUT = 600
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Return the condition's first true value; fail with `what` after so many seconds."""
+    """Return the condition's first true value; fail with `what` after that many seconds."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -54,14 +54,14 @@ class Server:
 
 @dataclass
 class Run:
-    """What a playbook's run said and how it ended: 0 well, 2 failed, 4 hosts did not answer."""
+    """A playbook run's output and exit code: 0 success, 2 failure, 4 unreachable hosts."""
 
     code: int
     text: str
 
     @property
     def flat(self) -> str:
-        """The text on one line, since long sentences are broken."""
+        """The text on one line, because Ansible wraps long sentences."""
         return " ".join(self.text.split())
 
     def changed(self) -> set[str]:
@@ -72,23 +72,26 @@ class Run:
 
 
 class Playbooks:
-    """The project's playbooks with one inventory, from the side of an administrator."""
+    """The project's playbooks with one inventory, as an administrator runs them.
 
-    def __init__(self, inventory: Path) -> None:
+    programs: the directory of ansible-playbook; None: that of these tests' Python.
+    """
+
+    def __init__(self, inventory: Path, programs: Path | None = None) -> None:
         self.inventory = inventory
+        self.programs = programs or Path(sys.executable).parent
 
     def command(self, *words: str, project: Path = ROOT) -> subprocess.Popen[str]:
-        """Start a playbook, in a group of processes of its own."""
-        bin_dir = str(Path(sys.executable).parent)
+        """Start a playbook in a process group of its own."""
         # Molecule, by which these tests are run, asks for colours, which would hide what `changed` looks for.
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))},
-            "PATH": f"{bin_dir}:/usr/bin:{os.environ['PATH']}",
+            "PATH": f"{self.programs}:/usr/bin:{os.environ['PATH']}",
             "ANSIBLE_CONFIG": str(project / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
         }
         return subprocess.Popen(
-            [f"{bin_dir}/ansible-playbook", "-i", str(self.inventory), *words],
+            [f"{self.programs}/ansible-playbook", "-i", str(self.inventory), *words],
             cwd=project,
             env=environment,
             stdout=subprocess.PIPE,
@@ -99,11 +102,11 @@ class Playbooks:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def play(self, *words: str, code: int = 0, project: Path = ROOT) -> Run:
-        """Run a playbook to its end, which must be as expected."""
+    def play(self, *words: str, code: int = 0, project: Path = ROOT, seconds: float = PLAY_TIMEOUT) -> Run:
+        """Run a playbook to its end, within `seconds`; its exit code must be `code`."""
         process = self.command(*words, project=project)
         try:
-            text, _ = process.communicate(timeout=PLAY_TIMEOUT)
+            text, _ = process.communicate(timeout=seconds)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -111,7 +114,7 @@ class Playbooks:
         return Run(process.returncode, text)
 
     def until(self, line: str, *words: str) -> subprocess.Popen[str]:
-        """Start a playbook and return as soon as it prints this."""
+        """Start a playbook and return as soon as it prints `line`."""
         process = self.command(*words)
         assert process.stdout
         seen = []
@@ -122,7 +125,7 @@ class Playbooks:
         raise AssertionError(f"{words} ended without {line!r}:\n{''.join(seen)[-4000:]}")
 
     def kill_at(self, line: str, *words: str) -> None:
-        """Start a playbook and kill it with all its processes as soon as it prints this."""
+        """Start a playbook and kill it with all its processes as soon as it prints `line`."""
         process = self.until(line, *words)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -149,11 +152,11 @@ class Site:
 
     @property
     def token(self) -> dict[str, str]:
-        """The header by which XNAT is known to the hub; the token may be made anew."""
+        """The header that identifies XNAT to the hub; the token may have been rotated."""
         return {"Authorization": f"token {(self.secrets / 'service_token').read_text().strip()}"}
 
     def ask(self, method: str, url: str, user: str = "", **options: Any) -> requests.Response:
-        """Ask XNAT as a user, or the hub as XNAT where no user is given. Sessions are not kept."""
+        """Send a request to XNAT as a user, or to the hub as XNAT if no user is given. Sessions are not kept."""
         auth = (user, self.admin_password if user == "admin" else self.password) if user else None
         headers = None if user else self.token
         return requests.request(
@@ -161,7 +164,7 @@ class Site:
         )
 
     def answers(self) -> bool:
-        """Whether hub and XNAT do, which may just have been restarted."""
+        """Whether hub and XNAT answer; they may just have been restarted."""
         try:
             return all(
                 self.ask("GET", url).status_code == 200 for url in (f"{self.hub}hub/api/", f"{self.xnat}/healthz")
@@ -178,7 +181,7 @@ class Site:
         return output.decode()
 
     def image(self, name: str) -> str:
-        """Return the newest of our images by that name."""
+        """Return this project's newest image of that name."""
         tags = [tag for image in self.docker.images() for tag in image["RepoTags"] or ()]
         return str(next(tag for tag in tags if tag.startswith(f"localhost/xnat-jupyter/{name}:")))
 
@@ -188,7 +191,7 @@ class Site:
         return self.environment()
 
     def environment(self, **changes: Any) -> int:
-        """Offer a compute environment in XNAT and return its id."""
+        """Add a compute environment in XNAT and return its id."""
         environment = {
             "name": f"Test {next(self._numbers)}",
             "image": self.image("singleuser"),
@@ -208,7 +211,7 @@ class Site:
         return int(answer.json()["id"])
 
     def hardware(self, **changes: Any) -> int:
-        """Offer hardware in XNAT and return its id."""
+        """Add hardware in XNAT and return its id."""
         hardware = {"name": f"Test {next(self._numbers)}", "constraints": [], "genericResources": [], **changes}
         body = {"hardware": {"environmentVariables": [], **hardware}, "scopes": ALL}
         answer = self.ask("POST", f"{self.xnat}/xapi/compute/hardware", "admin", json=body)
@@ -236,7 +239,7 @@ class Site:
         return Server(user, name, time.time())
 
     def outcome(self, server: Server, seconds: float = 90) -> bool:
-        """Wait until XNAT says how a launch went."""
+        """Wait until XNAT reports the result of a launch."""
 
         def said() -> Any:
             answer = self.ask("GET", f"{self.xnat}/xapi/event_tracking/{server.name}", server.user)
@@ -245,7 +248,7 @@ class Site:
         return bool(wait_for(f"end of the launch {server.name}", said, seconds)["succeeded"])
 
     def stop(self, server: Server) -> None:
-        """Press "Stop" in XNAT and wait until the hub knows the server no longer."""
+        """Press "Stop" in XNAT and wait until the hub no longer lists the server."""
         url = f"{self.xnat}/xapi/jupyterhub/users/{server.user}/server/{server.name}"
         answer = self.ask("DELETE", url, server.user, params={"eventTrackingId": server.name})
         assert answer.status_code == 200, answer.text
@@ -286,7 +289,7 @@ class Site:
         return int(self.docker.exec_inspect(made["Id"])["ExitCode"]), output.decode()
 
     def faults(self, *faults: dict[str, Any]) -> None:
-        """Make XNAT answer wrongly, from now on."""
+        """Make XNAT give wrong answers from now on."""
         answer = self.ask("PUT", f"{self.xnat}/demo/faults", "admin", json=list(faults))
         assert answer.status_code == 200, answer.text
 
@@ -310,7 +313,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(site: Site) -> Iterator[None]:
-    """Every test leaves the site as it was: no service, no secret, no fault. What a failed one left goes first."""
+    """Every test leaves no service, secret or fault. Leftovers of a failed test are removed first."""
     wait_for("hub and XNAT answer", site.answers)
     site.faults()
     for user in site.ask("GET", f"{site.hub}hub/api/users?include_stopped_servers=1").json():

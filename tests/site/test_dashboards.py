@@ -25,7 +25,7 @@ PATIENCE = 90  # seconds until a framework shows its page
 
 @pytest.fixture(scope="module")
 def repository(site: Site) -> Iterator[str]:
-    """A repository with the four examples, which a git daemon on the node gives to whoever asks."""
+    """A repository with the four examples, served to everybody by a git daemon on the node."""
     image = site.image("singleuser")
     files = {path.name: path.read_text() for path in sorted(HERE.iterdir())}
     writes = [f"cat > {name} <<'END_OF_FILE'\n{text}\nEND_OF_FILE\n" for name, text in files.items()]
@@ -124,7 +124,7 @@ async def dash_computes(browser: aiohttp.ClientSession, url: str) -> None:
 
 
 async def streamlit_computes(browser: aiohttp.ClientSession, url: str) -> None:
-    """Open Streamlit's websocket, over which all of the page comes."""
+    """Open Streamlit's websocket, which carries the whole page."""
     address = f"{url}_stcore/stream"
     async with browser.ws_connect(address, protocols=["streamlit"], origin=origin(url)) as websocket:
         await websocket.send_bytes(b"\x5a\x00")  # its message "run the script"

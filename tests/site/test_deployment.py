@@ -1,4 +1,4 @@
-"""The site as an administrator deploys it: a second run, a removal, and what comes back after it."""
+"""The site as an administrator deploys it: a second run, a removal, and the deployment after it."""
 
 from __future__ import annotations
 

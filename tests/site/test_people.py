@@ -1,4 +1,4 @@
-"""Who gets in, and who may do what, at a real hub (docs/xnat-contract.md, 1.2, 2.2, 2.8, 6.11, 6.30, 6.31)."""
+"""Who can log in to a real hub, and who may do what there (docs/xnat-contract.md, 1.2, 2.2, 2.8, 6.11, 6.30, 6.31)."""
 
 from __future__ import annotations
 
@@ -143,12 +143,12 @@ def test_users_cannot_start_servers_and_xnat_holds_eight_scopes(site: Site) -> N
 
 
 def watch_looks(site: Site, **fault: object) -> None:
-    """Count from now on how often XNAT is asked for jdoe's roles, whatever it answers."""
+    """Count from now on the requests to XNAT for jdoe's roles, whatever it answers."""
     site.faults({"path": "/users/jdoe/roles$", "delay": 0, "times": LOOKS, **fault})
 
 
 def looks(site: Site) -> int:
-    """Return how often it was asked."""
+    """Return the number of these requests."""
     (fault,) = site.ask("GET", f"{site.xnat}/demo/faults", "admin").json()
     return LOOKS - int(fault["times"])
 

@@ -288,7 +288,7 @@ def test_an_xnat_that_is_slow_or_broken_ends_a_start_in_words(site: Site) -> Non
 
 
 def together(calls: list[Callable[[], Any]]) -> None:
-    """Make all calls at once and wait for their end."""
+    """Run all calls at once and wait until they end."""
     failed: list[BaseException] = []
 
     def work(call: Callable[[], Any]) -> None:

@@ -1,4 +1,4 @@
-"""What launcher, hub, proxy and demo XNAT may do on their node, and what the hub does with files of the user it was."""
+"""What launcher, hub, proxy and demo XNAT may do on their node, and how the hub takes over files of its former user."""
 
 from __future__ import annotations
 

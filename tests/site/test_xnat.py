@@ -1,6 +1,6 @@
-"""XNAT's side, as an administrator keeps it with the playbooks: drift, an XNAT that lies or restarts, new secrets.
+"""XNAT's configuration by the playbooks: drift, an XNAT that reports success falsely or restarts, new secrets.
 
-That a demo XNAT nobody has configured ends with a started notebook is what site.yml itself has shown by now.
+site.yml itself has already shown that a rollout on an unconfigured demo XNAT ends with a started notebook.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import requests
 from tests.site.conftest import ROOT, Playbooks, Site, wait_for
 
 SETTINGS = "/xapi/jupyterhub/preferences"
-# Tests offer environments and hardware of their own.
+# Tests add their own environments and hardware.
 XNAT = ("playbooks/xnat.yml", "-e", "xnat_jupyterhub_purge=false")
 
 
@@ -30,7 +30,7 @@ def preferences(site: Site) -> Any:
 
 
 def drift(site: Site) -> None:
-    """What somebody might do by hand in XNAT."""
+    """Change in XNAT what somebody might change by hand."""
     changes = {"maxNamedServers": 1, "jupyterHubToken": "other"}
     assert site.ask("POST", f"{site.xnat}{SETTINGS}", "admin", json=changes).status_code == 200
     path = f"{site.xnat}/xapi/users/rjones/roles"
@@ -122,7 +122,7 @@ WITHOUT_JDOE = ("-e", '{"site_jupyter_users": ["JDoe", "rjones"]}')
 
 
 class Access:
-    """What jdoe has at XNAT and hub: a server, a token as XNAT makes it for its page, a log-in, a file."""
+    """Jdoe's access at XNAT and hub: a server, a token as XNAT creates it for its page, a log-in, a file."""
 
     FILE = "/srv/xnat-demo/workspaces/users/jdoe/kept"
 
@@ -136,7 +136,7 @@ class Access:
         self.browser, _ = site.browser("jdoe")
 
     def left(self) -> dict[str, bool]:
-        """Return what there is of it now."""
+        """Return what is left of it."""
         site, headers = self.site, {"Authorization": f"token {self.token}"}
         page = self.browser.get(f"{site.hub}hub/home", timeout=20).url
         return {

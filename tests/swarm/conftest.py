@@ -1,7 +1,7 @@
-"""A swarm of test nodes, as `molecule` makes it, from the side of its administrator: an inventory and playbooks.
+"""A swarm of test nodes as its administrator sees it, as `molecule` deploys it: an inventory and playbooks.
 
-The play that checks the scenario `swarm` runs these tests (molecule/swarm/verify.yml). They need root: a node's Docker
-socket is reached through the node's own view of the file system.
+molecule/swarm/verify.yml runs these tests. They need root: they use a node's Docker socket through the node's own view
+of the file system.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Swarm(Playbooks):
         return {node["Description"]["Hostname"]: node for node in self.engine(through).nodes()}
 
     def state(self, node: str) -> str:
-        """Return what Swarm says of a node; `unknown` where nobody can say, as while an engine restarts."""
+        """Return Swarm's state of a node; `unknown` if no manager answers, such as during an engine restart."""
         try:
             found = self.nodes().get(node)
         except (docker.errors.DockerException, OSError):
@@ -82,11 +82,11 @@ class Swarm(Playbooks):
         return output.decode()
 
     def power_off(self, node: str) -> None:
-        """Take a node's power."""
+        """Power a node off."""
         self.outer.kill(f"xnatjh-{node}")
 
     def power_on(self, node: str) -> None:
-        """Give it back, and wait until Swarm has the node."""
+        """Power a node on, and wait until Swarm lists the node as ready."""
         self.outer.start(f"xnatjh-{node}")
         wait_for(f"{node} is ready", lambda: self.state(node) == "ready", 180)
 
@@ -105,7 +105,7 @@ class Cluster(Site):
         return str(names[task["NodeID"]])
 
     def run(self, server: Server, command: str) -> tuple[int, str]:
-        """Run a shell command in a server's container, wherever it is. Returns exit code and output."""
+        """Run a shell command in a server's container on any node. Returns exit code and output."""
         engine = self.swarm.engine(self.node_of(server))
         (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
         made = engine.exec_create(task["Status"]["ContainerStatus"]["ContainerID"], ["sh", "-c", command])
@@ -113,7 +113,7 @@ class Cluster(Site):
         return int(engine.exec_inspect(made["Id"])["ExitCode"]), output.decode()
 
     def on_node(self, *names: str) -> int:  # type: ignore[override]
-        """Offer hardware that only this node has."""
+        """Add hardware in XNAT that only this node has."""
         constraint = {"key": "node.hostname", "operator": "IN", "values": list(names)}
         return self.hardware(constraints=[constraint])
 

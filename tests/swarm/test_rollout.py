@@ -1,4 +1,4 @@
-"""What an administrator does with a swarm by editing the inventory, and what goes wrong meanwhile. In this order."""
+"""An administrator changes a swarm by editing the inventory, and things go wrong meanwhile. The order matters."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROBE = "/data/projects/DEMO_MR/experiments/MR_S01_MR1/SCANS/1/DICOM"
 
 
 def launch(site: Cluster, **changes: Any) -> Server:
-    """Start a server, which must work."""
+    """Start a server, which must succeed."""
     server = site.launch(**changes)
     assert site.outcome(server), site.hub_log(server.began)
     return server
 
 
 def attempt(site: Cluster, hardware: int) -> Server | None:
-    """Start a server; None where that fails."""
+    """Start a server; return None if that fails."""
     server = site.launch(hardware=hardware)
     return server if site.outcome(server) else None
 
@@ -313,7 +313,7 @@ def test_machines_are_restarted_one_at_a_time_and_not_while_the_hub_is_down(site
 
 
 def leader(swarm: Swarm, through: str = "node1") -> str:
-    """Return the host name of the managers' leader, empty while they elect one or the engine asked is away."""
+    """Return the host name of the managers' leader, empty during an election or while the engine does not answer."""
     try:
         nodes = swarm.nodes(through)
     except (docker.errors.DockerException, OSError):
@@ -458,6 +458,25 @@ def test_ports_that_a_firewall_closes_are_named(swarm: Swarm) -> None:
         swarm.on("node5", f"iptables -D {rule}")
         swarm.write()
     assert "node1 does not reach 4789/udp of node5" in run.flat
+
+
+def test_a_node_that_reaches_no_manager_is_named_though_its_host_answers(swarm: Swarm) -> None:
+    rule = "OUTPUT -p tcp --dport 2377 -j DROP"
+    swarm.write(everywhere={"docker_swarm_wait_timeout": 5})
+    swarm.on("node4", f"iptables -I {rule}")
+    try:
+        wait_for("node4 is down", lambda: swarm.state("node4") == "down", 120)
+        run = swarm.play("playbooks/swarm.yml", code=2)
+        foreseen = swarm.play("playbooks/swarm.yml", "--check")
+    finally:
+        swarm.on("node4", f"iptables -D {rule}")
+        swarm.write()
+    address = swarm.nodes()["node1"]["ManagerStatus"]["Addr"].rpartition(":")[0]
+    for words in ("the node node4 as down", f"2377/tcp of {address}", "`docker swarm leave` on node4"):
+        assert words in run.flat
+    assert "the node node4 as down" in foreseen.flat  # a warning of what was gathered; check mode does not wait
+    wait_for("node4 is ready", lambda: swarm.state("node4") == "ready", 120)
+    assert swarm.play("playbooks/swarm.yml").changed() == set()
 
 
 def test_a_run_that_is_interrupted_converges_in_the_next(swarm: Swarm) -> None:

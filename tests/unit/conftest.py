@@ -27,7 +27,7 @@ hypothesis.settings.load_profile(PROFILE)
 
 
 def examples(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Run a property test with so many examples, in a drill (HYPOTHESIS_PROFILE=drill) with DRILL times as many."""
+    """Run a property test with `number` examples, in a drill (HYPOTHESIS_PROFILE=drill) with DRILL times as many."""
     return hypothesis.settings(
         max_examples=number * (DRILL if PROFILE == "drill" else 1),
         deadline=None,
@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def user_of(body: dict[str, Any]) -> str:
-    """Whose launch a sample is: the name at the end of its workspace."""
+    """Return the user of a sample launch: the name at the end of its workspace."""
     mounts = ((body.get("task_template") or {}).get("container_spec") or {}).get("mounts") or []
     targets = [mount["target"] for mount in mounts if str(mount.get("target")).startswith("/workspace/")]
     return targets[0].removeprefix("/workspace/") if targets else "jdoe"
@@ -73,6 +73,6 @@ def launcher_settings() -> xnat_launcher.settings.Settings:
 
 @pytest.fixture
 def socket() -> Iterator[str]:
-    """A place for a unix socket, whose path must be short."""
+    """A path for a unix socket; such paths must be short."""
     with TemporaryDirectory(prefix="xnat-") as folder:
         yield f"{folder}/launcher.sock"

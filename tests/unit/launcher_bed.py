@@ -1,4 +1,4 @@
-"""The launcher as tests run it: behind its real socket, with XNAT over HTTP and an engine in memory."""
+"""A launcher for tests: behind its real socket, with XNAT over HTTP and an engine in memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NO_LEAKS = [
 
 
 def site(url: str) -> XnatSite:
-    """Return how an XNAT is reached."""
+    """Return the settings for the calls to an XNAT."""
     return replace(XnatSite.parse(XNAT), url=url)
 
 
@@ -71,7 +71,7 @@ async def demo_xnat(
 
 @asynccontextmanager
 async def small_xnat(answer: Callable[[str], web.StreamResponse]) -> AsyncIterator[XnatSite]:
-    """Serve an XNAT that answers each path as it is told to."""
+    """Serve an XNAT with given answers by path."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         return answer(request.path)
@@ -83,7 +83,7 @@ async def small_xnat(answer: Callable[[str], web.StreamResponse]) -> AsyncIterat
 
 
 def store_launch(state: State, person: str, name: str, **changes: Any) -> dict[str, str]:
-    """Have a launch of `person` with its alias token in XNAT. Returns its variables; changes: of the container."""
+    """Store a launch of `person` with its alias token in XNAT. Returns its variables. changes: of the container."""
     alias, secret = state.issue_alias(PEOPLE[person])
     env = {"XNAT_USER": alias, "XNAT_PASS": secret, "XNAT_HOST": "http://xnat.example.org"}
     workspace = {
@@ -102,8 +102,8 @@ def store_launch(state: State, person: str, name: str, **changes: Any) -> dict[s
 class MemoryDocker(Docker):
     """An engine in memory, a manager of a swarm, behind the calls of `Docker`.
 
-    state: what becomes of a new task. lingers: whether containers outlive their services. before: called before each
-    call with its method and path; it may wait, or raise what the call is to raise.
+    state: of a new task. lingers: whether containers outlive their services. before: called before each
+    call with its method and path; it may wait, or raise the call's exception.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class MemoryDocker(Docker):
         return self.logs.get(service, b"")
 
     def age(self, seconds: float) -> None:
-        """Have everything been made so long ago."""
+        """Set the age of all objects."""
         for found in [*self.services.values(), *self.secrets.values()]:
             found["CreatedAt"] = f"{datetime.now(UTC) - timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}Z"
 
@@ -213,7 +213,7 @@ def _fits(found: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
 
 @dataclass
 class Bed:
-    """A launcher at work. hub: as the hub asks it. audit: its lines."""
+    """A running launcher. hub: the hub's client for it. audit: its audit lines."""
 
     docker: MemoryDocker
     launcher: Launcher
@@ -232,7 +232,7 @@ class Bed:
 
 
 def check_service(service: Mapping[str, Any], settings: Settings) -> None:
-    """Check that a service is one that this site may have."""
+    """Check that this site's policy allows a service."""
     container = _container(service)
     user = service["Spec"]["Labels"][USER]
     *mounts, shm = container["Mounts"]

@@ -1,6 +1,6 @@
-"""A real JupyterHub without a proxy, whose servers are pages that the hub's own process serves.
+"""A real JupyterHub without a proxy, whose own process serves its users' servers as pages.
 
-Its configuration: JupyterHub runs this file as such, with the port and the scopes of the service in its environment.
+JupyterHub runs this file as its configuration, with the port and the scopes of the service in the environment.
 """
 
 from __future__ import annotations

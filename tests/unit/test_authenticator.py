@@ -1,4 +1,4 @@
-"""What the log-in does beside asking XNAT: whose address counts, and who is logged out when XNAT is asked again."""
+"""Log-in apart from XNAT's answer: whose address counts, and who is logged out when XNAT is asked again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of hub and launcher, the hub's configuration, and how far a service is."""
+"""Settings of hub and launcher, the hub's configuration, and the state of a service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs beside the services in their containers: the health check, and the relay that serves one address."""
+"""The helpers in the services' containers: the health check, and the relay that listens on one address."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What runs on the control node needs no rights there, and asks for an inventory."""
+"""What runs on the control node needs no root there, and every playbook requires an inventory."""
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import subprocess
@@ -92,8 +93,40 @@ def test_a_run_without_an_inventory_fails_in_words(tmp_path: Path, playbook: str
     assert "-i inventory/mysite" in " ".join(run.stdout.split())
 
 
+def test_a_run_with_an_empty_group_swarm_fails_in_words(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("swarm: {children: {managers: {}, workers: {}}}\nxnat: {hosts: {x1: {}}}\n")
+    for playbook in ("site.yml", "playbooks/xnat_plugin.yml"):
+        run = ansible_playbook(playbook, "-i", tmp_path / "hosts.yml")
+        assert run.returncode == 2, run.stdout
+        assert "names no host in the group swarm" in " ".join(run.stdout.split())
+
+
 def test_the_configuration_names_no_inventory() -> None:
-    assert "inventory" not in (ROOT / "ansible.cfg").read_text()
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "ansible.cfg")
+    assert "inventory" not in settings["defaults"]
+
+
+def made_groups() -> set[str]:
+    """The groups that playbooks fill while they run."""
+    tasks = [task for path in PLAYBOOKS for task in mappings(yaml.safe_load(path.read_text()))]
+    made = {name for task in tasks for name in task.get("ansible.builtin.add_host", {}).get("groups", ())}
+    keys = [task["ansible.builtin.group_by"]["key"] for task in tasks if "ansible.builtin.group_by" in task]
+    return made.union(*(re.findall(r"^\w+$|(?<=')\w+(?=')", key) for key in keys))
+
+
+def test_every_group_that_a_play_names_is_an_inventorys_or_filled_by_a_playbook() -> None:
+    # Ansible is told not to complain of groups that are not there, so a misspelled one would skip its play in silence.
+    known = made_groups() | {"swarm", "managers", "workers", "demo_xnat", "xnat", "localhost"}
+    plays = {
+        (path.name, play["hosts"])
+        for path in PLAYBOOKS
+        for play in yaml.safe_load(path.read_text())
+        if "hosts" in play and "{{" not in play["hosts"]
+    }
+    named = {(place, name) for place, hosts in plays for name in re.findall(r"\w+", hosts)}
+    assert len(named) > 10
+    assert sorted((place, name) for place, name in named if name not in known) == []
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=[path.stem for path in PLAYBOOKS])
@@ -101,6 +134,12 @@ def test_every_playbook_begins_with_the_check_of_the_inventory(path: Path) -> No
     while path.stem != "inventory":
         first = yaml.safe_load(path.read_text())[0]
         path = path.parent / first["ansible.builtin.import_playbook"]
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=[path.stem for path in PLAYBOOKS])
+def test_no_play_lists_roles(path: Path) -> None:
+    # Ansible checks a listed role's arguments whatever --tags leaves out, and earlier tasks set those of later layers.
+    assert [play["name"] for play in yaml.safe_load(path.read_text()) if "roles" in play] == []
 
 
 def test_every_command_in_the_documentation_names_its_inventory() -> None:

@@ -1,4 +1,4 @@
-"""The demo XNAT over HTTP: status codes, log-in, permissions, user-options. No hub runs; what needs one is tested live.
+"""The demo XNAT over HTTP: status codes, log-in, permissions, user-options. No hub runs; tests/site covers the rest.
 
 Section numbers are those of docs/xnat-contract.md.
 """

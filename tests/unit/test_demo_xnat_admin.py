@@ -1,4 +1,4 @@
-"""The demo XNAT as it starts, how an admin configures it by REST, and what a restart leaves (contract 5.1-5.4)."""
+"""The demo XNAT at its start, its configuration by REST, and what survives a restart (contract 5.1-5.4)."""
 
 from __future__ import annotations
 

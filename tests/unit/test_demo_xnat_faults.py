@@ -1,4 +1,4 @@
-"""The demo XNAT's faults: what `PUT /demo/faults` orders happens to the requests that match, and to no other."""
+"""The demo XNAT's faults: `PUT /demo/faults` affects the requests that match, and no others."""
 
 from __future__ import annotations
 

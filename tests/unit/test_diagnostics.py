@@ -1,4 +1,4 @@
-"""What Swarm says, in words; the texts are those of Engine 20.10 and 26.1."""
+"""Swarm's messages in plain words; the messages are those of Engine 20.10 and 26.1."""
 
 from __future__ import annotations
 

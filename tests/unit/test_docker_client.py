@@ -1,4 +1,4 @@
-"""Docker's API as the launcher asks it, against a small server at a unix socket that answers well or badly."""
+"""The launcher's client of Docker's API, against a small server at a unix socket that gives good and bad answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of an engine, and the plan of what to do to the one that is there."""
+"""The options of an engine, and the plan for an existing one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filters: each a function of module_utils/xnat_site, documented beside it, and found by Ansible."""
+"""The filters: each is a function of module_utils/xnat_site, is documented beside it, and is found by Ansible."""
 
 from __future__ import annotations
 

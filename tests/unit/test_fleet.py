@@ -1,4 +1,4 @@
-"""What the inventory and the nodes' reports say together: what forbids a change, through whom, and what is changed."""
+"""Inventory and nodes' reports judged together: what forbids a change, the acting manager, and what is changed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from module_utils.xnat_site.fleet import (
-    HOST_LABEL,
-    HUB_LABEL,
+    ERROR,
     KEYS_LABEL,
+    NOTE,
+    WARNING,
+    Finding,
+    findings,
     fleet,
-    inventory_hosts,
-    match_nodes,
     port_peers,
     swarm_changes,
+    unready_nodes,
 )
+from module_utils.xnat_site.hosts import HOST_LABEL, HUB_LABEL, Host, Node, Site, inventory_hosts, match_nodes
 
-Site = tuple[dict[str, dict[str, Any]], dict[str, list[str]]]
+Variables = tuple[dict[str, dict[str, Any]], dict[str, list[str]]]
 
 HUB_PORT = {"port": 8000, "purpose": "JupyterHub", "variable": "site_hub_port"}
 LIMITS = {
@@ -83,11 +86,11 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
         "system": {"id": "debian", "like": "", "codename": "trixie", "name": "Debian GNU/Linux 13 (trixie)"},
         "architecture": "x86_64", "memory_mb": 1800, "disk": {"path": "/var/lib/docker", "free_mb": 6000},
         "kernel": {"release": "6.12", "overlay": True, "vxlan": True, "bridge": True, "veth": True, "ip_vs": True},
-        "accounts": {}, "held_ports": [],
+        "accounts": {}, "held_ports": [], "packages": {}, "systemd": True,
         "engine": {
             "answers": True, "version": "26.1.5+dfsg1", "options_broken": False, "deployed": False,
             "swarm": membership(name) if member else OUTSIDE, "nodes": nodes if member and name[0] == "m" else [],
-            "network": {},
+            "network": {}, "images": {}, "options": None,
         },
     }  # fmt: skip
 
@@ -102,7 +105,7 @@ def site(
     nodes: list[dict[str, Any]] | None = None,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
     variables: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Site:
+) -> Variables:
     """The variables and groups of a site; members are nodes, changes alter reports, variables are a host's own."""
     groups = {
         key: text.split() for key, text in {"managers": managers, "workers": workers, "demo_xnat": demo_xnat}.items()
@@ -117,19 +120,31 @@ def site(
 
 
 def judged(*groups: str, limits: Mapping[str, Any] | None = None, **wanted: Any) -> dict[str, Any]:
-    return fleet(*site(*groups, **wanted), {**LIMITS, **(limits or {})})
+    return fleet(inventory_hosts(*site(*groups, **wanted)), {**LIMITS, **(limits or {})})
+
+
+def a_site(*groups: str, limits: Mapping[str, Any] | None = None, **wanted: Any) -> Site:
+    return Site.from_inventory(inventory_hosts(*site(*groups, **wanted)), {**LIMITS, **(limits or {})})
+
+
+def hosts_of(*groups: str, **wanted: Any) -> dict[str, Host]:
+    return dict(a_site(*groups, **wanted).hosts)
+
+
+def changes(variables: Variables, nodes: list[dict[str, Any]], joined: dict[str, str] | None = None) -> dict[str, Any]:
+    return swarm_changes(fleet(inventory_hosts(*variables), LIMITS)["hosts"], nodes, joined)
+
+
+def has(found: list[Finding], severity: str, *expected: tuple[str, ...]) -> None:
+    """The findings of a severity have these ids in this order, and each names these facts."""
+    of_it = [finding for finding in found if finding.severity == severity]
+    assert [finding.id for finding in of_it] == [one[0] for one in expected], of_it
+    for finding, (_, *facts) in zip(of_it, expected, strict=True):
+        assert [fact for fact in facts if fact not in finding.text] == [], finding.text
 
 
 def one(change: Mapping[str, Any]) -> dict[str, Any]:
     return {"changes": {"m1": change}}
-
-
-def silent_hosts(*names: str) -> list[str]:
-    return [
-        f"{name} does not answer: bring it up, or take it out of the inventory. A new swarm begins with all of its"
-        " hosts."
-        for name in names
-    ]
 
 
 M3 = {"managers": "m1 m2 m3", "members": "m1 m2 m3"}
@@ -140,168 +155,166 @@ HUB_ON_W1 = [node("m1"), node("w1", labels={f"{HUB_LABEL}.xnat": "true"})]
 LOST = {"m1": {"engine": {"nodes": [], "swarm": {"error": NO_LEADER}}}}
 
 
+def case(name: str, wanted: dict[str, Any], *expected: tuple[str, ...]) -> Any:
+    """A site and the findings that it has: the id of each, and facts that its sentence names."""
+    return pytest.param(wanted, expected, id=name)
+
+
+def silent_at_first(*names: str) -> list[tuple[str, ...]]:
+    return [("silent_at_first", name) for name in names]
+
+
+MEMORY = ("memory", "1800", "preflight_memory_mb")
+DISK = ("disk", "4.2 GB", "/var/lib/docker", "6", "preflight_disk_gb")
+
+
 @pytest.mark.parametrize(
-    ("wanted", "errors"),
+    ("wanted", "expected"),
     [
-        ({}, []),
-        ({"managers": "m1 m2 m3", "workers": "w1 w2", "demo_xnat": "x1"}, []),
-        ({"managers": "m1 m2 m3 m4 m5"}, []),
-        (one({"address": ""}), []),
-        ({"workers": "w1", "changes": {"w1": {"address": ""}}},
-         ["w1 has no default route, so its address is not known: set docker_swarm_advertise_addr for it."]),
-        ({"managers": "", "workers": "w1"},
-         ["The group managers has 0 hosts (none): a swarm needs a manager. List 1, 3 or 5."]),
-        ({"managers": "m1 m2"},
-         ["The group managers has 2 hosts (m1, m2): two managers stop when either is lost, which is worse than one."
-          " List 1, 3 or 5."]),
-        ({"managers": "m1 m2 m3 m4"},
-         ["The group managers has 4 hosts (m1, m2, m3, m4): four managers stand the loss of one, as three do. List 1, 3"
-          " or 5."]),
-        ({"managers": "m1 m2 m3 m4 m5 m6"},
-         ["The group managers has 6 hosts (m1, m2, m3, m4, m5, m6): more than five only make each change slower. List"
-          " 1, 3 or 5."]),
-        ({"managers": "m1 m2 m3 m4 m5 m6 m7"},
-         ["The group managers has 7 hosts (m1, m2, m3, m4, m5, m6, m7): more than five only make each change slower."
-          " List 1, 3 or 5."]),
-        ({"workers": "w1 m1"}, ["m1 is in the groups managers and workers: leave it in one of them."]),
-        ({"workers": "w1", "changes": {"w1": {"address": "192.0.2.11"}}},
-         ["m1 and w1 have one address, 192.0.2.11: set docker_swarm_advertise_addr of one of them."]),
-        ({"workers": "w1", "changes": {"w1": {"hostname": "m1"}}},
-         ["m1 and w1 have one host name, m1: set another host name on one of them."]),
-        ({"demo_xnat": "x1", "changes": {"x1": {"hostname": "m1", "address": "192.0.2.11"}}}, []),
-        (one({"user_id": 1000}),
-         ["The playbook is not root on m1: run it with --become, or set ansible_become in the inventory."]),
-        (one({"system": {"id": "alpine", "codename": "", "name": "Alpine Linux v3.22"}}),
-         ["m1 runs Alpine Linux v3.22, which is not supported: use Debian 12, Debian 13, Ubuntu 22.04, Ubuntu 24.04."]),
-        (one({"system": {"id": "", "codename": "", "name": ""}}),
-         ["m1 runs an unknown system, which is not supported: use Debian 12, Debian 13, Ubuntu 22.04, Ubuntu 24.04."]),
-        *[(one({"system": {**ROCKY, **system}}), [])
+        case("one host", {}),
+        case("a site", {"managers": "m1 m2 m3", "workers": "w1 w2", "demo_xnat": "x1"}),
+        case("five managers", {"managers": "m1 m2 m3 m4 m5"}),
+        case("alone without an address", one({"address": ""})),
+        case("without an address", {"workers": "w1", "changes": {"w1": {"address": ""}}},
+             ("no_address", "w1", "docker_swarm_advertise_addr")),
+        case("no manager", {"managers": "", "workers": "w1"}, ("quorum", "0 hosts", "none")),
+        *[case(f"{number} managers", {"managers": " ".join(f"m{n}" for n in range(1, number + 1))},
+               ("quorum", f"{number} hosts", "m1, m2", reason))
+          for number, reason in ((2, "either"), (4, "as three"), (6, "slower"), (7, "slower"))],
+        case("two groups", {"workers": "w1 m1"}, ("two_groups", "m1")),
+        case("one address", {"workers": "w1", "changes": {"w1": {"address": "192.0.2.11"}}},
+             ("same_address", "m1 and w1", "192.0.2.11", "docker_swarm_advertise_addr")),
+        case("one host name", {"workers": "w1", "changes": {"w1": {"hostname": "m1"}}}, ("same_hostname", "m1 and w1")),
+        case("demo on a manager's machine",
+             {"demo_xnat": "x1", "changes": {"x1": {"hostname": "m1", "address": "192.0.2.11"}}}),
+        case("not root", one({"user_id": 1000}), ("not_root", "m1", "--become", "ansible_become")),
+        case("Alpine", one({"system": {"id": "alpine", "codename": "", "name": "Alpine Linux v3.22"}}),
+             ("system", "m1", "Alpine Linux v3.22", "Debian 12, Debian 13, Ubuntu 22.04, Ubuntu 24.04")),
+        case("no system", one({"system": {"id": "", "codename": "", "name": ""}}), ("system", "an unknown system")),
+        *[case(f"Red Hat: {system}", one({"system": {**ROCKY, **system}}))
           for system in ({}, {"id": "fedora", "like": ""}, {"id": "centos", "like": ""}, {"id": "x", "like": "rhel"})],
-        (one({"architecture": "aarch64"}), []),
-        (one({"architecture": "riscv64"}),
-         ["m1 is a riscv64 machine, which is not supported: use x86_64 or aarch64."]),
-        (one({"memory_mb": 1799}),
-         ["m1 has 1799 MB of memory and needs 1800: give it more, or lower preflight_memory_mb if you know that less"
-          " will do."]),
-        ({"demo_xnat": "x1", "changes": {"x1": {"memory_mb": 512}}},
-         ["x1 has 512 MB of memory and needs 1800: give it more, or lower preflight_memory_mb if you know that less"
-          " will do."]),
-        (one({"disk": {"free_mb": 4217}}),
-         ["m1 has 4.2 GB free for /var/lib/docker and needs 6: make room, or lower preflight_disk_gb if you know that"
-          " less will do."]),
-        (one({"disk": {"free_mb": 4217}, "engine": {"deployed": True}}), []),
-        (one({"engine": {"options_broken": True}}),
-         ["/etc/docker/daemon.json of m1 is no JSON: correct it, or remove it."]),
-        (one({"engine": {"version": "19.03.15"}}),
-         ["m1 has Docker Engine 19.03.15, and 20.10 or newer is needed: upgrade it."]),
-        (one({"engine": {"version": "20.9-ce"}}),
-         ["m1 has Docker Engine 20.9-ce, and 20.10 or newer is needed: upgrade it."]),
-        (one({"engine": {"version": "20.10-rc1"}}), []),
-        (one({"engine": {"version": "", "answers": False}}), []),
-        *[(one({"kernel": {feature: False}}),
-           [f"The kernel of m1 (6.12) has no {feature}, which Swarm's networks need."])
+        case("aarch64", one({"architecture": "aarch64"})),
+        case("riscv64", one({"architecture": "riscv64"}), ("architecture", "m1", "riscv64", "x86_64 or aarch64")),
+        case("memory", one({"memory_mb": 1799}), (*MEMORY, "m1", "1799")),
+        case("memory of the demo's host", {"demo_xnat": "x1", "changes": {"x1": {"memory_mb": 512}}},
+             (*MEMORY, "x1", "512")),
+        case("disk", one({"disk": {"free_mb": 4217}}), (*DISK, "m1")),
+        case("disk of a site", one({"disk": {"free_mb": 4217}, "engine": {"deployed": True}})),
+        case("daemon.json", one({"engine": {"options_broken": True}}),
+             ("engine_options", "/etc/docker/daemon.json", "m1")),
+        *[case(f"engine {version}", one({"engine": {"version": version}}), ("engine_version", "m1", version, "20.10"))
+          for version in ("19.03.15", "20.9-ce")],
+        case("engine 20.10", one({"engine": {"version": "20.10-rc1"}})),
+        case("no engine", one({"engine": {"version": "", "answers": False, "swarm": {}}})),
+        *[case(feature, one({"kernel": {feature: False}}), ("kernel", "m1", "6.12", feature))
           for feature in ("overlay", "vxlan", "bridge", "veth")],
-        (one({"kernel": {"vxlan": None}}), []),
-        (one(swarm(state="locked")), ["The swarm on m1 is locked: run playbooks/unlock.yml."]),
-        (one({"time": 1030.0}), []),
-        (one({"time": 1031.0}),
-         ["The clock of m1 is 31 s ahead: set up time synchronisation there (chrony or systemd-timesyncd)."]),
-        (one({"time": 960.0}), []),
-        (one({"time": 959.0}),
-         ["The clock of m1 is 31 s behind: set up time synchronisation there (chrony or systemd-timesyncd)."]),
-        (one({"asked_at": 100.0, "time": 150.0}), []),  # a host that took long, or was asked long ago
-        (one({"held_ports": [{**HUB_PORT, "holder": "nginx (process 7)"}]}),
-         ["Port 8000 on m1 is taken by nginx (process 7), and JupyterHub needs it: stop what listens there, or set"
-          " site_hub_port to a free port."]),
-        (one({"accounts": {"60900": "eve"}}),
-         ["The account eve of m1 has the user id 60900, which hub, proxy and registry run as, and could read their"
-          " secrets: set hub_images_hub_uid to an id that no account of the nodes has."]),
-        ({"workers": "w1", "silent": "w1", "limits": {"address_pools": ["192.0.2.16/28", "10.77.0.0/16"], **TINY}},
-         silent_hosts("w1")),
-        ({"workers": "w1", "limits": {"address_pools": ["10.77.0.0/16", "192.0.2.16/28"], **TINY}},
-         ["docker_swarm_default_addr_pool has 192.0.2.16/28, which holds the address 192.0.2.21 of w1: choose another"
-          " network."]),
-        ({"limits": {"address_pools": ["10.77.0.1/16"]}},
-         ["docker_swarm_default_addr_pool has '10.77.0.1/16', which is no network such as 10.77.0.0/16."]),
-        ({"variables": {"m1": {"docker_swarm_advertise_addr": "eth0"}}, "limits": {"address_pools": ["10.77.0.0/16"]}},
-         ["docker_swarm_advertise_addr of m1 is 'eth0': set it to an address such as 192.0.2.11."]),
-        ({"variables": {"m1": {"docker_swarm_availability": "gone"}}},
-         ["docker_swarm_availability of m1 is 'gone': set it to active, pause, drain."]),
-        ({"workers": "w1", "silent": "m1 w1"}, silent_hosts("m1", "w1")),
-        ({"workers": "w1", "members": "m1 w1", "silent": "w1"}, []),
-        ({**M3, "workers": "w1", "members": "m1 m2 m3 w1", "silent": "m2 m3", "changes": LOST},
-         [f"m1 says of its swarm: {NO_LEADER}. Bring back the managers that are missing; if they are lost for good, run"
-          " `docker swarm init --force-new-cluster` on m1.", *silent_hosts("m2", "m3")]),
-        ({"workers": "w1 w2", "members": "w1", "changes": {"w2": swarm(state="pending", error=NO_LEADER)}},
-         [f"{name} is a worker of a swarm that another host manages: run `docker swarm leave` on it, or list the"
-          " manager of that swarm under managers in the inventory." for name in ("w1", "w2")]),
-        ({"demo_xnat": "x1", "changes": {"x1": swarm(state="active")}}, []),
-        ({"members": "m1", "nodes": []}, []),  # a manager that was too busy to list its nodes
-        ({**MEMBERS, "changes": {"w1": swarm(**FOREIGN)}},
-         ["w1 is a node of another swarm: run `docker swarm leave --force` on it."]),
-        ({**MEMBERS, "changes": {"w1": swarm(managers=FOREIGN["managers"])}}, []),  # Swarm lists it: it is ours
-        ({**MEMBERS, "nodes": [node("m1"), node("m9")], "changes": {"w1": swarm(managers=["192.0.2.19:2377"])}}, []),
-        ({**MEMBERS, "managers": "m1 m2 m3", "nodes": [node("m1")],
-          "changes": {"w1": swarm(managers=["192.0.2.12:2377"])}}, []),
-        ({**MEMBERS, "changes": {"w1": swarm(**{**FOREIGN, "state": "inactive"})}}, []),
-        ({"members": "m1 x1", "demo_xnat": "x1", "changes": {"x1": swarm(**FOREIGN)}}, []),
-        ({**M3, "changes": {"m3": {"engine": {"nodes": [], "swarm": {  # a manager whose swarm is not ours
-            "error": NO_LEADER, "node_id": "id-other", "managers": ["198.51.100.1:2377", "192.0.2.13:2377"]}}}}},
-         ["m3 is a node of another swarm: run `docker swarm leave --force` on it."]),
-        ({**MEMBERS, "changes": {"w1": {"engine": {
-            "nodes": [node("w1")],
-            "swarm": {"manager": True, "cluster": "c2", "node_id": "id-other", "managers": ["192.0.2.21:2377"]}}}}},
-         ["m1, w1 manage different swarms: run `docker swarm leave --force` on the wrong ones."]),
-        ({"workers": "w1", "members": "w1", "changes": {"w1": {"engine": {
-            "nodes": [node("w1", role="manager")], "swarm": {"manager": True, "cluster": "c1"}}}}},
-         ["None of the managers of the inventory manages the swarm, w1 does: keep it under managers for this run, and"
-          " take it out in the next."]),
-        ({**MEMBERS, "nodes": HUB_ON_W1},
-         ["The hub runs on w1, which is to be no manager any more: keep it in the group managers, since the hub's"
-          " database is there."]),
-        ({"members": "m1", "nodes": [node("m1"), node("m9", labels={f"{HUB_LABEL}.xnat": "true"})]},
-         ["The hub runs on m9, which is to be no manager any more: keep it in the group managers, since the hub's"
-          " database is there."]),
-        ({**M3, "nodes": HUB_ON_M3, "variables": {"m3": {"docker_swarm_availability": "pause"}}},
-         ["docker_swarm_availability of m3 is pause, but it has the hub, which cannot run elsewhere: set it to"
-          " active."]),
-        ({**M3, "nodes": HUB_ON_M1}, []),
+        case("a kernel that does not tell", one({"kernel": {"vxlan": None}})),
+        case("locked", one(swarm(state="locked")), ("locked", "m1", "playbooks/unlock.yml")),
+        case("30 s ahead", one({"time": 1030.0})),
+        case("31 s ahead", one({"time": 1031.0}), ("clock", "m1", "31 s ahead", "chrony")),
+        case("30 s behind", one({"time": 960.0})),
+        case("31 s behind", one({"time": 959.0}), ("clock", "m1", "31 s behind")),
+        case("a host that took long, or was asked long ago", one({"asked_at": 100.0, "time": 150.0})),
+        case("port", one({"held_ports": [{**HUB_PORT, "holder": "nginx (process 7)"}]}),
+             ("port", "8000", "m1", "nginx (process 7)", "JupyterHub", "site_hub_port")),
+        case("account", one({"accounts": {"60900": "eve"}}), ("account", "eve", "m1", "60900", "hub_images_hub_uid")),
+        case("pool with a silent host's address",
+             {"workers": "w1", "silent": "w1", "limits": {"address_pools": ["192.0.2.16/28", "10.77.0.0/16"], **TINY}},
+             *silent_at_first("w1")),
+        case("pool with an address",
+             {"workers": "w1", "limits": {"address_pools": ["10.77.0.0/16", "192.0.2.16/28"], **TINY}},
+             ("pool_address", "docker_swarm_default_addr_pool", "192.0.2.16/28", "192.0.2.21", "w1")),
+        case("no pool", {"limits": {"address_pools": ["10.77.0.1/16"]}},
+             ("pool_form", "docker_swarm_default_addr_pool", "10.77.0.1/16")),
+        case("no address to advertise",
+             {"variables": {"m1": {"docker_swarm_advertise_addr": "eth0"}},
+              "limits": {"address_pools": ["10.77.0.0/16"]}},
+             ("advertise_addr", "docker_swarm_advertise_addr", "m1", "eth0")),
+        case("availability", {"variables": {"m1": {"docker_swarm_availability": "gone"}}},
+             ("availability", "docker_swarm_availability", "m1", "gone", "active, pause, drain")),
+        case("nobody answers", {"workers": "w1", "silent": "m1 w1"}, *silent_at_first("m1", "w1")),
+        case("a silent worker", {"workers": "w1", "members": "m1 w1", "silent": "w1"}),
+        case("majority lost",
+             {**M3, "workers": "w1", "members": "m1 m2 m3 w1", "silent": "m2 m3", "changes": LOST},
+             ("no_leader", "m1", NO_LEADER, "docker swarm init --force-new-cluster"), *silent_at_first("m2", "m3")),
+        case("workers of another swarm",
+             {"workers": "w1 w2", "members": "w1", "changes": {"w2": swarm(state="pending", error=NO_LEADER)}},
+             *[("managed_elsewhere", name, "docker swarm leave") for name in ("w1", "w2")]),
+        case("the demo's host in another swarm", {"demo_xnat": "x1", "changes": {"x1": swarm(state="active")}}),
+        case("a manager that was too busy to list its nodes", {"members": "m1", "nodes": []}),
+        case("foreign", {**MEMBERS, "changes": {"w1": swarm(**FOREIGN)}},
+             ("foreign_node", "w1", "docker swarm leave --force")),
+        case("listed, so ours", {**MEMBERS, "changes": {"w1": swarm(managers=FOREIGN["managers"])}}),
+        case("ours by a node's address",
+             {**MEMBERS, "nodes": [node("m1"), node("m9")], "changes": {"w1": swarm(managers=["192.0.2.19:2377"])}}),
+        case("ours by a host's address",
+             {**MEMBERS, "managers": "m1 m2 m3", "nodes": [node("m1")],
+              "changes": {"w1": swarm(managers=["192.0.2.12:2377"])}}),
+        case("foreign and left", {**MEMBERS, "changes": {"w1": swarm(**{**FOREIGN, "state": "inactive"})}}),
+        case("foreign host of the demo",
+             {"members": "m1 x1", "demo_xnat": "x1", "changes": {"x1": swarm(**FOREIGN)}}),
+        case("a manager whose swarm is not ours",
+             {**M3, "changes": {"m3": {"engine": {"nodes": [], "swarm": {
+                 "error": NO_LEADER, "node_id": "id-other", "managers": ["198.51.100.1:2377", "192.0.2.13:2377"]}}}}},
+             ("foreign_node", "m3")),
+        case("two swarms",
+             {**MEMBERS, "changes": {"w1": {"engine": {"nodes": [node("w1")], "swarm": {
+                 "manager": True, "cluster": "c2", "node_id": "id-other", "managers": ["192.0.2.21:2377"]}}}}},
+             ("several_swarms", "m1, w1", "docker swarm leave --force")),
+        case("no manager of the inventory",
+             {"workers": "w1", "members": "w1", "changes": {"w1": {"engine": {
+                 "nodes": [node("w1", role="manager")], "swarm": {"manager": True, "cluster": "c1"}}}}},
+             ("no_manager_listed", "w1")),
+        case("the hub on a worker", {**MEMBERS, "nodes": HUB_ON_W1}, ("hub_no_manager", "w1")),
+        case("the hub on a node that is not listed",
+             {"members": "m1", "nodes": [node("m1"), node("m9", labels={f"{HUB_LABEL}.xnat": "true"})]},
+             ("hub_no_manager", "m9")),
+        case("the hub on a paused node",
+             {**M3, "nodes": HUB_ON_M3, "variables": {"m3": {"docker_swarm_availability": "pause"}}},
+             ("hub_availability", "docker_swarm_availability", "m3", "pause")),
+        case("the hub on a manager", {**M3, "nodes": HUB_ON_M1}),
     ],
 )  # fmt: skip
-def test_what_forbids_a_change_is_said_in_one_sentence(wanted: dict[str, Any], errors: list[str]) -> None:
+def test_what_forbids_a_change_is_an_error(wanted: dict[str, Any], expected: tuple[tuple[str, ...], ...]) -> None:
     wanted = {"managers": "m1", **wanted}
-    assert judged(wanted.pop("managers"), wanted.pop("workers", ""), **wanted)["errors"] == errors
+    has(findings(a_site(wanted.pop("managers"), wanted.pop("workers", ""), **wanted)), ERROR, *expected)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "notes"),
+    ("wanted", "expected"),
     [
-        ({}, []),
-        ({"changes": {"m1": {"kernel": {"ip_vs": False}}, "w1": {"kernel": {"ip_vs": None}}}},
-         ["No IPVS to be seen on m1, w1: it is not needed, services here use DNS round robin and ports of their"
-          " hosts."]),
-        ({"changes": {"w1": {"engine": {"version": "29.0.1"}}}},
-         ["The engines differ: m1 26.1.5+dfsg1, w1 29.0.1. Swarm works with that."]),
-        ({"changes": {"w1": {"engine": {"version": "26.1.4"}}}}, []),
-        ({"changes": {"w1": {"engine": {"version": "", "answers": False}}}}, []),
-        ({"changes": {"w1": {"system": ROCKY}}},
-         ["w1 run a system of the Red Hat family: written for, never tried."]),
-        ({"members": "m1 w1", "silent": "w1"}, ["w1 does not answer and is left as it is."]),
-        ({**M3, "workers": "", "nodes": HUB_ON_M3, "changes": {"m3": swarm(error=NO_LEADER)}}, []),
-        ({**M3, "workers": "", "nodes": HUB_ON_M1, "silent": "m1"},
-         ["m1 does not answer and is left as it is.",
-          "m1, which has the hub and its database, does not answer: the swarm is looked after through m2, the hub"
-          " cannot be."]),
-        ({"members": "m1 w1", "silent": "m1", "changes": {"w1": {"engine": {
-            "nodes": [HUB_ON_M1[0], node("w1", role="manager")], "swarm": {"manager": True, "cluster": "c1"}}}}},
-         ["m1 does not answer and is left as it is.",
-          "m1, which has the hub and its database, does not answer: the swarm is looked after through nobody, the hub"
-          " cannot be."]),
+        case("nothing", {}),
+        case("no IPVS", {"changes": {"m1": {"kernel": {"ip_vs": False}}, "w1": {"kernel": {"ip_vs": None}}}},
+             ("no_ipvs", "m1, w1")),
+        case("engines", {"changes": {"w1": {"engine": {"version": "29.0.1"}}}},
+             ("engines_differ", "m1 26.1.5+dfsg1", "w1 29.0.1")),
+        case("engines that differ little", {"changes": {"w1": {"engine": {"version": "26.1.4"}}}}),
+        case("one engine", {"changes": {"w1": {"engine": {"version": "", "answers": False, "swarm": {}}}}}),
+        case("Red Hat", {"changes": {"w1": {"system": ROCKY}}}, ("untested_system", "w1", "Red Hat")),
+        case("silent", {"members": "m1 w1", "silent": "w1"}, ("silent", "w1 does not answer")),
+        case("hub on a manager that lost the others",
+             {**M3, "workers": "", "nodes": HUB_ON_M3, "changes": {"m3": swarm(error=NO_LEADER)}}),
+        case("hub silent", {**M3, "workers": "", "nodes": HUB_ON_M1, "silent": "m1"},
+             ("silent", "m1"), ("hub_silent", "m1", "through m2")),
+        case("hub silent, no other manager",
+             {"members": "m1 w1", "silent": "m1", "changes": {"w1": {"engine": {
+                 "nodes": [HUB_ON_M1[0], node("w1", role="manager")], "swarm": {"manager": True, "cluster": "c1"}}}}},
+             ("silent", "m1"), ("hub_silent", "m1", "nobody")),
     ],
 )  # fmt: skip
-def test_what_is_worth_knowing_is_noted(wanted: dict[str, Any], notes: list[str]) -> None:
+def test_what_is_worth_knowing_is_a_note(wanted: dict[str, Any], expected: tuple[tuple[str, ...], ...]) -> None:
     wanted = {"managers": "m1", "workers": "w1", **wanted}
-    assert judged(wanted.pop("managers"), wanted.pop("workers"), **wanted)["notes"] == notes
+    has(findings(a_site(wanted.pop("managers"), wanted.pop("workers"), **wanted)), NOTE, *expected)
+
+
+def test_findings_go_to_ansible_as_sentences() -> None:
+    found = judged("m1 m2", "w1", members="m1 m2", changes={"m1": {"kernel": {"ip_vs": False}}},
+                   nodes=[node("m1"), node("m2", state="down")])  # fmt: skip
+    site = a_site("m1 m2", "w1", members="m1 m2", changes={"m1": {"kernel": {"ip_vs": False}}},
+                  nodes=[node("m1"), node("m2", state="down")])  # fmt: skip
+    for kind, severity in (("errors", ERROR), ("warnings", WARNING), ("notes", NOTE)):
+        assert found[kind] == [finding.text for finding in findings(site) if finding.severity == severity]
+        assert len(found[kind]) == 1
 
 
 @pytest.mark.parametrize(
@@ -343,12 +356,13 @@ def test_hosts_that_are_no_members_join_managers_first_and_leave_what_they_were_
     assert sorted(found["addresses"]) == ["m1", "m2", "m3", "w1", "w2", "w3", "w4", "w5", "x1"]
     assert judged("m1", "w1", members="m1 w1")["joining"] == []
     assert judged("m1", "w1", members="m1", changes={"w1": swarm(state="locked")})["stale"] == []
-    workers_first = fleet(site("m1")[0] | site("", "w1")[0], {"managers": ["m1"], "workers": ["w1"]}, LIMITS)
+    inventory = inventory_hosts(site("m1")[0] | site("", "w1")[0], {"managers": ["m1"], "workers": ["w1"]})
+    workers_first = fleet(dict(reversed(inventory.items())), LIMITS)
     assert (workers_first["joining"], workers_first["stale"]) == (["m1", "w1"], [])
 
 
 def test_only_nodes_that_join_are_tried_and_members_on_what_answers_to_tcp() -> None:
-    hosts = inventory_hosts(*site("m1", "w1 w2 w3", members="m1 w1", silent="w3", demo_xnat="x1"))
+    hosts = hosts_of("m1", "w1 w2 w3", members="m1 w1", silent="w3", demo_xnat="x1")
     tried = {
         name: {peer["host"]: peer["ports"] for peer in port_peers(hosts, ["w2"], name)}
         for name in ("m1", "w1", "w2", "x1")
@@ -378,45 +392,47 @@ def test_only_nodes_that_join_are_tried_and_members_on_what_answers_to_tcp() -> 
         ({"docker_swarm_availability": "drain"}, {}, {"availability": "drain"}),
         ({"docker_swarm_labels": {"gpu": True, "old": False, "rack": 4, 7: "x"}}, {},
          {"labels": {"gpu": "true", "old": "false", "rack": "4", "7": "x"}}),
-        ({"docker_swarm_node_id": "id-new"}, {}, {"node_id": "id-new"}),  # joined since it was looked at
         ({}, {"engine": {"swarm": OUTSIDE}}, {"node_id": ""}),
     ],
 )  # fmt: skip
 def test_a_host_is_what_its_variables_say_else_what_it_reports(
     variables: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    inventory = site("m1", "w1", members="m1 w1", variables={"w1": variables}, changes={"w1": changes})
-    host = inventory_hosts(*inventory)["w1"]
-    assert {key: host[key] for key in expected} == expected
+    host = hosts_of("m1", "w1", members="m1 w1", variables={"w1": variables}, changes={"w1": changes})["w1"]
+    assert {key: getattr(host, key) for key in expected} == expected
+    assert Host.from_dict(host.as_dict()) == host
 
 
 def test_a_host_is_what_the_first_of_its_groups_says() -> None:
-    hosts = inventory_hosts(*site("m1", "m1 w1", demo_xnat="x1 w1", silent="w1"))
-    assert {name: host["role"] for name, host in hosts.items()} == {"m1": "manager", "w1": "worker", "x1": ""}
-    assert (hosts["w1"]["report"], hosts["w1"]["address"], hosts["w1"]["node_id"]) == (None, "", "")
+    hosts = hosts_of("m1", "m1 w1", demo_xnat="x1 w1", silent="w1")
+    assert {name: host.role for name, host in hosts.items()} == {"m1": "manager", "w1": "worker", "x1": ""}
+    assert {name: host.groups for name, host in hosts.items()} == {
+        "m1": ("managers", "workers"), "w1": ("workers", "demo_xnat"), "x1": ("demo_xnat",),
+    }  # fmt: skip
+    assert (hosts["w1"].answers, hosts["w1"].address, hosts["w1"].node_id) == (False, "", "")
     only = inventory_hosts({"m1": {}}, {"managers": ["m1"]})
     assert only["m1"]["report"] is None
 
 
-def told(kind: str, *groups: str, **wanted: Any) -> str:
-    """The one sentence among errors or notes of a site, without the others that its members bring."""
-    sentences = [text for text in judged(*groups, **wanted)[kind] if "tells nodes" in text or "etwork" in text]
-    assert len(sentences) == 1, sentences
-    return str(sentences[0])
+def told(severity: str, *groups: str, **wanted: Any) -> str:
+    """The one sentence of a site about an address that Swarm tells to nodes."""
+    (finding,) = [one for one in findings(a_site(*groups, **wanted)) if one.id == "told_address"]
+    assert finding.severity == severity
+    return finding.text
 
 
 NEW_ADDRESS = {"m1": {"docker_swarm_advertise_addr": "198.51.100.11"}}
 
 
 def test_a_swarm_that_tells_another_address_than_the_inventory_takes_no_node() -> None:
-    text = told("errors", "m1", "w1", members="m1", variables=NEW_ADDRESS)
+    text = told(ERROR, "m1", "w1", members="m1", variables=NEW_ADDRESS)
     for fact in ("m1", "192.0.2.11", "198.51.100.11", "docker_swarm_advertise_addr", "playbooks/remove.yml",
                  "docker swarm leave --force"):  # fmt: skip
         assert fact in text
     # After `docker swarm init --force-new-cluster --advertise-addr` docker info has the new address, joining nodes not.
     forced = swarm(address="198.51.100.11")
-    assert "198.51.100.11" in told("errors", "m1", "w1", members="m1", changes={"m1": forced})
-    many = told("errors", "m1 m2 m3", "w1", members="m1 m2 m3", variables=NEW_ADDRESS)
+    assert "198.51.100.11" in told(ERROR, "m1", "w1", members="m1", changes={"m1": forced})
+    many = told(ERROR, "m1 m2 m3", "w1", members="m1 m2 m3", variables=NEW_ADDRESS)
     assert "docker node demote m1" in many
     assert "remove.yml" not in many
 
@@ -428,15 +444,14 @@ def test_a_swarm_that_only_its_own_machine_reaches_takes_no_node() -> None:
     }  # fmt: skip
     assert judged("m1", **alone)["notes"] == []
     assert judged("m1", **alone)["errors"] == []
-    assert "127.0.0.1, which only m1 itself reaches" in told("errors", "m1", "w1", **alone)
+    assert "127.0.0.1, which only m1 itself reaches" in told(ERROR, "m1", "w1", **alone)
 
 
 def test_without_a_node_that_joins_the_other_address_is_noted() -> None:
     assert judged("m1", "w1", members="m1 w1", variables=NEW_ADDRESS)["errors"] == []
-    assert "198.51.100.11" in told("notes", "m1", "w1", members="m1 w1", variables=NEW_ADDRESS)
-    assert judged("m1", "w1", members="m1 w1", silent="m1", variables=NEW_ADDRESS)["errors"] == [
-        "m1 does not answer: bring it up, or take it out of the inventory. A new swarm begins with all of its hosts."
-    ]
+    assert "198.51.100.11" in told(NOTE, "m1", "w1", members="m1 w1", variables=NEW_ADDRESS)
+    alone = a_site("m1", "w1", members="m1 w1", silent="m1", variables=NEW_ADDRESS)
+    has(findings(alone), ERROR, *silent_at_first("m1"))
 
 
 @pytest.mark.parametrize(
@@ -523,13 +538,13 @@ def test_a_network_that_is_there_is_kept_and_its_size_noted(
 def test_an_unreachable_host_is_found_by_our_label_else_by_its_host_name(
     nodes: list[dict[str, Any]], found: dict[str, str]
 ) -> None:
-    hosts = inventory_hosts(*site("m1", "w1 w2", members="m1 w1 w2", silent="w2"))
-    assert match_nodes(hosts, nodes) == found
+    hosts = hosts_of("m1", "w1 w2", members="m1 w1 w2", silent="w2")
+    assert match_nodes(hosts, [Node.from_report(one) for one in nodes]) == found
 
 
 def changes_of(name: str, listed: dict[str, Any], variables: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     inventory = site("m1", "w1", members="m1 w1", variables={name: variables or {}})
-    updates: list[dict[str, Any]] = swarm_changes(*inventory, [listed])["updates"]
+    updates: list[dict[str, Any]] = changes(inventory, [listed])["updates"]
     return updates
 
 
@@ -577,10 +592,10 @@ def test_the_availability_is_that_of_the_inventory(
 
 def test_a_host_that_joins_anew_keeps_the_mark_of_the_hub() -> None:
     old = node("m2", id="id-before", state="down", labels={f"{HUB_LABEL}.xnat": "true"})
-    changes = swarm_changes(*site("m1 m2 m3", members="m1 m2 m3"), [old, node("m1"), node("m2"), node("m3")])
-    (update,) = changes["updates"]
+    found = changes(site("m1 m2 m3", members="m1 m2 m3"), [old, node("m1"), node("m2"), node("m3")])
+    (update,) = found["updates"]
     assert (update["id"], update["labels"]) == ("id-m2", {f"{HUB_LABEL}.xnat": "true"})
-    assert [removal["id"] for removal in changes["removals"]] == ["id-before"]
+    assert [removal["id"] for removal in found["removals"]] == ["id-before"]
 
 
 def test_promotions_come_first_and_demotions_last() -> None:
@@ -592,7 +607,7 @@ def test_promotions_come_first_and_demotions_last() -> None:
         node("m2", role="worker", availability="pause"),
         node("m3", role="worker"),
     ]
-    updates = swarm_changes(*inventory, nodes)["updates"]
+    updates = changes(inventory, nodes)["updates"]
     assert [(update["host"], update["id"], update["role"], update["why"]) for update in updates] == [
         ("m2", "id-m2", "manager", "promote, availability active"),
         ("m3", "id-m3", "manager", "promote"),
@@ -611,7 +626,7 @@ def test_nodes_of_ours_that_are_not_listed_go_and_strangers_stay() -> None:
         {**node("w9"), "labels": {"theirs": "x"}},
         node("x1"),
     ]
-    found = swarm_changes(*site("m1", "w1", members="m1 w1 x1", demo_xnat="x1"), nodes)
+    found = changes(site("m1", "w1", members="m1 w1 x1", demo_xnat="x1"), nodes)
     assert found == {
         "updates": [],
         "removals": [
@@ -625,9 +640,98 @@ def test_nodes_of_ours_that_are_not_listed_go_and_strangers_stay() -> None:
 
 def test_a_host_that_does_not_answer_keeps_its_node() -> None:
     inventory = site("m1", "w1", members="m1 w1", silent="w1", variables={"w1": {"docker_swarm_labels": {"gpu": True}}})
-    found = swarm_changes(*inventory, [node("m1"), node("w1", state="down")])
+    found = changes(inventory, [node("m1"), node("w1", state="down")])
     assert found["removals"] == []
     assert [(update["host"], update["labels"]["gpu"]) for update in found["updates"]] == [("w1", "true")]
+
+
+def test_a_host_that_has_joined_is_the_node_of_its_new_id() -> None:
+    inventory = site("m1", "w1", members="m1", variables={"w1": {"docker_swarm_labels": {"gpu": True}}})
+    new = {**node("w1", id="id-new"), "labels": {}}
+    assert changes(inventory, [node("m1"), new])["updates"] == []
+    (update,) = changes(inventory, [node("m1"), new], {"w1": "id-new"})["updates"]
+    assert (update["host"], update["labels"]["gpu"]) == ("w1", "true")
+
+
+MOVED = {"address": "198.51.100.11"}  # of the default route: what Docker reports of itself may be from before
+WAY_OF_ONE = ("docker swarm leave --force` on m1", "playbooks/remove.yml")
+
+
+@pytest.mark.parametrize(
+    ("groups", "wanted", "facts", "others"),
+    [
+        pytest.param(("m1", "w1"), {}, ["w1 as down", "2377/tcp of 192.0.2.11", "`docker swarm leave` on w1"],
+                     ["198.51.100", "give it back"], id="ports"),
+        pytest.param(("m1", "w1"), {"changes": {"w1": {"address": "198.51.100.21"}}},
+                     ["192.0.2.21", "198.51.100.21 now", "2377/tcp of 192.0.2.11"], ["give it back"],
+                     id="its own address"),
+        pytest.param(("m1", "w1"), {"changes": {"w1": swarm(managers=["198.51.100.9:2377"])}},
+                     ["Run `docker swarm leave` on w1"], ["2377/tcp", "give it back"], id="looks for another manager"),
+        pytest.param(("m1", "w1"), {"changes": {"m1": MOVED, "w1": {"address": "198.51.100.21"}}},
+                     ["192.0.2.21", "198.51.100.21 now", "192.0.2.11 for its manager m1", "198.51.100.11 now",
+                      "If m1 has lost the address 192.0.2.11, give it back", *WAY_OF_ONE, "docker swarm leave` on w1"],
+                     [], id="all machines have others"),
+        pytest.param(("m1", "w1"), {"changes": {"m1": MOVED},
+                                    "variables": {"m1": {"docker_swarm_advertise_addr": "192.0.2.11"}}},
+                     ["2377/tcp of 192.0.2.11"], ["198.51.100", "give it back"], id="a manager with several addresses"),
+        pytest.param(("m1", "w1"), {"changes": {"w1": {"engine": {"answers": False, "swarm": {}}}}},
+                     ["w1 as down", "No Docker Engine answers", "playbooks/nodes.yml"], ["leave"], id="no engine"),
+        pytest.param(("m1 m2 m3", "w1"), {"changes": {"m2": {"address": "198.51.100.12"}}},
+                     ["192.0.2.12 for its manager m2", "198.51.100.12 now", "docker node demote m2",
+                      "docker swarm leave` on w1"], ["remove.yml"], id="one manager of three"),
+    ],
+)  # fmt: skip
+def test_a_node_that_is_down_though_its_host_answers_is_named_with_what_to_do(
+    groups: tuple[str, str], wanted: dict[str, Any], facts: list[str], others: list[str]
+) -> None:
+    names = " ".join(groups).split()
+    nodes = [node(name, state="down" if name == "w1" else "ready") for name in names]
+    site = {"members": " ".join(names), "nodes": nodes, **wanted}
+    (warning,) = [finding for finding in findings(a_site(*groups, **site)) if finding.severity == WARNING]
+    assert warning.id == "unready"
+    assert [fact for fact in facts if fact not in warning.text] == [], warning.text
+    assert [other for other in others if other in warning.text] == [], warning.text
+    assert unready_nodes(judged(*groups, **site)["hosts"], nodes) == [warning.text]
+
+
+def test_a_manager_that_is_down_leaves_and_joins_again() -> None:
+    nodes = [node("m1"), node("m2", state="down"), node("m3")]
+    found = judged("m1 m2 m3", members="m1 m2 m3", nodes=nodes, changes={"m2": {"address": "198.51.100.12"}})
+    (text,) = found["warnings"]
+    for fact in (
+        "m2 as down",
+        "192.0.2.12",
+        "198.51.100.12 now",
+        "Run `docker node demote m2`",
+        "`docker swarm leave` on m2",
+    ):
+        assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "joined", "unready"),
+    [
+        pytest.param({}, [node("m1"), node("w1")], {}, [], id="ready"),
+        pytest.param({"silent": "w1"}, [node("m1"), node("w1", state="down")], {}, [], id="silent"),
+        pytest.param({"demo_xnat": "x1"}, [node("m1"), node("x1", state="down")], {}, [], id="outside the swarm"),
+        pytest.param({}, [node("m1"), node("m9", state="down")], {}, [], id="others'"),
+        pytest.param({}, [node("m1"), node("w1", id="id-old", state="down")], {}, [], id="its old node"),
+        pytest.param({"changes": {"w1": {"engine": {"answers": False, "swarm": {}}}}},
+                     [node("m1"), node("w1", id="id-old", state="down"), node("w1", id="id-new")], {"w1": "id-new"}, [],
+                     id="joined with a new engine"),
+        pytest.param({}, [node("m1"), node("w1", id="id-new", state="unknown")], {"w1": "id-new"}, ["w1 as unknown"],
+                     id="just joined"),
+        pytest.param({}, [node("m1", state="disconnected"), node("w1", state="down")], {},
+                     ["m1 as disconnected", "w1 as down"], id="each"),
+    ],
+)  # fmt: skip
+def test_only_nodes_of_hosts_that_answer_are_waited_for(
+    wanted: dict[str, Any], nodes: list[dict[str, Any]], joined: dict[str, str], unready: list[str]
+) -> None:
+    hosts = judged("m1", "w1", members="m1 w1", **wanted)["hosts"]
+    found = unready_nodes(hosts, nodes, joined)
+    assert len(found) == len(unready)
+    assert all(words in text for words, text in zip(unready, found, strict=True))
 
 
 KEYS = st.text("abc", min_size=1, max_size=2)
@@ -660,9 +764,9 @@ def test_what_was_changed_once_needs_no_change_again(data: st.DataObject) -> Non
         labels = data.draw(LABELS) | data.draw(st.sampled_from([{}, {KEYS_LABEL: ",".join(ours)}]))
         changed = {"role": data.draw(st.sampled_from(["manager", "worker"])), "availability": data.draw(STATES)}
         nodes.append({**node(name, **changed), "labels": labels})
-    updates = {update["id"]: update for update in swarm_changes(*inventory, nodes)["updates"]}
+    updates = {update["id"]: update for update in changes(inventory, nodes)["updates"]}
     after = [applied(one, updates[one["id"]]) if one["id"] in updates else one for one in nodes]
-    assert swarm_changes(*inventory, after)["updates"] == []
+    assert changes(inventory, after)["updates"] == []
     for before, now in zip(nodes, after, strict=True):
         wanted: dict[str, str] = variables[now["hostname"]]["docker_swarm_labels"]
         ours = [*before["labels"].get(KEYS_LABEL, "").split(","), *wanted, HOST_LABEL, KEYS_LABEL]

@@ -1,4 +1,4 @@
-"""The hub's REST API where XNAT needs another answer, with JupyterHub's own handlers over HTTP."""
+"""The hub's REST API where XNAT needs a different answer, with JupyterHub's own handlers over HTTP."""
 
 from __future__ import annotations
 

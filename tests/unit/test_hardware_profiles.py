@@ -1,4 +1,4 @@
-"""Hardware from the nodes: every size fits on an empty node, resources and labels are followed."""
+"""Hardware computed from the nodes: every profile fits on an empty node; resources and labels are respected."""
 
 from __future__ import annotations
 

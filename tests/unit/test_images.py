@@ -1,4 +1,4 @@
-"""The plan of the images: equal input, equal names."""
+"""The plan of the images: equal input gives equal names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from module_utils.xnat_site.images import (
     ImageError,
     build_rounds,
     further_images,
+    image_builds,
     image_plan,
     lacking_images,
+    missing_images,
+    pulled_images,
+    server_images,
+    site_images,
 )
 from tests.unit.conftest import ROOT
 
@@ -196,18 +201,99 @@ def test_two_images_that_would_have_one_name_are_refused() -> None:
         further_images(["r:5000/x:1", "r-5000/x:1"], "p")
 
 
+ALL = ["runtime", "hub", "launcher", "verify", "singleuser", "registry", "demo_xnat"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "rounds"),
     [
-        (["runtime", "hub", "launcher", "verify", "singleuser", "registry", "demo_xnat"],
-         [["runtime", "singleuser", "registry"], ["hub", "launcher", "verify", "demo_xnat"]]),
+        (ALL, [["runtime", "singleuser", "registry"], ["hub", "launcher", "verify", "demo_xnat"]]),
         (["hub", "singleuser"], [["hub", "singleuser"]]),  # the runtime is there already
         ([], []),
     ],
     ids=["all", "some", "none"],
-)  # fmt: skip
+)
 def test_images_that_need_none_of_each_other_are_built_at_once(wanted: list[str], rounds: list[list[str]]) -> None:
     assert build_rounds(wanted, plan(ROOT / "files")) == rounds
+
+
+@pytest.mark.parametrize(
+    ("registry", "demo_xnat", "expected"),
+    [
+        pytest.param(False, False, ALL[:5], id="one-node"),
+        pytest.param(True, False, ALL[:6], id="several-nodes"),
+        pytest.param(False, True, [*ALL[:5], "demo_xnat"], id="demo"),
+        pytest.param(True, True, ALL, id="all"),
+    ],
+)
+def test_a_site_runs_what_every_site_does_and_what_it_has_besides(
+    registry: bool, demo_xnat: bool, expected: list[str]
+) -> None:
+    whole = plan(ROOT / "files")
+    found = site_images(whole, registry=registry, demo_xnat=demo_xnat)
+    assert list(found.items()) == [(name, whole[name]["image"]) for name in expected]
+
+
+def inspected(*names: str) -> list[dict[str, Any]]:
+    """Images as Docker tells of them, one of them without a name."""
+    return [{"RepoTags": [name, f"other/{name}"]} for name in names] + [{"RepoTags": None}, {}]
+
+
+@pytest.mark.parametrize(
+    ("has", "missing"),
+    [((), ["a:1", "b:1"]), (("b:1",), ["a:1"]), (("a:1", "b:1"), []), (("a:2", "x/b:1"), ["a:1", "b:1"])],
+    ids=["none", "some", "all", "others"],
+)
+def test_an_image_is_missing_where_no_image_has_its_name(has: tuple[str, ...], missing: list[str]) -> None:
+    assert missing_images(["a:1", "b:1"], inspected(*has)) == missing
+
+
+@pytest.mark.parametrize(
+    ("has", "expected"),
+    [
+        pytest.param([], (ALL[:5], [["runtime", "singleuser"], ["hub", "launcher", "verify"]], True), id="nothing"),
+        pytest.param(["base"], (ALL[:5], [["runtime", "singleuser"], ["hub", "launcher", "verify"]], False), id="base"),
+        pytest.param(["base", *ALL[:4]], (["singleuser"], [["singleuser"]], False), id="one-is-missing"),
+        pytest.param(ALL[:5], ([], [], False), id="the-base-is-missing-and-not-needed"),
+        pytest.param(["base", *ALL], ([], [], False), id="all"),
+    ],
+)
+def test_what_is_missing_is_built_and_the_base_first_if_it_is_needed(
+    has: list[str], expected: tuple[list[str], list[list[str]], bool]
+) -> None:
+    whole = plan(ROOT / "files")
+    wanted = site_images(whole, registry=False, demo_xnat=False)
+    found = image_builds(whole, wanted, inspected(*(whole[name]["image"] for name in has)))
+    assert (found["names"], found["rounds"], found["base"]) == expected
+
+
+def test_of_pulled_images_ids_sizes_and_those_from_elsewhere_are_told() -> None:
+    own = {"name": "p/hub:1", "id": "sha256:1", "source": ""}
+    other = {"name": "p/further/x:1", "id": "sha256:2", "source": "quay.io/x:1"}
+    assert pulled_images({"images": [own, other], "sizes": {"p/hub:1": 211_600_000, "p/further/x:1": 400_000}}) == {
+        "ids": {"p/hub:1": "sha256:1", "p/further/x:1": "sha256:2"},
+        "further": [other],
+        "report": ["p/hub:1: 212 MB", "p/further/x:1: 0 MB"],
+    }
+    assert pulled_images({"images": [], "sizes": {}}) == {"ids": {}, "further": [], "report": []}  # in check mode
+
+
+@pytest.mark.parametrize(
+    ("tags", "further", "expected"),
+    [
+        pytest.param([], [], {"p/singleuser:2": "p/singleuser:2"}, id="the-planned-one-alone"),
+        pytest.param(["p/singleuser:2", "p/singleuser:1", "p/hub:1", "x/p/singleuser:1", "p/singleuser-x:1"], [],
+                     {"p/singleuser:1": "p/singleuser:1", "p/singleuser:2": "p/singleuser:2"}, id="earlier-ones"),
+        pytest.param([], [{"name": "p/further/x:1", "source": "quay.io/x:1"}],
+                     {"p/singleuser:2": "p/singleuser:2", "quay.io/x:1": "p/further/x:1"}, id="from-elsewhere"),
+    ],
+)  # fmt: skip
+def test_servers_start_from_what_rollouts_have_built_and_from_what_comes_from_elsewhere(
+    tags: list[str], further: list[dict[str, str]], expected: dict[str, str]
+) -> None:
+    listed: list[dict[str, Any]] = [{"RepoTags": tags}, {"RepoTags": None}, {}]
+    found = server_images({"singleuser": {"image": "p/singleuser:2"}}, "p", further, listed)
+    assert list(found.items()) == list(expected.items())
 
 
 IDS = {"runtime": "r1", "hub": "h1", "launcher": "l1", "verify": "v1", "user": "u1", "demo": "d1", "extra": "e1"}
@@ -231,18 +317,12 @@ NAMES = {
 def test_hosts_that_answer_lack_what_the_builder_has_by_another_id_or_alone(
     has: dict[str, dict[str, str]], ids: dict[str, str], further: list[str], expected: dict[str, list[str]]
 ) -> None:
-    reached = ["m1", "m2", "w1", "x1"]
-    groups = {
-        "reached": reached, "swarm": ["m1", "m2", "w1", "w2"], "managers": ["m1", "m2"], "demo_xnat": ["x1"],
-        "acting_manager": ["m1"],
-    }  # fmt: skip
-    hostvars = {
-        name: {"preflight_report": {"report": {"engine": {"images": has.get(name, {})}}}} for name in reached
-    } | {"w2": {}}
+    roles = {"m1": "manager", "m2": "manager", "w1": "worker", "w2": "worker", "x1": ""}
+    hosts = {name: {"role": role, "groups": [] if role else ["demo_xnat"]} for name, role in roles.items()}
+    images = {name: has.get(name, {}) for name in ("m1", "m2", "w1", "x1")}  # w2 does not answer
     plan = {key: {"image": name} for key, name in NAMES.items()}
-    assert lacking_images(hostvars, groups, ids, plan, further) == expected
-    alone = {"reached": ["m1"], "swarm": ["m1"], "managers": ["m1"], "acting_manager": ["m1"]}
-    assert lacking_images(hostvars, alone, ids, plan, further) == {}
+    assert lacking_images(images, hosts, ids, plan, further, "m1") == expected
+    assert lacking_images({"m1": {}}, hosts, ids, plan, further, "m1") == {}
 
 
 def test_another_jupyterhub_than_the_lock_files_pin_is_refused() -> None:

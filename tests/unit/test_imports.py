@@ -1,4 +1,4 @@
-"""The parts import each other in one direction: what is beside the hub knows nothing of it, and so on."""
+"""The parts import each other in one direction only; for example, nothing outside the hub imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every shipped inventory says what the roles ask for."""
+"""Every shipped inventory sets the variables that the roles require."""
 
 from __future__ import annotations
 

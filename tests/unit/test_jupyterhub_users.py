@@ -1,4 +1,4 @@
-"""The module jupyterhub_users, against a real JupyterHub (plain_hub.py) with the roles that ours has."""
+"""The module jupyterhub_users, against a real JupyterHub (plain_hub.py) with the roles of this project's hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The launcher's interface is hostile ground: whatever a hub or XNAT sends, nothing outside the policy comes of it."""
+"""The launcher's interface with hostile input: whatever a hub or XNAT sends, nothing outside the policy happens."""
 
 from __future__ import annotations
 

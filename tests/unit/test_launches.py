@@ -1,4 +1,4 @@
-"""The launcher behind its socket: what it starts, says, stops and writes down, and what is left when things fail."""
+"""The launcher behind its socket: what it starts, answers, stops and logs, and what remains after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The single-user server's start: what stands in for a module, and when the real one comes."""
+"""The single-user server's start: which stand-in replaces a module, and when the real one is imported."""
 
 from __future__ import annotations
 

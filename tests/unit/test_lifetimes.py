@@ -1,4 +1,4 @@
-"""Whether servers outlive the alias tokens that XNAT gives them."""
+"""Whether servers run longer than the alias tokens that XNAT gives them."""
 
 from __future__ import annotations
 

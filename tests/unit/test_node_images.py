@@ -1,4 +1,4 @@
-"""Names of images on a node and in a registry, and which are old."""
+"""Names of images on a node and in a registry, and which ones are old."""
 
 from __future__ import annotations
 

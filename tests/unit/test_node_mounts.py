@@ -1,4 +1,4 @@
-"""What a node mounts for each row of the storage table, and how nodes that see different things are told apart."""
+"""What a node mounts for each row of the storage table, and how nodes with different files are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node tells of itself, as far as it can be asked without a Docker Engine."""
+"""A node's report, as far as it works without a Docker Engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of nodes: what is listened on, what is held, what answers."""
+"""Ports of nodes: listening, occupied, answering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preflight by Ansible itself: what its templates make of an inventory, and what is reported before XNAT is changed."""
+"""Preflight run by Ansible itself: how templates evaluate an inventory, and what is reported before XNAT is changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def play(directory: Path, tasks: list[dict[str, Any]], variables: str) -> subpro
     """Run tasks on this machine with variables as an inventory has them, which are YAML."""
     (directory / "group_vars").mkdir()
     (directory / "group_vars/all.yml").write_text(variables)
-    (directory / "hosts.yml").write_text("managers: {hosts: {m1: {ansible_connection: local}}}\n")
+    (directory / "hosts.yml").write_text("swarm: {children: {managers: {hosts: {m1: {ansible_connection: local}}}}}\n")
     (directory / "play.yml").write_text(yaml.safe_dump([{"hosts": "m1", "gather_facts": False, "tasks": tasks}]))
     return subprocess.run(
         [str(Path(sys.executable).parent / "ansible-playbook"), "-i", directory, str(directory / "play.yml")],
@@ -41,9 +41,10 @@ def play(directory: Path, tasks: list[dict[str, Any]], variables: str) -> subpro
 
 
 def judge() -> dict[str, Any]:
-    """The task of playbooks/preflight.yml that judges the inventory."""
+    """The task of playbooks/preflight.yml that judges the inventory, with what playbooks/gather.yml has found."""
     plays = yaml.safe_load((ROOT / "playbooks/preflight.yml").read_text())
-    return next(task for play in plays for task in play.get("tasks", ()) if "findings" in task.get("vars", {}))
+    task = next(task for play in plays for task in play.get("tasks", ()) if "findings" in task.get("vars", {}))
+    return {**task, "vars": {**task["vars"], "preflight_fleet": {"deployed": False, "deployments": []}}}
 
 
 VAULT = """

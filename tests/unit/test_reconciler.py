@@ -1,4 +1,4 @@
-"""What the reconciler has stopped and forgotten; it is seen at work on a real swarm in tests/site."""
+"""What the reconciler stops and removes from the hub's list; tests/site runs it on a real swarm."""
 
 from __future__ import annotations
 

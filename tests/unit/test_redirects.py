@@ -1,4 +1,4 @@
-"""What a redirect of XNAT means, which hub and modules tell in their own words."""
+"""What a redirect of XNAT means; hub and modules each report it in their own words."""
 
 from __future__ import annotations
 

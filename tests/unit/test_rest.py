@@ -1,4 +1,4 @@
-"""Calls to XNAT's REST API: every answer is usable or a named error, and TLS is what the site says (contract 1, 6)."""
+"""Calls to XNAT's REST API: an answer is usable or a named error, and TLS follows the settings (contract 1, 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every role keeps the conventions that no linter knows."""
+"""Every role follows the conventions that no linter checks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ import pytest
 import xnat_hub.settings
 import xnat_launcher.settings
 import yaml
-from jinja2 import Environment
+from jinja2 import Environment, nodes
 from xnat_wire.launcher import SOCKET
 from xnat_wire.site import XnatSite
+
+from module_utils.xnat_site.inventory import ROLE_SECRETS
+from module_utils.xnat_site.services import CERTIFICATE, SERVICE_SECRETS
+from tests.unit.test_unused import JINJA, texts
+from tests.unit.test_unused import load as load_tagged
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 LIBRARY = {path.stem for path in (ROLES.parent / "library").glob("*.py")}
@@ -155,12 +160,14 @@ def test_modules_have_full_names(role: str) -> None:
         assert all(module.count(".") >= 2 or module in LIBRARY for module in modules), task.get("name")
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")  # regular expressions in Jinja's texts
 @pytest.mark.parametrize("role", NAMES)
 def test_a_role_knows_neither_the_inventory_nor_other_roles(role: str) -> None:
     others = {name for other in NAMES if other != role for name in options(other)}
     for path in sorted((ROLES / role).glob("**/*.yml")):
         text = path.read_text()
-        assert not re.search(r"\bgroups\s*[.\[]", text), f"{path} names a group of the inventory"
+        names = {node.name for one in texts(load_tagged(path)) for node in JINJA.parse(one).find_all(nodes.Name)}
+        assert not names & {"hostvars", "groups", "group_names"}, f"{path} reads the inventory"
         words = set(re.findall(r"\w+", text))
         assert words & others <= passed(role), f"{path} reads variables of another role"
 
@@ -215,8 +222,22 @@ def test_hub_and_launcher_meet_at_one_socket() -> None:
     assert values["__jupyterhub_settings"]["launcher_socket"] == SOCKET
     assert values["__jupyterhub_launcher_mount"]["target"] == str(Path(SOCKET).parent)
     assert str(Path(SOCKET).with_name("alive")) in values["__jupyterhub_launcher_healthy"]
-    assert values["__jupyterhub_launcher_file"]["filename"] == xnat_launcher.settings.SETTINGS_FILE
-    assert values["__jupyterhub_settings_file"]["filename"] == xnat_hub.settings.SETTINGS_FILE
+    assert values["__jupyterhub_launcher_settings_file"] == xnat_launcher.settings.SETTINGS_FILE
+    assert values["__jupyterhub_settings_file"] == xnat_hub.settings.SETTINGS_FILE
+
+
+def test_every_secret_that_the_hubs_role_creates_is_for_a_service() -> None:
+    values = load(ROLES / "jupyterhub" / "vars" / "main.yml")
+    created = {*values["__jupyterhub_always"], CERTIFICATE}
+    assert CERTIFICATE in values["__jupyterhub_client_certificate"]
+    assert {name for names in SERVICE_SECRETS.values() for name in names} == created
+
+
+def test_the_hubs_role_and_preflight_judge_its_secrets_alike() -> None:
+    judged = load(ROLES / "jupyterhub" / "vars" / "main.yml")["__jupyterhub_judged_secrets"]
+    kinds = {name: kind for name, kind in ROLE_SECRETS.items() if name.startswith("jupyterhub_")}
+    assert {name: secret["kind"] for name, secret in judged.items()} == kinds
+    assert all(secret["value"] == f"{{{{ {name} }}}}" for name, secret in judged.items())
 
 
 def test_the_one_look_at_a_host_tells_of_the_packages_that_the_engines_role_decides_by() -> None:

@@ -1,4 +1,4 @@
-"""The service that a launch becomes: whatever XNAT says, it is inside the policy and shows no secret."""
+"""The service of a launch: whatever XNAT sends, it stays inside the policy and shows no secret."""
 
 from __future__ import annotations
 

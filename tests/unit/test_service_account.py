@@ -1,4 +1,4 @@
-"""XNAT as the launcher asks it, against the demo XNAT over HTTP (docs/xnat-contract.md, 1.4, 1.6, 6)."""
+"""The launcher's calls to XNAT, against the demo XNAT over HTTP (docs/xnat-contract.md, 1.4, 1.6, 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that was just changed: rolled back or not, and the log of the task that failed."""
+"""A service that was just changed: whether it was rolled back, and the log of the failed task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an image from elsewhere can serve: the script in its container, and what is said of what that has seen."""
+"""Whether an image from elsewhere can serve: the script in its container, and the findings from its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the spawner makes of the launcher's answers; it is seen at work on a real swarm in tests/site."""
+"""What the spawner does with the launcher's answers; tests/site runs it on a real swarm."""
 
 from __future__ import annotations
 

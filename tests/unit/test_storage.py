@@ -1,4 +1,4 @@
-"""The storage table, and what follows from it for the launcher's policy and for XNAT."""
+"""The storage table, and what is derived from it for the launcher's policy and for XNAT."""
 
 from __future__ import annotations
 

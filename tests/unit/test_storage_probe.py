@@ -1,4 +1,4 @@
-"""What is seen of a node's storage, what is found wrong with it, and what has to change; that nothing hangs."""
+"""The probe of a node's storage: observations, findings, required changes; and nothing hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether reservations fit on a node, from what Docker's API gives."""
+"""Whether reservations fit on a node, computed from Docker's API."""
 
 from __future__ import annotations
 

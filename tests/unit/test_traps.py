@@ -1,4 +1,4 @@
-"""The traps of docs/xnat-contract.md, 6: which tests show each, and the cases that no other file has."""
+"""The traps of docs/xnat-contract.md, 6: the tests for each, and the cases that no other file has."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Nothing is kept that nobody uses: variables, what modules and filters report, routes of the demo XNAT.
+"""Nothing unused is kept: variables, results of modules and filters, routes of the demo XNAT.
 
-Who reads is found in the text of the project, without running it: Jinja expressions and Python are parsed, and a name
-counts as read wherever an expression names it. So what is found here is unused for certain; a name that two things
-share can hide one that is.
+Uses are found in the project's text without running it: Jinja expressions and Python are parsed, and a name counts as
+read wherever an expression names it. So every finding is certainly unused; an unused name that something else shares
+is missed.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ REPORTS = [
     Report(
         "library/node_report.py",
         r"\w*report|__offline_bundle_look|__docker_swarm_nodes",
-        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("fleet", "engine", "images")),
+        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("hosts", "engine", "fleet")),
     ),
     Report(
         "library/storage_probe.py",
@@ -202,7 +202,7 @@ REPORTS = [
         "library/node_images.py",
         r"_*node_images_\w+|__hub_images_pulled",
         ("run", "push"),
-        ("library/node_images.py pull",),
+        ("library/node_images.py pull", "module_utils/xnat_site/images.py pulled_images"),
         ("username", "password"),
     ),
     Report(
@@ -215,6 +215,8 @@ REPORTS = [
     Report("module_utils/xnat_site/fleet.py", "preflight_fleet", ("fleet",)),
     Report("module_utils/xnat_site/fleet.py", r"__docker_swarm_(changes|node)|item", ("swarm_changes", "_update")),
     Report("module_utils/xnat_site/engine.py", "__docker_engine_plan", ("engine_plan",)),
+    Report("module_utils/xnat_site/images.py", r"__hub_images_(builds|checked)", ("image_builds", "pulled_images")),
+    Report("module_utils/xnat_site/maintenance.py", "__node_maintenance_quorum", ("manager_quorum",)),
 ]
 FOR_ANSIBLE = {"changed"}
 SENT = {"AnsibleModule", "dumps"}  # calls whose dictionaries are no report

@@ -1,4 +1,4 @@
-"""The smoke test: what it makes of answers that are wrong, and what it runs in a notebook."""
+"""The smoke test: how it handles wrong answers, and what it runs in a notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules that keep XNAT's rows: run against the demo XNAT, and the thinking behind them alone."""
+"""The modules that manage XNAT's rows: run against the demo XNAT, and their shared logic alone."""
 
 from __future__ import annotations
 

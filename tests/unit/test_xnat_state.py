@@ -1,5 +1,5 @@
-"""The modules that keep XNAT's settings, accounts and roles, against the demo XNAT: predicted, done, left alone,
-drifted, and against an XNAT that fails or lies.
+"""The modules that manage XNAT's settings, accounts and roles, against the demo XNAT: predictions, changes, unmanaged
+values, drift, and an XNAT that fails or reports success falsely.
 """
 
 from __future__ import annotations

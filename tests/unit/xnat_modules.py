@@ -1,4 +1,4 @@
-"""Runs our XNAT modules in this process against a demo XNAT that is served over real HTTP."""
+"""Runs this project's XNAT modules in this process against a demo XNAT served over real HTTP."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Xnat:
-    """A demo XNAT that runs. calls: method, path and body of each request so far, but for those of `ask`."""
+    """A running demo XNAT. calls: method, path and body of each request so far, except those of `ask`."""
 
     url: str
     calls: list[tuple[str, str, str]] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Xnat:
         return {"url": self.url, "username": "admin", "password": password, "timeout": 10, "retry_for": 10}
 
     def ask(self, method: str, path: str, body: Any = None, user: str = "admin") -> tuple[int, Any]:
-        """Return status and JSON, or text, of a request that is made behind the modules' back."""
+        """Return status and JSON, or text, of a request that `calls` does not record."""
         password = SECRETS.admin_password if user == "admin" else SECRETS.password
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}", "Content-Type": "application/json", "X-Behind": "1"}
@@ -66,17 +66,17 @@ class Xnat:
             return status, text
 
     def must(self, method: str, path: str, body: Any = None) -> Any:
-        """Return what the administrator's request gives, which must be 2xx."""
+        """Return the answer to an administrator's request, whose status must be 2xx."""
         status, value = self.ask(method, path, body)
         assert 200 <= status < 300, (method, path, status, value)
         return value
 
     def faults(self, *faults: dict[str, Any]) -> None:
-        """Order what goes wrong from now on (demo_xnat/faults.py); nothing without any."""
+        """Set the faults from now on (demo_xnat/faults.py); without arguments, none."""
         self.must("PUT", "/demo/faults", list(faults))
 
     def writes(self) -> list[tuple[str, str]]:
-        """Method and path of the modules' requests that change something, log-ins and log-outs left out."""
+        """Return method and path of the modules' requests that change something, except log-ins and log-outs."""
         found = [(method, path) for method, path, _ in self.calls if method != "GET"]
         return [call for call in found if call[1] != "/data/JSESSION"]
 
@@ -117,13 +117,13 @@ def served(directory: Path, tls: ssl.SSLContext | None = None) -> Iterator[Xnat]
 
 @pytest.fixture(name="xnat")
 def xnat_fixture(tmp_path: Path) -> Iterator[Xnat]:
-    """A demo XNAT of the test's own, with the rows of `make_settings`. A test file imports this under its own name."""
+    """A demo XNAT for one test, with the rows of `make_settings`. A test file imports this under its own name."""
     with served(tmp_path) as running:
         yield running
 
 
 def load(name: str) -> ModuleType:
-    """Return a module of library/ by its name, which a filter may have, too."""
+    """Return a module of library/ by its name; a filter may have the same name."""
     key = f"library_{name}"
     if key not in sys.modules:
         spec = importlib.util.spec_from_file_location(key, ROOT / "library" / f"{name}.py")
@@ -136,7 +136,7 @@ def load(name: str) -> ModuleType:
 
 
 def run_module(name: str, args: dict[str, Any], check: bool = False, diff: bool = False) -> dict[str, Any]:
-    """Run a module of library/ and return its results, `failed` among them when it failed."""
+    """Run a module of library/ and return its results, including `failed` if it failed."""
     module = load(name)
     warnings._global_warnings.clear()  # one process is one module elsewhere
     out = io.StringIO()

@@ -1,4 +1,4 @@
-"""A Panel dashboard: a slider whose square is computed on the server, so it shows that the websocket works."""
+"""A Panel dashboard: a slider whose square is computed on the server, which shows that the websocket works."""
 
 import panel as pn
 

@@ -1,4 +1,4 @@
-"""A Streamlit dashboard: all that it shows comes over the websocket."""
+"""A Streamlit dashboard: its whole content comes over the websocket."""
 
 import streamlit as st
 

@@ -1,0 +1,25 @@
+"""Filters for the services of the hub, their secrets and network; the YAML file of its name documents each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible provides module_utils only to modules
+
+from module_utils.xnat_site import services
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "xnat_config_mounts": services.config_mounts,
+            "xnat_network_differs": services.network_differs,
+            "xnat_network_options": services.network_options,
+            "xnat_rotation": services.rotation,
+            "xnat_service_limits": services.service_limits,
+            "xnat_service_secrets": services.service_secrets,
+            "xnat_services_to_roll_back": services.to_roll_back,
+        }

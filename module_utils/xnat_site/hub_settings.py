@@ -1,0 +1,109 @@
+"""Checks the times, limits and addresses of the role jupyterhub.
+
+Used on the control node by the filter `xnat_hub_findings`; imports only the standard library. A finding is one
+problem::
+
+    {"id": "range",                       # the rule
+     "name": "jupyterhub_failed_logins",  # the variable to change
+     "text": "..."}                       # one sentence: what is wrong and what to set
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Finding = dict[str, str]
+
+LOCKED = ", since XNAT locks an account for an hour after 20 failed log-ins"
+# The minimum and maximum of a number, and the reason.
+RANGES: dict[str, tuple[int, int | None, str]] = {
+    "jupyterhub_start_timeout": (30, None, ""),
+    "jupyterhub_failed_logins": (1, 19, LOCKED),
+    "jupyterhub_failed_logins_window": (3600, None, LOCKED),
+    "jupyterhub_prune_interval": (10, None, ""),
+}
+CEILINGS = ("jupyterhub_notebook_memory_ceiling", "jupyterhub_notebook_shm_size")
+SERVICES = ("hub", "launcher", "proxy")
+CEILING = re.compile(r"([0-9]+(\.[0-9]+)?[KMGT]i?B?)?")
+MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
+URL = re.compile(r"https?://[^/?#\s]+/?")
+
+
+def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
+    """Return what is wrong with settings of the hub. settings: the role's variables that are checked here, by name."""
+    return [*_times(settings), *_ceilings(settings), *_limits(settings), *_addresses(settings)]
+
+
+def _times(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    for name, (least, most, reason) in RANGES.items():
+        if not least <= _number(settings[name]) <= (float("inf") if most is None else most):
+            wanted = f"at least {least}" if most is None else f"{least} to {most}"
+            yield _finding("range", name, f"{name} is {settings[name]}: set it to {wanted}{reason}.")
+    names = ("jupyterhub_start_timeout", "jupyterhub_http_timeout", "jupyterhub_xnat_start_timeout")
+    start, http, xnat = (_number(settings[name]) for name in names)
+    if not start + http < xnat:
+        yield _finding(
+            "start_time",
+            names[0],
+            f"The hub waits {start:g} + {http:g} s for a server (jupyterhub_start_timeout + jupyterhub_http_timeout),"
+            f" but XNAT only {xnat:g} s (jupyterhub_xnat_start_timeout): make the hub's sum smaller.",
+        )
+
+
+def _ceilings(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    for name in CEILINGS:
+        if not CEILING.fullmatch(str(settings[name])):
+            yield _finding("ceiling", name, f"{name} is {settings[name]!r}: use the form 64G or leave it empty.")
+
+
+def _limits(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    for name in (f"jupyterhub_{service}_{kind}" for service in SERVICES for kind in ("limits", "reservations")):
+        wanted = settings[name]
+        if not MEMORY.fullmatch(str(wanted.get("memory"))) or not _number(wanted.get("cpus")) > 0:
+            yield _finding("limits", name, f"{name} is {dict(wanted)}: use the form {{cpus: 2, memory: 1G}}.")
+
+
+def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    listen = str(settings["jupyterhub_listen_address"])
+    if listen and not _is_address(listen, (4,)):
+        yield _finding(
+            "listen_address",
+            "jupyterhub_listen_address",
+            f"jupyterhub_listen_address is {listen!r}: set it to an IPv4 address of the hub's node, or leave it empty.",
+        )
+    url = str(settings["jupyterhub_public_url"])
+    if not URL.fullmatch(url):
+        yield _finding(
+            "public_url",
+            "jupyterhub_public_url",
+            f"jupyterhub_public_url is {url!r}: set it to http:// or https:// and a host, without a path.",
+        )
+    wrong = [str(proxy) for proxy in settings["jupyterhub_trusted_proxies"] if not _is_address(str(proxy), (4, 6))]
+    if wrong:
+        yield _finding(
+            "trusted_proxies",
+            "jupyterhub_trusted_proxies",
+            f"jupyterhub_trusted_proxies has {', '.join(wrong)}: set it to IP addresses without a mask.",
+        )
+
+
+def _number(value: object) -> float:
+    """Return a value as a number; variables from the command line are texts. NaN, for no number, fails all checks."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return float("nan")
+
+
+def _is_address(text: str, versions: tuple[int, ...]) -> bool:
+    try:
+        return ipaddress.ip_address(text).version in versions
+    except ValueError:
+        return False
+
+
+def _finding(rule: str, name: str, text: str) -> Finding:
+    return {"id": rule, "name": name, "text": text}

@@ -1,0 +1,85 @@
+"""Times, limits and addresses of the hub are judged before anything is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from module_utils.xnat_site.hub_settings import hub_findings
+from tests.unit.conftest import ROOT
+
+ROLE = ROOT / "roles/jupyterhub"
+DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+JUDGED = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__jupyterhub_judged_settings"]
+SETTINGS = {name: DEFAULTS[name] for name in JUDGED} | {"jupyterhub_public_url": "https://hub.example.org"}
+
+
+def test_each_setting_is_judged_by_its_own_value() -> None:
+    assert {name: f"{{{{ {name} }}}}" for name in JUDGED} == JUDGED
+
+
+def test_the_defaults_can_work() -> None:
+    assert hub_findings(SETTINGS) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        pytest.param({"start_timeout": 29}, "range", id="start-short"),
+        pytest.param({"failed_logins": 0}, "range", id="no-log-ins"),
+        pytest.param({"failed_logins": 20}, "range", id="many-log-ins"),
+        pytest.param({"failed_logins": "twenty"}, "range", id="no-number"),
+        pytest.param({"failed_logins_window": 3599}, "range", id="window-short"),
+        pytest.param({"prune_interval": 9}, "range", id="interval-short"),
+        pytest.param({"start_timeout": 120}, "start_time", id="as-long-as-xnat-waits"),
+        pytest.param({"notebook_memory_ceiling": "64"}, "ceiling", id="ceiling-without-unit"),
+        pytest.param({"notebook_memory_ceiling": "64G\n"}, "ceiling", id="ceiling-with-newline"),
+        pytest.param({"notebook_shm_size": "much"}, "ceiling", id="size-text"),
+        pytest.param({"hub_limits": {"cpus": 0, "memory": "1G"}}, "limits", id="no-cpus"),
+        pytest.param({"launcher_reservations": {"cpus": 1, "memory": "1GiB"}}, "limits", id="unit-of-ceilings"),
+        pytest.param({"proxy_limits": {"cpus": "two", "memory": "1G"}}, "limits", id="cpus-text"),
+        pytest.param({"proxy_reservations": {"memory": "1G"}}, "limits", id="cpus-missing"),
+        pytest.param({"hub_reservations": {"cpus": 1}}, "limits", id="memory-missing"),
+        pytest.param({"listen_address": "hub.example.org"}, "listen_address", id="listen-name"),
+        pytest.param({"listen_address": "192.0.2.256"}, "listen_address", id="listen-no-address"),
+        pytest.param({"listen_address": "2001:db8::1"}, "listen_address", id="listen-ipv6"),
+        pytest.param({"public_url": "https://hub.example.org/jupyterhub"}, "public_url", id="url-with-path"),
+        pytest.param({"public_url": "hub.example.org"}, "public_url", id="url-without-scheme"),
+        pytest.param({"public_url": ""}, "public_url", id="no-url"),
+        pytest.param({"trusted_proxies": ["192.0.2.1", "192.0.2.0/24"]}, "trusted_proxies", id="proxies-network"),
+        pytest.param({"trusted_proxies": ["proxy.example.org"]}, "trusted_proxies", id="proxies-name"),
+    ],
+)
+def test_what_cannot_work_is_named_with_what_to_set(changes: dict[str, Any], rule: str) -> None:
+    changed = {f"jupyterhub_{name}": value for name, value in changes.items()}
+    (finding,) = hub_findings({**SETTINGS, **changed})
+    assert finding["id"] == rule
+    assert [finding["name"]] == list(changed)
+    assert finding["name"] in finding["text"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"start_timeout": 30, "failed_logins": 19, "failed_logins_window": 3600, "prune_interval": 10},
+        {"start_timeout": "100", "failed_logins": "1"},
+        {"start_timeout": 119},
+        {"notebook_memory_ceiling": "1.5TiB", "notebook_shm_size": "512M"},
+        {"hub_limits": {"cpus": "0.5", "memory": "1.5GB"}},
+        {"listen_address": "192.0.2.1"},
+        {"public_url": "http://192.0.2.1:8000/"},
+        {"trusted_proxies": ["192.0.2.1", "2001:db8::1", "::1"]},
+    ],
+    ids=["edges", "texts", "one-second-less", "ceilings", "limits", "address", "url", "proxies"],
+)
+def test_what_can_work_is_accepted(changes: dict[str, Any]) -> None:
+    assert hub_findings({**SETTINGS, **{f"jupyterhub_{name}": value for name, value in changes.items()}}) == []
+
+
+def test_all_that_is_wrong_comes_at_once() -> None:
+    found = hub_findings(
+        {**SETTINGS, "jupyterhub_start_timeout": 1, "jupyterhub_http_timeout": 200, "jupyterhub_public_url": "x"}
+    )
+    assert [finding["id"] for finding in found] == ["range", "start_time", "public_url"]
