@@ -19,7 +19,7 @@ DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 CACHE = "__pycache__"  # the only files in a folder that are not in the image
 ON_MANAGERS = ("runtime", "hub", "launcher", "verify")  # in addition to the images of every node
-SERVERS = "singleuser"  # on every node
+SERVERS = "singleuser"  # the image of every node
 DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines do not look up such a name in a registry on the internet
 # A reference as Docker accepts it: registry, path, and a tag or a digest.
