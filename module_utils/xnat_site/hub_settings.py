@@ -1,7 +1,7 @@
-"""Whether times, limits and addresses of the hub, as the role jupyterhub has them, can work.
+"""Checks the times, limits and addresses of the role jupyterhub.
 
-Used on the control node by the filter `xnat_hub_findings`; only the standard library is imported. A finding is one
-thing that is wrong::
+Used on the control node by the filter `xnat_hub_findings`; imports only the standard library. A finding is one
+problem::
 
     {"id": "range",                       # the rule
      "name": "jupyterhub_failed_logins",  # the variable to change
@@ -18,7 +18,7 @@ from typing import Any
 Finding = dict[str, str]
 
 LOCKED = ", since XNAT locks an account for an hour after 20 failed log-ins"
-# What a number must be at least and at most, and why.
+# The minimum and maximum of a number, and the reason.
 RANGES: dict[str, tuple[int, int | None, str]] = {
     "jupyterhub_start_timeout": (30, None, ""),
     "jupyterhub_failed_logins": (1, 19, LOCKED),
@@ -33,7 +33,7 @@ URL = re.compile(r"https?://[^/?#\s]+/?")
 
 
 def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
-    """Return what is wrong with settings of the hub: the role's variables that are judged here, by their names."""
+    """Return what is wrong with settings of the hub. settings: the role's variables that are checked here, by name."""
     return [*_times(settings), *_ceilings(settings), *_limits(settings), *_addresses(settings)]
 
 
@@ -48,22 +48,22 @@ def _times(settings: Mapping[str, Any]) -> Iterator[Finding]:
         yield _finding(
             "start_time",
             names[0],
-            f"The hub gives a server {start:g} + {http:g} s (jupyterhub_start_timeout, jupyterhub_http_timeout), and"
-            f" XNAT stops waiting after {xnat:g} s (jupyterhub_xnat_start_timeout): make the hub's sum smaller.",
+            f"The hub waits {start:g} + {http:g} s for a server (jupyterhub_start_timeout + jupyterhub_http_timeout),"
+            f" but XNAT only {xnat:g} s (jupyterhub_xnat_start_timeout): make the hub's sum smaller.",
         )
 
 
 def _ceilings(settings: Mapping[str, Any]) -> Iterator[Finding]:
     for name in CEILINGS:
         if not CEILING.fullmatch(str(settings[name])):
-            yield _finding("ceiling", name, f"{name} is {settings[name]!r}: set it to such as 64G, or leave it empty.")
+            yield _finding("ceiling", name, f"{name} is {settings[name]!r}: use the form 64G or leave it empty.")
 
 
 def _limits(settings: Mapping[str, Any]) -> Iterator[Finding]:
     for name in (f"jupyterhub_{service}_{kind}" for service in SERVICES for kind in ("limits", "reservations")):
         wanted = settings[name]
         if not MEMORY.fullmatch(str(wanted.get("memory"))) or not _number(wanted.get("cpus")) > 0:
-            yield _finding("limits", name, f"{name} is {dict(wanted)}: set it to such as {{cpus: 2, memory: 1G}}.")
+            yield _finding("limits", name, f"{name} is {dict(wanted)}: use the form {{cpus: 2, memory: 1G}}.")
 
 
 def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -91,7 +91,7 @@ def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _number(value: object) -> float:
-    """Return a number, also of a text as variables from the command line are. Not a number compares as false."""
+    """Return a value as a number; variables from the command line are texts. NaN, for no number, fails all checks."""
     try:
         return float(str(value))
     except ValueError:

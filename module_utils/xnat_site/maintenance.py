@@ -1,7 +1,7 @@
-"""Whether a node can be taken out of a swarm for a while, and whose servers are on it.
+"""Checks whether a node can be drained, and whose servers run on it.
 
-Used on the control node by the filters `xnat_manager_quorum` and `xnat_server_owners`; only the standard library is
-imported. Nodes and tasks are as Docker's API lists them.
+Used on the control node by the filters `xnat_manager_quorum` and `xnat_server_owners`; imports only the standard
+library. Nodes and tasks are as Docker's API lists them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ USER_LABEL = "org.xnat.jupyterhub.user"
 
 
 def manager_quorum(nodes: Iterable[Mapping[str, Any]], node_id: str) -> dict[str, Any]:
-    """Return what is left of the managers without a node.
+    """Return the managers and the quorum without a node.
 
-    Such as::
+    For example::
 
-        {"managers": 3,       # how many there are, the node included if it is one
-         "others": 2,         # how many of the others can be reached
-         "kept": True}        # whether the swarm can be changed while the node is away
+        {"managers": 3,       # number of managers, including the node if it is one
+         "others": 2,         # number of other managers that are reachable
+         "kept": True}        # whether the swarm keeps its quorum without the node
 
-    A swarm whose only manager this is has none left either way; it is changed again once the node is back.
+    If the node is the only manager, `kept` is true: the swarm works again once the node is back.
     """
     managers = [node for node in nodes if node["Spec"]["Role"] == "manager"]
     others = [
@@ -35,6 +35,6 @@ def manager_quorum(nodes: Iterable[Mapping[str, Any]], node_id: str) -> dict[str
 
 
 def server_owners(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the user of each server among tasks, sorted; once for each server. Tasks of other services have none."""
+    """Return the user of each server among tasks, sorted, once for each server. Other services' tasks are ignored."""
     labels = [task["Spec"]["ContainerSpec"].get("Labels") or {} for task in tasks]
     return sorted(str(found[USER_LABEL]) for found in labels if USER_LABEL in found)
