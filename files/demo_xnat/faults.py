@@ -20,13 +20,13 @@ def _regular_expression(text: str) -> str:
 
 
 class Fault(BaseModel):
-    """One fault; null is "any" for what a request must match, and "not" for what happens to it.
+    """One fault. A null condition matches any request; a null effect does nothing.
 
-    path: regular expression, searched for in the request's path. method, user: the request's method and the name
-    that it sends for Basic log-in. delay: seconds to wait first. status, content_type, location, body: the answer
-    instead of XNAT's. ignore: the answer is 200 and empty, and nothing is done. restart: XNAT restarts for so many
-    seconds: this request and all others until then end without an answer, sessions and event tracking are lost. times:
-    how often it still applies.
+    Conditions: path is a regular expression, searched for in the request's path; method and user are the request's
+    method and the name in its Basic authentication. Effects: delay is the number of seconds to wait first; status,
+    content_type, location and body replace XNAT's answer; with ignore the answer is 200 and empty, and nothing is done;
+    with restart XNAT restarts for that many seconds: this request and all others until then end without an answer, and
+    sessions and event tracking are lost. times: how often it still applies.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)

@@ -1,8 +1,8 @@
-"""What administrators configure for starts, in the form that XNAT reads: hardware, compute environments, constraints
+"""The models of what administrators configure for starts: hardware, compute environments, constraints
 (docs/xnat-contract.md, 5.4) and dashboards with their frameworks (4.2).
 
-The models read JSON as XNAT's Jackson does: unknown fields are ignored, texts and numbers are turned into each other, a
-missing list is empty and a missing boolean false.
+The models read JSON as XNAT's Jackson does: unknown fields are ignored, texts and numbers are converted to each other,
+a missing list is empty and a missing boolean false.
 """
 
 from __future__ import annotations
@@ -166,9 +166,9 @@ NULL, EMPTY = "null", "null or empty"
 class Kind:
     """One kind of configuration.
 
-    required: the path of a field, what it must not be (NULL, or EMPTY: null, blank or empty) and XNAT's sentence if it
-    is. invalid: the sentence around these. wrong_id: XNAT's sentence when the ids in path and body differ.
-    public: whether everybody may read the rows. offered: whether ``/available`` lists what a person may start.
+    required: the path of a field, what it must not be (NULL, or EMPTY: null, blank or empty) and XNAT's message if it
+    is. invalid: the message that contains these. wrong_id: XNAT's message if the ids in path and body differ.
+    public: whether everybody may read the rows. offered: whether ``/available`` lists what a user may start.
     """
 
     model: type[Config]

@@ -70,9 +70,9 @@ class Login:
         return response
 
     def _log_in(self, request: web.Request) -> None:
-        """Put the person into the request, or raise 401, 403 (forgery) or a redirect (expired password).
+        """Store the user in the request, or raise 401, 403 (forgery) or a redirect (expired password).
 
-        As in XNAT, a live session is used without a look at the password when the Basic name is the session's own.
+        As in XNAT, the password is not checked if there is a live session of the user named by Basic authentication.
         """
         session_id = request.cookies.get(COOKIE, "")
         person = self._state.find_session(session_id)

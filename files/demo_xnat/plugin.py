@@ -1,7 +1,7 @@
-"""What XNAT's JupyterHub plugin does to start and stop a server (docs/xnat-contract.md, 2.4 and 2.5).
+"""Starts and stops servers as XNAT's JupyterHub plugin does (docs/xnat-contract.md, 2.4 and 2.5).
 
-The requests and their order are the plugin's. Not needed here and left out: culling of idle and old servers (2.6),
-shared data (3.1).
+The requests and their order are the plugin's. Not implemented: culling of idle and old servers (2.6), shared data
+(3.1).
 """
 
 from __future__ import annotations

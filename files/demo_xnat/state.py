@@ -1,4 +1,4 @@
-"""What changes while the demo XNAT runs. As with Tomcat, a restart loses sessions, failed log-ins and event tracking;
+"""The state of a running demo XNAT. As with Tomcat, a restart loses sessions, failed log-ins and event tracking;
 accounts, alias tokens and user-options are in the database.
 """
 
@@ -92,9 +92,10 @@ class State:
     # Log-in and sessions (docs/xnat-contract.md, 1.6)
 
     def check_password(self, login: str, password: str) -> Person:
-        """The person behind a login name or an alias and its password; raises ``RefusedError``.
+        """The user with this login name or alias and this password. Raises ``RefusedError``.
 
-        Failures count until a log-in works. After 20, the account is locked for one hour; the count restarts then.
+        Failures are counted until a log-in succeeds. After 20, the account is locked for one hour; then the count
+        restarts.
         """
         alias = self._aliases.get(login)
         if alias is not None:

@@ -1,9 +1,9 @@
 """The demo XNAT as a web application: one file for each section of the REST interface (``*_api.py``), joined here.
 
 It has the calls that hub, launcher, Ansible modules, smoke test, tests and the page make. Deliberate differences from
-XNAT: there is no guest; a change made with the session cookie alone needs the header
-``X-Requested-With: XMLHttpRequest``, which no foreign page can send; only administrators see the profiles of others;
-a change that is refused has no effect at all.
+XNAT: there is no guest; a change made with only the session cookie needs the header
+``X-Requested-With: XMLHttpRequest``, which a page of another origin cannot send; only administrators see the profiles
+of others; a refused change has no effect at all.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ HUB_VARIABLES = frozenset(
 
 
 class Standing(StrEnum):
-    """What XNAT says when a running server's launch is looked at again."""
+    """XNAT's answer when it is asked about a running server's launch again."""
 
     ALLOWED = "allowed"
     """The user may still use Jupyter."""
@@ -49,7 +49,7 @@ class Standing(StrEnum):
     REFUSED = "refused"
     """XNAT does not accept the launch's alias token."""
     GONE = "gone"
-    """XNAT no longer gives this launch."""
+    """XNAT no longer has this launch."""
 
 
 class Kind(StrEnum):

@@ -204,7 +204,7 @@ class Offer:
         )
 
     def pinned(self, name: str, version: str) -> str:
-        """Return a package as the package manager is asked for it: with the version, if it has the engine's one."""
+        """Return a package as the package manager expects it: with the version if it has the same one as the engine."""
         if not version or name not in self.versioned:
             return name
         return f"{name}{'=' if self.manager == 'apt' else '-'}{version}"
@@ -212,7 +212,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the role was told. source, version, hold: its variables. options: content of daemon.json."""
+    """The role's settings. source, version, hold: its variables. options: content of daemon.json."""
 
     source: str
     options: Mapping[str, Any]
@@ -221,12 +221,12 @@ class Wanted:
 
     @property
     def managed(self) -> bool:
-        """Whether this role owns the engine for good, and not only its first installation."""
+        """Whether this role manages the engine permanently, and not only its first installation."""
         return self.source in ("distribution", "docker")
 
     @property
     def pin(self) -> str:
-        """The version to install, empty for whatever there is."""
+        """The version to install, empty for any."""
         return self.version if self.managed else ""
 
 

@@ -1,6 +1,6 @@
-"""Checks times, limits and addresses of the hub, the variables of the role jupyterhub.
+"""Checks the times, limits and addresses of the role jupyterhub.
 
-Used on the control node by the filter `xnat_hub_findings`; only the standard library is imported. A finding is one
+Used on the control node by the filter `xnat_hub_findings`; imports only the standard library. A finding is one
 problem::
 
     {"id": "range",                       # the rule
@@ -33,7 +33,7 @@ URL = re.compile(r"https?://[^/?#\s]+/?")
 
 
 def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
-    """Return the problems in the hub's settings. settings: the values of the role's variables, by their names."""
+    """Return what is wrong with settings of the hub. settings: the role's variables that are checked here, by name."""
     return [*_times(settings), *_ceilings(settings), *_limits(settings), *_addresses(settings)]
 
 
@@ -48,26 +48,22 @@ def _times(settings: Mapping[str, Any]) -> Iterator[Finding]:
         yield _finding(
             "start_time",
             names[0],
-            f"The hub waits {start:g} + {http:g} s for a server (jupyterhub_start_timeout, jupyterhub_http_timeout),"
-            f" but XNAT waits only {xnat:g} s (jupyterhub_xnat_start_timeout): make the hub's sum smaller.",
+            f"The hub waits {start:g} + {http:g} s for a server (jupyterhub_start_timeout + jupyterhub_http_timeout),"
+            f" but XNAT only {xnat:g} s (jupyterhub_xnat_start_timeout): make the hub's sum smaller.",
         )
 
 
 def _ceilings(settings: Mapping[str, Any]) -> Iterator[Finding]:
     for name in CEILINGS:
         if not CEILING.fullmatch(str(settings[name])):
-            yield _finding(
-                "ceiling", name, f"{name} is {settings[name]!r}: set it to a size such as 64G, or leave it empty."
-            )
+            yield _finding("ceiling", name, f"{name} is {settings[name]!r}: use the form 64G or leave it empty.")
 
 
 def _limits(settings: Mapping[str, Any]) -> Iterator[Finding]:
     for name in (f"jupyterhub_{service}_{kind}" for service in SERVICES for kind in ("limits", "reservations")):
         wanted = settings[name]
         if not MEMORY.fullmatch(str(wanted.get("memory"))) or not _number(wanted.get("cpus")) > 0:
-            yield _finding(
-                "limits", name, f"{name} is {dict(wanted)}: set it to a value such as {{cpus: 2, memory: 1G}}."
-            )
+            yield _finding("limits", name, f"{name} is {dict(wanted)}: use the form {{cpus: 2, memory: 1G}}.")
 
 
 def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -95,7 +91,7 @@ def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _number(value: object) -> float:
-    """Return a number, also from a text such as `-e` sets. Other texts become NaN, with which all comparisons fail."""
+    """Return a value as a number; variables from the command line are texts. NaN, for no number, fails all checks."""
     try:
         return float(str(value))
     except ValueError:

@@ -103,16 +103,16 @@ def image_plan(
 
 
 def site_images(plan: Mapping[str, Mapping[str, Any]], *, registry: bool, demo_xnat: bool) -> dict[str, str]:
-    """Return which images of a plan a site runs, in the order of building: {"hub": "prefix/hub:3f9c...", ...}.
+    """Return the images of a plan that a site runs, in build order: {"hub": "prefix/hub:3f9c...", ...}.
 
-    registry, demo_xnat: whether the site runs these as well. The base is only built on.
+    registry, demo_xnat: whether the site runs these as well. The base image does not run.
     """
     names = [*ON_MANAGERS, SERVERS, *(["registry"] if registry else []), *(["demo_xnat"] if demo_xnat else [])]
     return {name: str(plan[name]["image"]) for name in names}
 
 
 def missing_images(names: Iterable[str], inspected: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names that no image of an engine has. inspected: images as Docker's API inspects them."""
+    """Return the names of images that an engine lacks. inspected: the engine's images, Docker's JSON."""
     has = {tag for image in inspected for tag in image.get("RepoTags") or ()}
     return [name for name in names if name not in has]
 
@@ -120,15 +120,15 @@ def missing_images(names: Iterable[str], inspected: Iterable[Mapping[str, Any]])
 def image_builds(
     plan: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, str], inspected: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what an engine has to build to have the images that `site_images` names.
+    """Return the images that an engine has to build of those that `site_images` names.
 
     Such as::
 
         {"names": ["runtime", "hub"],        # of the plan
-         "rounds": [["runtime"], ["hub"]],   # those of one round are built at once
-         "base": True}                       # whether the base is missing, on which they are built
+         "rounds": [["runtime"], ["hub"]],   # images of one round are built at once
+         "base": True}                       # whether the base image is missing as well
 
-    inspected: images of the engine as Docker's API inspects them, of those that are wanted and the base.
+    inspected: those of the wanted images and the base that the engine has, Docker's JSON.
     """
     base = str(plan["base"]["image"])
     missing = missing_images([base, *wanted.values()], inspected)
@@ -137,12 +137,12 @@ def image_builds(
 
 
 def pulled_images(pulled: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what there is to know of the images that the module `node_images` has found or pulled.
+    """Return ids, sources and sizes of the images that the module `node_images` found or pulled.
 
     Such as::
 
         {"ids": {"prefix/hub:3f9c...": "sha256:...", ...},
-         "further": [{"name", "source", "id"}, ...],       # those from elsewhere
+         "further": [{"name", "source", "id"}, ...],       # from other registries
          "report": ["prefix/hub:3f9c...: 212 MB", ...]}
 
     pulled: the module's `images` and `sizes` (bytes by name).
@@ -160,10 +160,10 @@ def server_images(
     further: Iterable[Mapping[str, str]],
     listed: Iterable[Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Return from which images servers may be started: as XNAT names each, and as the nodes do.
+    """Return the images that servers may use: the name in XNAT to the name on the nodes.
 
-    These are the single-user images that rollouts have built, and the further ones. further: of `further_images`.
-    listed: images of an engine as Docker's API lists them.
+    These are the single-user images that rollouts have built, and the extra ones. further: of `further_images`.
+    listed: images of an engine, Docker's JSON.
     """
     tags = {tag for image in listed for tag in image.get("RepoTags") or ()}
     own = {str(tag) for tag in tags if tag.startswith(f"{prefix}/{SERVERS}:")} | {str(plan[SERVERS]["image"])}
@@ -231,9 +231,9 @@ def lacking_images(
 ) -> dict[str, list[str]]:
     """Return the missing images of the hosts that answered: {"w1": ["prefix/singleuser:..."], ...}.
 
-    Managers may run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo.
-    images: those in each host's report, ids by name. hosts: of `fleet`. ids: the images' ids on the builder by name;
-    images that the builder lacks are ignored. further: names of extra images on the nodes. builder: lacks none.
+    Managers may run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo. images: ids
+    by name from each host's report. hosts: of `fleet`. ids: the images' ids on the builder; images that it lacks are
+    ignored. further: names of extra images on the nodes. builder: the host that built the images.
     """
     everywhere = [plan["singleuser"]["image"], *further]
     lacking: dict[str, list[str]] = {}

@@ -189,7 +189,7 @@ def inventory_findings(
     """Return everything that is wrong with the variables of a site, as evaluated for the manager `host`.
 
     hostvars: Ansible's, or a plain dict of dicts. demo: whether there is a demo XNAT. several_nodes: whether the swarm
-    has more than one. deployed, deployments: of `fleet`. skipped_tags: tags of layers that this run skips. The
+    has more than one node. deployed, deployments: of `fleet`. skipped_tags: tags of layers that this run skips. The
     variables of the layers are evaluated here, so that a missing variable or a broken template is reported by its name
     before a task fails with it.
     """

@@ -1,7 +1,7 @@
-"""Checks whether a node can be drained or restarted, and lists the owners of the servers on it.
+"""Checks whether a node can be drained, and whose servers run on it.
 
-Used on the control node by the filters `xnat_manager_quorum` and `xnat_server_owners`; only the standard library is
-imported. Nodes and tasks are as Docker's API lists them.
+Used on the control node by the filters `xnat_manager_quorum` and `xnat_server_owners`; imports only the standard
+library. Nodes and tasks are as Docker's API lists them.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ USER_LABEL = "org.xnat.jupyterhub.user"
 
 
 def manager_quorum(nodes: Iterable[Mapping[str, Any]], node_id: str) -> dict[str, Any]:
-    """Return whether the managers keep their quorum without a node.
+    """Return the managers and the quorum without a node.
 
-    Such as::
+    For example::
 
         {"managers": 3,       # number of managers, including the node if it is one
-         "others": 2,         # number of reachable managers besides the node
-         "kept": True}        # whether the others have a quorum
+         "others": 2,         # number of other managers that are reachable
+         "kept": True}        # whether the swarm keeps its quorum without the node
 
-    True for the only manager too: its swarm has no quorum until the node is back, which cannot be avoided.
+    If the node is the only manager, `kept` is true: the swarm works again once the node is back.
     """
     managers = [node for node in nodes if node["Spec"]["Role"] == "manager"]
     others = [
@@ -35,6 +35,6 @@ def manager_quorum(nodes: Iterable[Mapping[str, Any]], node_id: str) -> dict[str
 
 
 def server_owners(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the user of each server among tasks, sorted, once for each server. Other tasks are ignored."""
+    """Return the user of each server among tasks, sorted, once for each server. Other services' tasks are ignored."""
     labels = [task["Spec"]["ContainerSpec"].get("Labels") or {} for task in tasks]
     return sorted(str(found[USER_LABEL]) for found in labels if USER_LABEL in found)

@@ -1,7 +1,7 @@
-"""Secrets, configs, limits and network of hub, launcher and proxy, and what to apply when a secret changes.
+"""Secrets, configs, limits and network of hub, launcher and proxy, and what to do when one of these changes.
 
-Used on the control node by the filters of `filter_plugins/services.py`; only the standard library is imported. No
-function gets the value of a secret, only its name here, and its name and id in Docker.
+Used on the control node by the filters of `filter_plugins/services.py`; imports only the standard library. No function
+gets the value of a secret, only its name and its name in Docker.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 CERTIFICATE = "xnat_client_certificate"  # the only optional secret
-# Hub and launcher use the certificate for their calls to XNAT. Only the launcher has the service account's password.
+# The hub needs the certificate for log-in checks, the launcher for its calls. Only the launcher gets the service
+# account's password.
 SERVICE_SECRETS: dict[str, tuple[str, ...]] = {
     "hub": ("cookie_secret", "proxy_token", "service_token", CERTIFICATE),
     "launcher": ("xnat_password", CERTIFICATE),
@@ -21,11 +22,11 @@ SERVICE_SECRETS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Rotation:
-    """What `playbooks/rotate.yml` does.
+    """The actions of `playbooks/rotate.yml`.
 
-    refusal: one sentence that says why nothing can be rotated; empty otherwise. swarm: whether join tokens or
-    certificates of the swarm are rotated. secrets: the files of `site_secrets_dir` that are rotated. layers: the
-    playbooks that then apply the new values, "xnat" and "hub".
+    refusal: why nothing can be rotated, one sentence; empty if something can. swarm: whether to rotate something of the
+    swarm itself. secrets: the files of `site_secrets_dir` to rotate. layers: the playbooks that then apply the new
+    values, of "xnat" and "hub".
     """
 
     refusal: str = ""
@@ -44,10 +45,10 @@ ROTATIONS: dict[str, Rotation] = {
 
 
 def rotation(name: str, variables: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what is rotated under a name: the fields of `Rotation`.
+    """Return the `Rotation` of a name.
 
-    variables: names of a host's variables. A secret is in the vault if there is a variable `vault_` with its name.
-    Rotating it is refused, because only the vault's owner writes to the vault.
+    variables: names of a host's variables. A secret with a variable named `vault_` and its file's name is in the vault.
+    It cannot be rotated, because this project does not write to the vault.
     """
     if name not in ROTATIONS:
         *names, last = ROTATIONS
@@ -58,8 +59,8 @@ def rotation(name: str, variables: Iterable[str] = ()) -> dict[str, Any]:
     if in_vault:
         return asdict(
             Rotation(
-                f"{' and '.join(in_vault)} is kept in the vault, which playbooks do not change: set a new value there"
-                " with ansible-vault edit, then run playbooks/xnat.yml and playbooks/hub.yml."
+                f"This playbook does not change the vault, which contains {' and '.join(in_vault)}. Set a new value"
+                " there with ansible-vault edit, then run playbooks/xnat.yml and playbooks/hub.yml."
             )
         )
     return asdict(wanted)
@@ -68,8 +69,8 @@ def rotation(name: str, variables: Iterable[str] = ()) -> dict[str, Any]:
 def service_secrets(created: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the secrets of each service as `docker_swarm_service` mounts them: {"hub": [...], ...}.
 
-    created: what `docker_secret` returned for each secret, with the secret's name as `item`. Names in Docker end in a
-    version, since its secrets are immutable. Raises KeyError with the name of a secret that is missing.
+    created: the result of `docker_secret` for each secret, with the secret's name as `item`. Names in Docker end with a
+    version, since its secrets are immutable. Raises KeyError with the name of a missing secret.
     """
     mounts = {
         str(result["item"]): {
@@ -88,7 +89,7 @@ def service_secrets(created: Iterable[Mapping[str, Any]]) -> dict[str, list[dict
 def config_mounts(created: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return configs as `docker_swarm_service` mounts them.
 
-    created: for each path in the container the result of `docker_config`. Skipped ones are not mounted.
+    created: the result of `docker_config` for each path in the container. Results of skipped tasks are omitted.
     """
     return [
         {
@@ -102,20 +103,20 @@ def config_mounts(created: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
 
 
 def service_limits(limits: Mapping[str, Any], cpus: float) -> dict[str, Any]:
-    """Return the limits of a service, {"cpus": 2, "memory": "1G"}, with at most the CPUs of the node."""
+    """Return the limits of a service, {"cpus": 2, "memory": "1G"}, with CPUs lowered to those of the node."""
     return {**limits, "cpus": min(limits["cpus"], cpus, key=float)}
 
 
 def network_options(mtu: int, *, encrypted: bool) -> dict[str, str]:
-    """Return the driver's options of an overlay network. mtu: bytes, 0 for Docker's default."""
+    """Return the driver options of an overlay network. mtu: bytes, 0 for Docker's default."""
     options = {"com.docker.network.driver.mtu": str(mtu)} if mtu else {}
     return {**options, "encrypted": ""} if encrypted else options
 
 
 def network_differs(options: Mapping[str, str], network: Mapping[str, Any] | None) -> bool:
-    """Return whether a network differs from the wanted options. network: as Docker inspects it, None for none.
+    """Return whether a network lacks options of `network_options`. network: Docker's JSON, None if it does not exist.
 
-    Options that only the network has do not count, since Docker adds some.
+    Additional options of the network are ignored, since Docker adds some.
     """
     if network is None:
         return False
@@ -124,10 +125,10 @@ def network_differs(options: Mapping[str, str], network: Mapping[str, Any] | Non
 
 
 def to_roll_back(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the services to roll back after a failed run, the one changed last first.
+    """Return the services to roll back after a failed run, in reverse order of their changes.
 
-    results: for each service, in the order of deployment, the result of its module; empty if it was not reached. The
-    last changed service is the one that did not become healthy, and Swarm has rolled it back itself.
+    results: the module's result for each service, in the order of the run; empty for a service that was not reached.
+    The last changed service is the one that did not become healthy; Swarm has already rolled it back.
     """
     changed = [str(service) for service, result in results.items() if result.get("changed")]
     return list(reversed(changed[:-1]))

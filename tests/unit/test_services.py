@@ -188,7 +188,7 @@ def test_an_unknown_name_is_refused_with_all_that_are_known(name: str) -> None:
 )  # fmt: skip
 def test_a_secret_in_the_vault_is_left_to_its_owner(name: str, variables: list[str], named: list[str]) -> None:
     found = rotation(name, variables)
-    assert found["refusal"].startswith(f"{' and '.join(named)} is kept in the vault")
+    assert " and ".join(named) in found["refusal"]
     assert found["secrets"] == ()
 
 
