@@ -1,4 +1,4 @@
-"""Filters for a node's Docker Engine; the YAML file of its name documents each."""
+"""Filters for a node's Docker Engine; the YAML file with its name documents each."""
 
 from __future__ import annotations
 

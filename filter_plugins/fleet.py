@@ -1,4 +1,4 @@
-"""Filters for hosts, nodes and the swarm; the YAML file of its name documents each."""
+"""Filters for hosts, nodes and the swarm; the YAML file with its name documents each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible itself finds module_utils on hosts only
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible provides module_utils only to modules
 
 from module_utils.xnat_site import fleet, hosts, maintenance
 

@@ -1,4 +1,4 @@
-"""Filters for the hardware that XNAT offers; the YAML file of its name documents each."""
+"""Filters for the hardware that XNAT offers; the YAML file with its name documents each."""
 
 from __future__ import annotations
 

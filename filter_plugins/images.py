@@ -1,4 +1,4 @@
-"""Filters for the images and their names; the YAML file of its name documents each."""
+"""Filters for the images and their names; the YAML file with its name documents each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters for a site's variables; the YAML file of its name documents each."""
+"""Filters for a site's variables; the YAML file with its name documents each."""
 
 from __future__ import annotations
 
@@ -19,4 +19,5 @@ class FilterModule:
             "xnat_hub_path": inventory.hub_path,
             "xnat_inventory_findings": inventory.inventory_findings,
             "xnat_secret_findings": inventory.secret_findings,
+            "xnat_unknown_limits": inventory.unknown_limits,
         }

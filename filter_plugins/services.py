@@ -1,4 +1,4 @@
-"""Filters for the services of the hub, their secrets and network; the YAML file of its name documents each."""
+"""Filters for the services of the hub, their secrets and network; the YAML file with its name documents each."""
 
 from __future__ import annotations
 

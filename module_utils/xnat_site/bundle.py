@@ -1,4 +1,4 @@
-"""What an offline bundle holds, whether it is whole and made for a site, and what of it is to be written anew.
+"""Checks that an offline bundle is complete and made for a site, and finds the parts to write.
 
 Used on the control node by the filters of `filter_plugins/bundle.py`; only the standard library is imported. A bundle
 is a directory::
@@ -6,8 +6,8 @@ is a directory::
     images.tar                images as `docker save` writes them
     packages/<codename>.tar   a flat apt repository: packages and their index `Packages`
     wheels/*.whl              what the control node needs
-    bundle.json               written last: contents, with size and SHA-256 of every file, the project's version that
-                              wrote it, and for which site it is
+    bundle.json               the manifest, written last: contents, size and SHA-256 of every file, the project's
+                              version that wrote it, and the settings of the site that it is for
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ MANIFEST = "bundle.json"
 FORMAT = 2
 IMAGES = "images.tar"
 WHEELS = "wheels"
-FIRST_WITH_VERSION = "0.1.0"  # a bundle of an earlier state does not say its version
+FIRST_WITH_VERSION = "0.1.0"  # older bundles do not contain their version
 UNITS = ("Bytes", "KB", "MB", "GB")  # each 1024 of the one before
-# As `apt-get --simulate` writes what it would install, also in the place of [another version].
+# A line of `apt-get --simulate` for a package to install, which may replace [another version].
 SIMULATED = re.compile(r"Inst (?P<name>\S+) (?:\[\S+\] )?\((?P<version>\S+) .*")
 AGAIN = "copy the bundle again, or write it again with playbooks/bundle.yml"
 
 
 class BundleError(ValueError):
-    """The bundle cannot be used; one sentence that says what to do.
+    """The bundle is not usable. The message is one sentence that says what to do.
 
-    id: which rule, one of absent, unreadable, version, settings, architecture, release, image, damaged, incomplete,
-    index and apt.
+    id: the rule: absent, unreadable, version, settings, architecture, release, image, damaged, incomplete, index or
+    apt.
     """
 
     def __init__(self, id: str, sentence: str) -> None:
@@ -45,28 +45,29 @@ class BundleError(ValueError):
 
 
 def project_version() -> str:
-    """Return the project's version, such as "0.1.0", by its file VERSION. Raises OSError where that is not there."""
+    """Return the project's version, such as "0.1.0", from its file VERSION. Raises OSError without that file."""
     return (Path(__file__).resolve().parents[2] / "VERSION").read_text().strip()
 
 
 def packages_file(codename: str) -> str:
-    """Return where a release's packages are in a bundle."""
+    """Return the path of a release's packages in a bundle."""
     return f"packages/{codename}.tar"
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return bundle.json. Raises BundleError (absent, unreadable, version) where there is none of this format."""
+    """Return bundle.json. Raises BundleError (absent, unreadable, version) without one of this format."""
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
             "absent",
-            f"There is no {MANIFEST} in {directory}, so no whole bundle: write one with playbooks/bundle.yml",
+            f"There is no {MANIFEST} in {directory}, so the bundle is missing or incomplete: write it with"
+            " playbooks/bundle.yml",
         ) from None
     except (OSError, ValueError) as error:
         raise BundleError("unreadable", f"{MANIFEST} in {directory} cannot be read ({error}): {AGAIN}") from error
     if not isinstance(manifest, dict):
-        raise BundleError("unreadable", f"{MANIFEST} in {directory} is no description of a bundle: {AGAIN}")
+        raise BundleError("unreadable", f"{MANIFEST} in {directory} is not the manifest of a bundle: {AGAIN}")
     if manifest.get("format") != FORMAT:
         raise _of_another_version(directory, manifest)
     return manifest
@@ -92,11 +93,11 @@ def bundle(
     architectures: Mapping[str, str] | None = None,
     checksums: bool = True,
 ) -> dict[str, Any]:
-    """Return bundle.json of a bundle that is whole and has what a site needs.
+    """Return bundle.json of a bundle that is complete and has everything that a site needs.
 
-    images: their names. settings: on which the images depend, by the names of variables, such as {"site_uid": 1500}.
-    releases, architectures: for each host the codename of its system, and its architecture. checksums: whether all
-    files are read, which takes a second or so for each gigabyte. Raises BundleError at the first thing that is wrong.
+    images: names. settings: the variables on which the images depend, such as {"site_uid": 1500}. releases,
+    architectures: for each host the codename of its system, and its architecture. checksums: whether to read all files,
+    which takes about a second for each gigabyte. Raises BundleError for the first problem.
     """
     root = Path(directory)
     manifest = read_manifest(root)
@@ -109,22 +110,22 @@ def bundle(
         wanted = ", ".join(f"{name} {(settings or {})[name]!r}" for name in differ)
         raise BundleError(
             "settings",
-            f"The bundle in {directory} is made for a site with {had}, and this one has {wanted}: write a bundle with"
-            " these settings (playbooks/bundle.yml takes them with -e)",
+            f"The bundle in {directory} is made for a site with {had}, but this one has {wanted}: write a bundle with"
+            " these settings (set them for playbooks/bundle.yml with -e)",
         )
     for host, architecture in (architectures or {}).items():
         if architecture != manifest["architecture"]:
             raise BundleError(
                 "architecture",
-                f"The bundle in {directory} is for {manifest['architecture']} machines, and {host} is a"
-                f" {architecture} machine: write it (playbooks/bundle.yml) at a connected site of such machines",
+                f"The bundle in {directory} is for {manifest['architecture']} machines, but {host} is a"
+                f" {architecture} machine: write it (playbooks/bundle.yml) at a connected site with such machines",
             )
     for host, codename in (releases or {}).items():
         if codename not in manifest["packages"]:
             has = " and ".join(sorted(manifest["packages"]))
             raise BundleError(
                 "release",
-                f"The bundle in {directory} has packages for {has}, and {host} runs {codename or 'another system'}:"
+                f"The bundle in {directory} has packages for {has}, but {host} runs {codename or 'another system'}:"
                 " write it (playbooks/bundle.yml) at a connected site that has such a host",
             )
     for name in images:
@@ -136,13 +137,13 @@ def bundle(
             )
     for name, wanted in manifest["files"].items():
         if not _is_as_written(root / name, wanted, checksums):
-            raise BundleError("damaged", f"{name} of the bundle in {directory} is not as it was written: {AGAIN}")
+            raise BundleError("damaged", f"{name} of the bundle in {directory} is missing or damaged: {AGAIN}")
     return manifest
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """The parts of a bundle to write: the images, the packages of releases by their codenames, the wheels."""
+    """The parts of a bundle to write: images, packages by codenames of releases, wheels."""
 
     images: bool
     packages: tuple[str, ...]
@@ -156,13 +157,14 @@ class Outdated:
 
 
 def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is to be written, as `Outdated` has it, and its `parts`.
+    """Return what to write: the fields of `Outdated` and its `parts`.
 
-    Parts that another version wrote are kept where they are as wanted; bundle.json is written in any case.
+    Parts that another version of the project wrote are kept if their content is the wanted one; bundle.json is always
+    written.
 
     wanted::
 
-        {"images": {"prefix/hub:3f9c...": "sha256:...", ...},    # names and ids
+        {"images": {"prefix/hub:3f9c...": "sha256:...", ...},    # ids by names
          "settings": {"site_uid": 1500, ...},                     # on which the images depend
          "architecture": "x86_64",
          "packages": {"trixie": ["docker.io=26.1.5+dfsg1-9", ...]},
@@ -189,9 +191,9 @@ def bundle_outdated(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]
 
 
 def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what bundle.json has to say of the files; for `wanted` see `bundle_outdated`.
+    """Return the content of bundle.json for the files in a directory; for `wanted` see `bundle_outdated`.
 
-    Raises BundleError where one of them is not there.
+    Raises BundleError if one of them is missing.
     """
     root = Path(directory)
     wheels = sorted(path.relative_to(root).as_posix() for path in (root / WHEELS).glob("*.whl"))
@@ -215,9 +217,9 @@ def bundle_contents(directory: str, wanted: Mapping[str, Any]) -> dict[str, Any]
 
 
 def bundle_summary(directory: str, pythons: Iterable[str]) -> str:
-    """Return what a whole bundle holds and for which sites it is, in a few lines.
+    """Return in a few lines what a complete bundle contains and which sites can use it.
 
-    pythons: versions that the wheels are for. Raises BundleError where the bundle is not whole.
+    pythons: versions that the wheels are for. Raises BundleError if the bundle is not complete.
     """
     manifest = bundle(directory, checksums=False)
     sizes = {name: int(entry["size"]) for name, entry in manifest["files"].items()}
@@ -227,17 +229,17 @@ def bundle_summary(directory: str, pythons: Iterable[str]) -> str:
     settings = ", ".join(f"{name} {value}" for name, value in sorted(manifest["settings"].items()))
     return "\n".join(
         [
-            f"{directory} is a whole bundle:",
+            f"{directory} is a complete bundle:",
             *(f"{name:24} {size}" for name, size in rows),
-            f"It serves sites with {settings} on {manifest['architecture']} machines.",
+            f"It is for sites with {settings} on {manifest['architecture']} machines.",
         ]
     )
 
 
 def packages_to_bundle(always: Iterable[str], packages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the packages that a bare host is to get: some always, others since the reported host has them.
+    """Return the packages for a bare host: those in `always`, and those that the reported host has installed.
 
-    packages: for each name what the module `node_report` says of it.
+    packages: the state of each package as the module `node_report` returns it.
     """
     return [*always, *sorted(name for name, state in packages.items() if state["status"] == "installed")]
 
@@ -245,7 +247,7 @@ def packages_to_bundle(always: Iterable[str], packages: Mapping[str, Mapping[str
 def simulated_packages(lines: Iterable[str]) -> list[str]:
     """Return NAME=VERSION of all packages that apt would install, sorted. lines: of `apt-get --simulate install`.
 
-    Raises BundleError for a line that is not understood.
+    Raises BundleError for a line in an unknown form.
     """
     found = []
     for line in lines:
@@ -254,14 +256,14 @@ def simulated_packages(lines: Iterable[str]) -> list[str]:
         match = SIMULATED.fullmatch(line)
         if not match:
             raise BundleError(
-                "apt", f"apt-get --simulate wrote {line!r}, which is not understood: report it as a fault"
+                "apt", f"apt-get --simulate wrote {line!r}, which has an unknown form: report this as a bug"
             )
         found.append(f"{match['name']}={match['version']}")
     return sorted(found)
 
 
 def amount(size: float) -> str:
-    """Return a number of bytes for people, such as 1.21 GB."""
+    """Return a number of bytes in a readable unit, such as 1.21 GB."""
     power = 0
     while size >= 1024 and power < len(UNITS) - 1:
         size, power = size / 1024, power + 1
@@ -281,9 +283,9 @@ def _sha256(path: Path) -> str:
 
 
 def _index(path: Path) -> str:
-    """Return the SHA-256 of the index of a repository, which has those of its packages."""
+    """Return the SHA-256 of the index of a repository, which contains the SHA-256 of its packages."""
     with tarfile.open(path) as archive:
         index = archive.extractfile("Packages") if "Packages" in archive.getnames() else None
         if index is None:
-            raise BundleError("index", f"{path} has no index of its packages: remove it and write the bundle again")
+            raise BundleError("index", f"{path} has no index of packages: remove it and write the bundle again")
         return hashlib.sha256(index.read()).hexdigest()

@@ -1,7 +1,7 @@
-"""What the inventory wants of the swarm, what its hosts report, and what follows from both.
+"""Compares what the inventory wants of the swarm with what its hosts report.
 
 Used on the control node by the filters of `filter_plugins/fleet.py`; only the standard library is imported. A check is
-a small function that yields a `Finding` for each thing that is wrong; `HOST_CHECKS` and `SITE_CHECKS` list them.
+a small function that yields a `Finding` for each problem; `HOST_CHECKS` and `SITE_CHECKS` list them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .hosts import (
     parsed_network,
 )
 
-# On the same: the keys of the labels that the inventory has set, so that they can go again.
+# On the same nodes: the keys of the labels that the inventory has set, so that they can be removed later.
 KEYS_LABEL = "org.xnat.jupyterhub.labels"
 QUORUMS = (1, 3, 5)
 AVAILABILITY = ("active", "pause", "drain")
@@ -35,8 +35,8 @@ ARCHITECTURES = ("x86_64", "aarch64")
 NEEDED_FEATURES = ("overlay", "vxlan", "bridge", "veth")
 MANAGER_PORTS = ("2377/tcp",)
 NODE_PORTS = ("7946/tcp", "7946/udp", "4789/udp")
-# Addresses of a network that no server gets: its own, the broadcast's, the gateway's, those of hub, proxy, demo
-# XNAT and of the tasks that replace them. Each node takes one more.
+# Addresses of a network that no server gets: the network's own, broadcast, gateway, those of hub, proxy, demo XNAT and
+# of the tasks that replace them. Each node takes one more.
 RESERVED_ADDRESSES = 16
 DOCKERS_SUBNET_SIZE = 24
 READY = "ready"  # Swarm's word for a node that takes tasks
@@ -46,10 +46,10 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong or worth knowing.
+    """One problem or note.
 
-    id: the rule, for tests. severity: an ERROR forbids a change; a WARNING is reported by every playbook, a NOTE by
-    preflight. text: one sentence that says what is wrong and what to do.
+    id: the rule, for tests. severity: an ERROR fails the run before anything changes; every playbook reports a WARNING,
+    and preflight a NOTE. text: one sentence that says what is wrong and what to do.
     """
 
     id: str
@@ -58,33 +58,33 @@ class Finding:
 
 
 def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any]) -> dict[str, Any]:
-    """Judge the whole inventory by what its hosts report, before anything is changed: the filter `xnat_fleet`.
+    """Check the whole inventory by what its hosts report, before anything changes: the filter `xnat_fleet`.
 
     inventory: of `inventory_hosts`. limits: {"deployment", "disk_gb", "memory_mb", "clock_skew" (seconds), "now"
-    (seconds since 1970, by the control node's clock, after the last report), "address_pools" (CIDR texts that the swarm
-    is told to use, none for one that is chosen here), "subnet_size" (prefix length of the networks cut from them),
-    "network" (name of the servers' network), "network_subnet" (its CIDR text, "" for one of the pool), "servers" (how
-    many are to run at once)}. Returns::
+    (seconds since 1970, by the control node's clock, after the last report), "address_pools" (CIDR texts for a new
+    swarm, empty to choose one here), "subnet_size" (prefix length of the networks in the pools), "network" (name of the
+    servers' network), "network_subnet" (its CIDR text, "" for one from the pool), "servers" (how many can run at
+    once)}. Returns::
 
-        {"errors": ["sentence", ...],    # anything here forbids a change
+        {"errors": ["sentence", ...],    # the run fails if there are any
          "warnings": ["sentence", ...],  # every playbook reports these
-         "notes": ["sentence", ...],     # worth knowing, worked with
-         "manager": "m1",                # the live manager to work through, or the one that begins a swarm; "" for none
+         "notes": ["sentence", ...],     # preflight reports these
+         "manager": "m1",                # the live manager to work through, or the first of a new swarm; "" for none
          "live_managers": ["m1", "m2"],  # all that are managers now
          "members": ["m1", "w1"],        # hosts whose engine is in a swarm now
-         "hub_host": "m1",               # the host that has the hub's database, or is going to
-         "hub_deployed": True,           # whether the hub may be there already
+         "hub_host": "m1",               # the host that has or gets the hub's database
+         "hub_deployed": True,           # whether the hub may exist already
          "deployed": True,               # whether anything of the deployment is on any host
-         "deployments": ["xnat"],        # those that have a hub in the swarm, by the labels of its nodes
+         "deployments": ["xnat"],        # those with a hub in the swarm, by the labels of its nodes
          "hosts": {"m1": {...}},         # Host.as_dict of each
-         "addresses": {"m1": "..."},     # of the hosts that answer, as all of the following
+         "addresses": {"m1": "..."},     # of the hosts that answer, like everything that follows
          "codenames": {"m1": "trixie"}, "architectures": {"m1": "x86_64"},
          "images": {"m1": {name: id}},
          "engines": {"m1": {...}},       # what the role docker_engine reads of a report
-         "joining": ["w3"],              # hosts that are no members yet, managers first
-         "address_pools": ["10.77.0.0/16"],  # for a swarm that is begun
-         "stale": [],                    # those of them that must leave an old membership before
-         "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]}}  # whom each has to reach first
+         "joining": ["w3"],              # hosts that are not members yet, managers first
+         "address_pools": ["10.77.0.0/16"],  # for a new swarm
+         "stale": [],                    # those of `joining` that must leave an old swarm first
+         "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]}}  # what each host must reach
     """
     site = Site.from_inventory(inventory, limits)
     found = findings(site)
@@ -121,15 +121,15 @@ def _deployments(reports: Iterable[Report]) -> list[str]:
 
 
 def _engine(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the role docker_engine decides by: a report without the parts that are long."""
+    """Return what the role docker_engine reads: a report without its long parts."""
     engine = {key: value for key, value in report["engine"].items() if key not in ("images", "nodes", "network")}
     return {**{key: report[key] for key in ("packages", "system", "systemd")}, "engine": engine}
 
 
 def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> list[dict[str, Any]]:
-    """Return whom `me` has to try before nodes join: [{"host", "address", "ports": ["2377/tcp", ...]}, ...].
+    """Return what `me` must reach before nodes join: [{"host", "address", "ports": ["2377/tcp", ...]}, ...].
 
-    What a member's engine holds answers to TCP only, and members have proved to each other that they are in reach.
+    The ports in use by a member's engine only answer to TCP. Members already reach each other.
     """
     peers = []
     for name, host in hosts.items():
@@ -148,7 +148,7 @@ def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> li
 
 
 def _members(hosts: Mapping[str, Mapping[str, Any]], joined: Mapping[str, str]) -> dict[str, Host]:
-    """Return the hosts of the swarm; those that have joined since they were looked at have the ids in `joined`."""
+    """Return the hosts of the swarm; those that have joined since they were inspected have the ids in `joined`."""
     found = {name: Host.from_dict(host) for name, host in hosts.items()}
     return {
         name: replace(host, node_id=joined[name], engine=True) if name in joined else host
@@ -162,22 +162,22 @@ def swarm_changes(
     nodes: Sequence[Mapping[str, Any]],
     joined: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return what makes the swarm that of the inventory: the filter `xnat_swarm_changes`.
+    """Return the changes that make the swarm match the inventory: the filter `xnat_swarm_changes`.
 
     hosts: of `fleet`. nodes: what a live manager lists, as `node_report` shortens it. joined: ids of the nodes that
-    have joined since the hosts were looked at, by host. Returns::
+    have joined since the hosts were inspected, by host. Returns::
 
         {"updates": [{"id", "host", "role": "manager" or None for no change, "availability": the same,
                       "labels": {to set}, "labels_to_remove": [keys], "why": "promote, label gpu"}, ...],
          "removals": [{"id", "host", "state": "down", "manager": False}, ...]}
 
     Promotions come first and demotions last, so that there are never fewer managers than before or after. Labels that
-    the inventory did not set are left alone, nodes that this project has not joined as well.
+    the inventory did not set and nodes that this project has not joined stay unchanged.
     """
     members = _members(hosts, joined or {})
     listed = [Node.from_report(node) for node in nodes]
     found = match_nodes(members, listed)
-    kept: dict[str, dict[str, str]] = {}  # a host that has left and joined again still has the hub's database
+    kept: dict[str, dict[str, str]] = {}  # a host that left and joined again still has the hub's database
     for node in listed:
         if node.id not in found:
             marks = {key: value for key, value in node.labels.items() if key.startswith(f"{HUB_LABEL}.")}
@@ -233,7 +233,7 @@ def unready_nodes(
     nodes: Sequence[Mapping[str, Any]],
     joined: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Return a sentence for each node that is not ready though its host answers: the filter `xnat_unready_nodes`.
+    """Return a sentence for each node that is not ready although its host answers: the filter `xnat_unready_nodes`.
 
     Arguments as those of `swarm_changes`.
     """
@@ -248,7 +248,7 @@ def _root(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
     if report.user_id != 0:
         yield _error(
             "not_root",
-            f"The playbook is not root on {host.name}: run it with --become, or set ansible_become in the inventory.",
+            f"The playbook does not run as root on {host.name}: use --become, or set ansible_become in the inventory.",
         )
 
 
@@ -274,8 +274,8 @@ def _memory(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
     if report.memory_mb < limits.memory_mb:
         yield _error(
             "memory",
-            f"{host.name} has {report.memory_mb} MB of memory and needs {limits.memory_mb}: give it more, or lower"
-            " preflight_memory_mb if you know that less will do.",
+            f"{host.name} has {report.memory_mb} MB of memory and needs {limits.memory_mb}: add memory, or lower"
+            " preflight_memory_mb if less is enough.",
         )
 
 
@@ -284,20 +284,22 @@ def _disk(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
         yield _error(
             "disk",
             f"{host.name} has {report.free_mb // 100 / 10:.1f} GB free for {report.disk} and needs {limits.disk_gb}:"
-            " make room, or lower preflight_disk_gb if you know that less will do.",
+            " free some, or lower preflight_disk_gb if less is enough.",
         )
 
 
 def _engine_options(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
     if report.options_broken:
-        yield _error("engine_options", f"/etc/docker/daemon.json of {host.name} is no JSON: correct it, or remove it.")
+        yield _error(
+            "engine_options", f"/etc/docker/daemon.json on {host.name} is not valid JSON: correct or remove it."
+        )
 
 
 def _engine_version(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
     if report.answers and _version(report.version) < OLDEST_ENGINE:
         yield _error(
             "engine_version",
-            f"{host.name} has Docker Engine {report.version}, and 20.10 or newer is needed: upgrade it.",
+            f"{host.name} has Docker Engine {report.version}: upgrade it to 20.10 or newer.",
         )
 
 
@@ -306,7 +308,7 @@ def _kernel(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
         if report.kernel.get(feature) is False:
             yield _error(
                 "kernel",
-                f"The kernel of {host.name} ({report.kernel_release}) has no {feature}, which Swarm's networks need.",
+                f"The kernel of {host.name} ({report.kernel_release}) lacks {feature}, which Swarm's networks need.",
             )
 
 
@@ -329,8 +331,8 @@ def _accounts(host: Host, report: Report, limits: Limits) -> Iterable[Finding]:
     for user_id, account in report.accounts.items():
         yield _error(
             "account",
-            f"The account {account} of {host.name} has the user id {user_id}, which hub, proxy and registry run as, and"
-            " could read their secrets: set hub_images_hub_uid to an id that no account of the nodes has.",
+            f"The account {account} on {host.name} has the user id {user_id} of hub, proxy and registry, and could read"
+            " their secrets: set hub_images_hub_uid to an id that no account on the nodes has.",
         )
 
 
@@ -338,8 +340,8 @@ def _held_ports(host: Host, report: Report, limits: Limits) -> Iterable[Finding]
     for held in report.held_ports:
         yield _error(
             "port",
-            f"Port {held['port']} on {host.name} is taken by {held['holder']}, and {held['purpose']} needs it: stop"
-            f" what listens there, or set {held['variable']} to a free port.",
+            f"Port {held['port']} on {host.name} is in use by {held['holder']}, but {held['purpose']} needs it: stop"
+            f" that program, or set {held['variable']} to a free port.",
         )
 
 
@@ -364,7 +366,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _skew(report: Report, now: float) -> float:
-    """Return by how many seconds a clock is surely wrong: the host was asked after `asked_at` and before `now`."""
+    """Return by how many seconds a clock is wrong at least: the host was asked after `asked_at` and before `now`."""
     if report.time < report.asked_at:
         return float(report.time - report.asked_at)
     return max(0.0, float(report.time - now))
@@ -379,8 +381,8 @@ def _quorum(site: Site) -> Iterable[Finding]:
         return
     reason = {
         0: "a swarm needs a manager",
-        2: "two managers stop when either is lost, which is worse than one",
-        4: "four managers stand the loss of one, as three do",
+        2: "with two managers the swarm has no quorum when either fails",
+        4: "four managers tolerate the loss of one, as three do",
     }.get(len(managers), "more than five only make each change slower")
     yield _error(
         "quorum",
@@ -424,8 +426,7 @@ def _no_address(site: Site) -> Iterable[Finding]:
         if len(members) > 1 and host.answers and not host.address:
             yield _error(
                 "no_address",
-                f"{host.name} has no default route, so its address is not known: set docker_swarm_advertise_addr for"
-                " it.",
+                f"{host.name} has no default route, so its address is unknown: set its docker_swarm_advertise_addr.",
             )
 
 
@@ -433,7 +434,7 @@ def _same_address(site: Site) -> Iterable[Finding]:
     for one, other, address in _twins(site, {name: host.address for name, host in site.hosts.items()}):
         yield _error(
             "same_address",
-            f"{one} and {other} have one address, {address}: set docker_swarm_advertise_addr of one of them.",
+            f"{one} and {other} have the same address, {address}: set docker_swarm_advertise_addr of one of them.",
         )
 
 
@@ -441,12 +442,12 @@ def _same_hostname(site: Site) -> Iterable[Finding]:
     for one, other, name in _twins(site, {name: report.hostname for name, report in site.reports.items()}):
         yield _error(
             "same_hostname",
-            f"{one} and {other} have one host name, {name}: set another host name on one of them.",
+            f"{one} and {other} have the same host name, {name}: set another host name on one of them.",
         )
 
 
 def _twins(site: Site, values: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
-    """Yield each host of the swarm that has the value of an earlier one: that one, itself, the value."""
+    """Yield each host of the swarm that has the value of an earlier one, as (earlier, host, value)."""
     seen: dict[str, str] = {}
     for name, host in site.hosts.items():
         value = values.get(name, "")
@@ -463,14 +464,14 @@ def _pools(site: Site) -> Iterable[Finding]:
         if not pool:
             yield _error(
                 "pool_form",
-                f"docker_swarm_default_addr_pool has {text!r}, which is no network such as 10.77.0.0/16.",
+                f"docker_swarm_default_addr_pool has {text!r}, which is not a network such as 10.77.0.0/16.",
             )
             continue
         for name, host in site.hosts.items():
             if (address := parsed_address(host.address)) and address in pool:
                 yield _error(
                     "pool_address",
-                    f"docker_swarm_default_addr_pool has {text}, which holds the address {host.address} of {name}:"
+                    f"docker_swarm_default_addr_pool has {text}, which contains the address {host.address} of {name}:"
                     " choose another network.",
                 )
 
@@ -480,8 +481,7 @@ def _ipvs(site: Site) -> Iterable[Finding]:
     if without:
         yield _note(
             "no_ipvs",
-            f"No IPVS to be seen on {', '.join(without)}: it is not needed, services here use DNS round robin and ports"
-            " of their hosts.",
+            f"{', '.join(without)} may lack IPVS. It is not needed: services here use DNS round robin and host ports.",
         )
 
 
@@ -489,22 +489,24 @@ def _engines_differ(site: Site) -> Iterable[Finding]:
     versions = {name: report.version for name, report in site.reports.items() if report.answers}
     if len({_version(version) for version in versions.values()}) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-        yield _note("engines_differ", f"The engines differ: {listed}. Swarm works with that.")
+        yield _note(
+            "engines_differ", f"The hosts have different versions of Docker Engine: {listed}. Swarm supports that."
+        )
 
 
 def _untested_system(site: Site) -> Iterable[Finding]:
     untested = [name for name, report in site.reports.items() if report.is_red_hat]
     if untested:
         yield _note(
-            "untested_system", f"{', '.join(untested)} run a system of the Red Hat family: written for, never tried."
+            "untested_system", f"{', '.join(untested)} run a system of the Red Hat family, which is not tested."
         )
 
 
 def _servers_network(site: Site) -> Iterable[Finding]:
-    """Yield where the servers' network is not what the site wants.
+    """Yield how the servers' network differs from what the site wants.
 
-    One that is there is kept, since Docker changes no network that is in use: what does not fit is a note. One that is
-    going to be made must fit.
+    An existing network is kept, since Docker cannot change a network in use, so a difference is a note. A new network
+    must fit.
     """
     there = site.reports[site.live_managers[0]].network if site.live_managers else {}
     if not there:
@@ -512,8 +514,8 @@ def _servers_network(site: Site) -> Iterable[Finding]:
     elif there["driver"] != "overlay":
         yield _error(
             "network_driver",
-            f"There is a network {site.limits.network} of the driver {there['driver']}, and the deployment needs an"
-            " overlay network of this name: remove it, or set site_deployment to another name.",
+            f"The network {site.limits.network} has the driver {there['driver']}, but the deployment needs an overlay"
+            " network of this name: remove the network, or set site_deployment to another name.",
         )
     else:
         yield from _kept_network(site, there["subnets"])
@@ -526,7 +528,7 @@ def _new_network(site: Site) -> Iterable[Finding]:
         if not subnet:
             yield _error(
                 "subnet_form",
-                f"jupyterhub_network_subnet is {said!r}, which is no network such as 10.77.16.0/20.",
+                f"jupyterhub_network_subnet is {said!r}, which is not a network such as 10.77.16.0/20.",
             )
             return
         size = subnet.prefixlen
@@ -547,9 +549,9 @@ def _new_network(site: Site) -> Iterable[Finding]:
     if room < wanted:
         yield _error(
             "network_small",
-            f"The network {site.limits.network} would have addresses for {room} servers at once (/{size}), and"
-            f" preflight_servers wants {wanted}: set jupyterhub_network_subnet to a network of"
-            f" /{_size_for(wanted, members)} that nobody here uses, or lower preflight_servers.",
+            f"The network {site.limits.network} would have addresses for {room} servers at once (/{size}), but"
+            f" preflight_servers is {wanted}: set jupyterhub_network_subnet to an unused network of"
+            f" /{_size_for(wanted, members)}, or lower preflight_servers.",
         )
 
 
@@ -588,27 +590,27 @@ def _size_for(servers: int, members: int) -> int:
 
 
 def _without_swarm(site: Site) -> Iterable[Finding]:
-    """Yield what keeps a new swarm from being begun, where no manager of one lives."""
+    """Yield what prevents the creation of a swarm, if there is no live manager."""
     if site.nodes:
         return
     for name in site.leaderless:
         yield _error(
             "no_leader",
-            f"{name} says of its swarm: {site.swarm(name).error}. Bring back the managers that are missing; if they are"
-            f" lost for good, run `docker swarm init --force-new-cluster` on {name}.",
+            f"{name} reports a swarm error: {site.swarm(name).error}. Start the missing managers; if they are lost for"
+            f" good, run `docker swarm init --force-new-cluster` on {name}.",
         )
     if not site.leaderless and not any(name in site.silent for name in site.of_role("manager")):
         for name in site.strays:
             yield _error(
                 "managed_elsewhere",
                 f"{name} is a worker of a swarm that another host manages: run `docker swarm leave` on it, or list the"
-                " manager of that swarm under managers in the inventory.",
+                " manager of that swarm in the group managers.",
             )
     for name in site.silent:
         yield _error(
             "silent_at_first",
-            f"{name} does not answer: bring it up, or take it out of the inventory. A new swarm begins with all of its"
-            " hosts.",
+            f"{name} does not answer: start it, or remove it from the inventory. To create a swarm, all hosts must"
+            " answer.",
         )
 
 
@@ -616,8 +618,8 @@ def _no_wanted_manager(site: Site) -> Iterable[Finding]:
     if site.nodes and not site.managers:
         yield _error(
             "no_manager_listed",
-            f"None of the managers of the inventory manages the swarm, {', '.join(site.live_managers)} does: keep it"
-            " under managers for this run, and take it out in the next.",
+            f"The group managers has no manager of the swarm, which {', '.join(site.live_managers)} manages: keep that"
+            " host in the group for this run, and remove it for the next.",
         )
 
 
@@ -625,8 +627,8 @@ def _several_swarms(site: Site) -> Iterable[Finding]:
     if len({site.swarm(name).cluster for name in site.live_managers}) > 1:
         yield _error(
             "several_swarms",
-            f"{', '.join(site.live_managers)} manage different swarms: run `docker swarm leave --force` on the wrong"
-            " ones.",
+            f"{', '.join(site.live_managers)} manage different swarms: run `docker swarm leave --force` on those that"
+            " should join the other.",
         )
 
 
@@ -656,28 +658,28 @@ def _hub_host(site: Site) -> Iterable[Finding]:
     if name not in site.of_role("manager"):
         yield _error(
             "hub_no_manager",
-            f"The hub runs on {name}, which is to be no manager any more: keep it in the group managers, since the"
-            " hub's database is there.",
+            f"The hub runs on {name}, which is not in the group managers: list it there, since it has the hub's"
+            " database.",
         )
     elif site.hosts[name].availability != "active":
         yield _error(
             "hub_availability",
-            f"docker_swarm_availability of {name} is {site.hosts[name].availability}, but it has the hub, which cannot"
-            " run elsewhere: set it to active.",
+            f"docker_swarm_availability of {name} is {site.hosts[name].availability}, but {name} has the hub, which"
+            " cannot run elsewhere: set it to active.",
         )
     elif not site.hosts[name].answers:
         yield _note(
             "hub_silent",
-            f"{name}, which has the hub and its database, does not answer: the swarm is looked after through"
-            f" {site.manager or 'nobody'}, the hub cannot be.",
+            f"{name}, which has the hub and its database, does not answer: everything except the hub is managed"
+            f" through {site.manager or 'nobody'}.",
         )
 
 
 def _told_addresses(site: Site) -> Iterable[Finding]:
-    """Compare the addresses that Swarm tells to nodes that join with those of the inventory.
+    """Compare the addresses at which Swarm tells new nodes to find its managers with those of the inventory.
 
-    Swarm keeps a manager's address from its first day. `docker swarm init --force-new-cluster --advertise-addr` changes
-    what `docker info` shows and ends all containers of services, but not this (Docker 26.1).
+    Swarm never changes the address with which a manager joined. `docker swarm init --force-new-cluster
+    --advertise-addr` ends all containers of services and changes what `docker info` shows, but not this (Docker 26.1).
     """
     managers = [node for node in site.nodes if node.manager_address]
     for node in managers:
@@ -691,11 +693,11 @@ def _told_addresses(site: Site) -> Iterable[Finding]:
             continue
         way = _leave(name, node, len(managers))
         if local:
-            text = f"The swarm on {name} tells nodes that join to find it at {told}, which only {name} itself reaches"
+            text = f"The swarm tells new nodes to find its manager {name} at {told}, which only {name} itself reaches"
             other = "set docker_swarm_advertise_addr to an address that they reach, "
         else:
-            text = f"The swarm on {name} tells nodes that join to find it at {told}, not at its address {wanted}"
-            other = f"set docker_swarm_advertise_addr to {told} if they reach it there; else "
+            text = f"The swarm tells new nodes to find its manager {name} at {told}, not at its address {wanted}"
+            other = f"set docker_swarm_advertise_addr to {told} if they reach it there; otherwise "
         if site.joining:
             yield _error("told_address", f"{text}, and Swarm does not change that: {other}{way}.")
         else:
@@ -703,7 +705,7 @@ def _told_addresses(site: Site) -> Iterable[Finding]:
 
 
 def _leave(name: str, node: Node, managers: int) -> str:
-    """Return how a manager gets another address in Swarm: it leaves, and joins or begins a swarm again."""
+    """Return how a manager gets another address in Swarm: it leaves, and joins or creates a swarm again."""
     if managers > 1:
         return (
             f"run `docker node demote {node.hostname}` on another manager and `docker swarm leave` on {name}, and run"
@@ -716,7 +718,7 @@ def _leave(name: str, node: Node, managers: int) -> str:
 
 
 def _not_ready(site: Site) -> Iterable[Finding]:
-    """Only warn: the engine may be starting, and the layer `swarm` waits for it, and stops if that does not help."""
+    """Only warn: the engine may be starting. The layer `swarm` waits for it, and fails after its timeout."""
     members = {name: host for name, host in site.hosts.items() if host.role}
     yield from _unready(members, site.nodes, WARNING)
 
@@ -747,15 +749,15 @@ SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
 
 
 def findings(site: Site) -> list[Finding]:
-    """Return everything that is wrong with a site, or worth knowing, in the order of the checks."""
+    """Return all problems and notes of a site, in the order of the checks."""
     return [finding for check in SITE_CHECKS for finding in check(site)]
 
 
 def _unready(hosts: Mapping[str, Host], nodes: Sequence[Node], severity: str) -> Iterable[Finding]:
-    """Yield the nodes that are not ready though their hosts answer, with what Swarm and the hosts know of addresses.
+    """Yield the nodes that are not ready although their hosts answer, with their addresses in Swarm and on the hosts.
 
-    A machine that has come back with another address is such a node: its engine calls itself an active member, and
-    reaches no manager, or is not reached as one.
+    This happens after a reboot with another address: the engine reports itself as an active member, but reaches no
+    manager, or is a manager that no node reaches.
     """
     found = _node_hosts(hosts, nodes)
     managers = [node for node in nodes if node.manager_address]
@@ -769,12 +771,12 @@ def _unready(hosts: Mapping[str, Host], nodes: Sequence[Node], severity: str) ->
         if node.state == READY or name not in hosts or not hosts[name].answers:
             continue
         host = hosts[name]
-        facts = [f"Swarm reports the node {name} as {node.state}, though its host answers."]
+        facts = [f"Swarm reports the node {name} as {node.state}, although its host answers."]
         if node.address and _differs(node.address, host):
-            facts.append(f"Swarm has the address {node.address} for it, and its own is {host.current_address} now.")
+            facts.append(f"Its address in Swarm is {node.address}, but it has {host.current_address} now.")
         others = {other: one for other, one in moved.items() if other != name}
         facts += [
-            f"Swarm has the address {one.manager_address} for its manager {other}, whose own is"
+            f"Swarm has the address {one.manager_address} for its manager {other}, which has"
             f" {hosts[other].current_address} now."
             for other, one in others.items()
         ]
@@ -782,23 +784,23 @@ def _unready(hosts: Mapping[str, Host], nodes: Sequence[Node], severity: str) ->
 
 
 def _node_hosts(hosts: Mapping[str, Host], nodes: Sequence[Node]) -> dict[str, str]:
-    """Return `match_nodes`, with the nodes by our label whose host answers and whose engine does not."""
+    """Return `match_nodes`, and by our label the nodes whose host answers and whose engine does not."""
     by_label = {node.id: node.labels.get(HOST_LABEL, "") for node in nodes}
     stopped = {name for name, host in hosts.items() if host.answers and not host.engine}
     return {node: name for node, name in by_label.items() if name in stopped} | match_nodes(hosts, nodes)
 
 
 def _differs(address: str, host: Host) -> bool:
-    """Whether a host that answers has another address than this one by now."""
+    """Whether a host that answers now has another address than this one."""
     return bool(
         host.answers and host.current_address and parsed_address(address) != parsed_address(host.current_address)
     )
 
 
 def _way_back(host: Host, node: Node, managers: Sequence[Node], moved: Mapping[str, Node]) -> str:
-    """Return what to do about a node that is not ready. moved: managers whose address in Swarm is not their own.
+    """Return what to do about a node that is not ready. moved: managers whose address differs from that in Swarm.
 
-    A machine can have more addresses than that of its default route, so such a manager may still be in reach.
+    A machine can have more addresses than that of its default route, so such a manager may still be reachable.
     """
     if not host.engine:
         return "No Docker Engine answers there: run playbooks/nodes.yml."
@@ -811,12 +813,12 @@ def _way_back(host: Host, node: Node, managers: Sequence[Node], moved: Mapping[s
     if not moved and (node.manager_address or not known & told):
         return f"{leave[0].upper()}{leave[1:]}."
     ways = [
-        f"If {other} has lost the address {one.manager_address}, give it back, or {_leave(other, one, len(managers))}."
+        f"If {other} has lost the address {one.manager_address}, restore it, or {_leave(other, one, len(managers))}."
         for other, one in moved.items()
     ]
     check = (
-        f"Check that {host.name} reaches 2377/tcp of {', '.join(sorted(told))}, and what its engine logs (`journalctl"
-        f" --unit=docker`). If the engine does not find back, {leave}."
+        f"Check that {host.name} reaches 2377/tcp of {', '.join(sorted(told))}, and read the log of its engine"
+        f" (`journalctl --unit=docker`). If the node does not become ready, {leave}."
     )
     return " ".join([*ways, check])
 

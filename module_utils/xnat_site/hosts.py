@@ -1,8 +1,8 @@
 """The hosts of an inventory, what they report, and the nodes that Swarm knows, as dataclasses.
 
-Used on the control node; only the standard library is imported. A host is a machine of the inventory, a node is what
-Swarm knows, a report is what `library/node_report.py` returns for a host. Plain data come in by `inventory_hosts` and
-the class methods, and go out by `Host.as_dict`.
+Used on the control node; only the standard library is imported. A host is a machine of the inventory, a node is a
+member of the swarm as a manager lists it, a report is what `library/node_report.py` returns for a host. Plain data
+become dataclasses in `inventory_hosts` and the class methods, and plain data again in `Host.as_dict`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HUB_LABEL = "org.xnat.jupyterhub.hub"  # followed by the deployment: the node th
 MANAGERS, WORKERS, DEMO_XNAT = "managers", "workers", "demo_xnat"  # the groups of an inventory whose hosts are judged
 ROLES = {MANAGERS: "manager", WORKERS: "worker"}
 MEMBER_STATES = ("active", "pending", "error")
-# Where a site names no pool for a new swarm, the first of these to which no host has a route.
+# A new swarm without a pool of its site gets the first of these to which no host has a route.
 ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.192.0/18")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -29,8 +29,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Membership:
     """What an engine knows of its swarm.
 
-    state: Docker's LocalNodeState; empty where no engine answers. manager: whether it manages a swarm. error: why it
-    cannot. managers: where it looks for managers, such as 192.0.2.11:2377. subnet_size: of new networks, 0 if unknown.
+    state: Docker's LocalNodeState; empty if no engine answers. manager: whether it manages a swarm. error: why it
+    cannot. managers: addresses of the managers it knows, such as 192.0.2.11:2377. subnet_size: of new networks, 0 if
+    unknown.
     """
 
     state: str = ""
@@ -44,7 +45,7 @@ class Membership:
 
     @classmethod
     def from_report(cls, swarm: Mapping[str, Any]) -> Membership:
-        """Return the membership that `engine.swarm` of a report shows, which is empty where no engine answers."""
+        """Return the membership that `engine.swarm` of a report shows, which is empty if no engine answers."""
         if not swarm:
             return cls()
         return cls(
@@ -60,7 +61,7 @@ class Membership:
 
     @property
     def is_member(self) -> bool:
-        """Whether the engine is in a swarm, whatever the swarm thinks of it."""
+        """Whether the engine is in a swarm, even if the swarm has lost or removed it."""
         return self.state in MEMBER_STATES
 
     @property
@@ -71,10 +72,10 @@ class Membership:
 
 @dataclass(frozen=True)
 class Node:
-    """What Swarm knows of a node, as a manager lists it.
+    """A node as a manager lists it.
 
-    state: ready, down, unknown or disconnected. address: where the managers see it. manager_address: where nodes that
-    join are told to find this manager; empty for a worker.
+    state: ready, down, unknown or disconnected. address: its address as the managers see it. manager_address: the
+    address at which new nodes find this manager; empty for a worker.
     """
 
     id: str
@@ -88,7 +89,7 @@ class Node:
 
     @classmethod
     def from_report(cls, node: Mapping[str, Any]) -> Node:
-        """Return one of `engine.nodes` of a report."""
+        """Return a node of `engine.nodes` in a report."""
         return cls(
             id=node["id"],
             hostname=node["hostname"],
@@ -106,9 +107,9 @@ class Report:
     """What the module `node_report` has found on a host.
 
     time, asked_at: seconds since 1970 by the host's and by the control node's clock. networks: those to which the host
-    has routes, in CIDR notation. kernel: whether it has a feature, None where that cannot be told. accounts: names by
+    has routes, in CIDR notation. kernel: whether it has a feature, None if unknown. accounts: names by
     forbidden user id. held_ports: dictionaries with port, purpose, variable, holder. deployed: whether anything of the
-    deployment is there. network: driver and subnets of the servers' network, empty where there is none. images: ids by
+    deployment exists. network: driver and subnets of the servers' network, empty without one. images: ids by
     name. raw: the whole report.
     """
 
@@ -183,9 +184,9 @@ class Host:
     """What the inventory wants of a host, and which node it is.
 
     groups: those of `inventory_hosts` that have it. role: manager, worker, or empty for a host outside the swarm.
-    address: where other nodes reach it; empty until it has reported. current_address: the inventory's, else the one of
-    its default route now. node_id: as Swarm calls it; empty where it is not known. answers: whether it has reported.
-    engine: whether its engine answers. managers: where its engine looks for managers. Roles are told these fields, too.
+    address: where other nodes reach it; empty without a report. current_address: the inventory's, otherwise that of its
+    default route now. node_id: its id in Swarm; empty if unknown. answers: whether it has reported. engine: whether its
+    engine answers. managers: addresses of the managers that its engine knows. Roles get these fields too.
     """
 
     name: str
@@ -222,7 +223,7 @@ class Host:
 
     @classmethod
     def from_dict(cls, host: Mapping[str, Any]) -> Host:
-        """Return a host as `as_dict` has made it plain data."""
+        """Return the host from the plain data of `as_dict`."""
         values = {one.name: host[one.name] for one in fields(cls)}
         return cls(**{**values, "groups": tuple(host["groups"]), "managers": tuple(host["managers"])})
 
@@ -249,7 +250,7 @@ class Limits:
 
     @classmethod
     def from_dict(cls, limits: Mapping[str, Any]) -> Limits:
-        """Return the limits that the role `preflight` names."""
+        """Return the limits from those of the role `preflight`."""
         return cls(
             deployment=str(limits["deployment"]),
             disk_gb=int(limits["disk_gb"]),
@@ -266,7 +267,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Site:
-    """All hosts of an inventory, the reports of those that answer, the limits, and what follows from them."""
+    """All hosts of an inventory, the reports of those that answer, the limits, and values derived from them."""
 
     hosts: Mapping[str, Host]
     reports: Mapping[str, Report]
@@ -284,7 +285,7 @@ class Site:
         return [name for name, host in self.hosts.items() if group in host.groups]
 
     def swarm(self, name: str) -> Membership:
-        """Return what the engine of a host knows of its swarm."""
+        """Return the membership of a host's engine."""
         return self.reports[name].swarm if name in self.reports else Membership()
 
     @cached_property
@@ -294,7 +295,7 @@ class Site:
 
     @cached_property
     def live_managers(self) -> list[str]:
-        """Hosts that manage a swarm now and have listed its nodes, whatever the inventory says of them."""
+        """Hosts that manage a swarm now and have listed its nodes, in any group of the inventory."""
         return [name for name in self.hosts if self.swarm(name).lives and self.reports[name].nodes]
 
     @cached_property
@@ -304,17 +305,17 @@ class Site:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes as a live manager lists them; empty where there is no swarm."""
+        """The nodes as a live manager lists them; empty without a swarm."""
         return self.reports[self.live_managers[0]].nodes if self.live_managers else ()
 
     @cached_property
     def leaderless(self) -> list[str]:
-        """Hosts that manage a swarm which has lost its majority of managers."""
+        """Hosts that manage a swarm without a quorum."""
         return [name for name in self.hosts if self.swarm(name).manager and self.swarm(name).error]
 
     @cached_property
     def strays(self) -> list[str]:
-        """Hosts of the inventory's swarm that are in a swarm and do not manage it."""
+        """Hosts of the inventory's swarm that are members of a swarm but not managers."""
         return [
             name
             for name, host in self.hosts.items()
@@ -328,7 +329,7 @@ class Site:
 
     @cached_property
     def joining(self) -> list[str]:
-        """Hosts that answer and are no nodes of the swarm yet, managers first."""
+        """Hosts that answer and are not nodes of the swarm yet, managers first."""
         members = {node.id for node in self.nodes}
         found = [
             name for name, host in self.hosts.items() if host.answers and host.role and host.node_id not in members
@@ -337,14 +338,14 @@ class Site:
 
     @cached_property
     def hub_label_host(self) -> str:
-        """The host that has the hub's database by the label of its node; empty where none has."""
+        """The host whose node has the label of the hub's database; empty for none."""
         key = f"{HUB_LABEL}.{self.limits.deployment}"
         node = next((node for node in self.nodes if node.labels.get(key)), None)
         return self.host_of.get(node.id, node.labels.get(HOST_LABEL, node.hostname)) if node else ""
 
     @cached_property
     def manager(self) -> str:
-        """The live manager to work through, the hub's if it can be, or the host that begins a swarm; empty for none."""
+        """The live manager to work through, if possible the hub's, or the host that creates a swarm; empty for none."""
         if not self.nodes and not (self.silent or self.leaderless or self.strays):
             return next(iter(self.of_role("manager")), "")
         return self.hub_label_host if self.hub_label_host in self.managers else next(iter(self.managers), "")
@@ -373,15 +374,15 @@ class Site:
 def inventory_hosts(
     hostvars: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what an inventory says of the hosts that are judged, with their reports, from Ansible's own variables.
+    """Return the settings and reports of the hosts of a site, from Ansible's own variables.
 
     The value of each host of the groups managers, workers and demo_xnat::
 
-        {"groups": ["managers"],         # those of the three that have it
+        {"groups": ["managers"],         # those of the three that contain it
          "advertise_addr": "",           # docker_swarm_advertise_addr
          "availability": "active",       # docker_swarm_availability
-         "labels": {"gpu": "true"},      # docker_swarm_labels, as Swarm has them
-         "report": {...}}                # of the module node_report; None for a host that does not answer
+         "labels": {"gpu": "true"},      # docker_swarm_labels, in Swarm's form
+         "report": {...}}                # of the module node_report; None if the host does not answer
     """
     names = {group: list(groups.get(group, ())) for group in (MANAGERS, WORKERS, DEMO_XNAT)}
     return {
@@ -400,7 +401,7 @@ def inventory_hosts(
 
 
 def match_nodes(hosts: Mapping[str, Host], nodes: Sequence[Node]) -> dict[str, str]:
-    """Return which host a node is, by the node's id: the host's own word, else our label, else the host name."""
+    """Return the host of each node, by the node's id: as the host reports it, else by our label, else by host name."""
     found: dict[str, str] = {}
     for node in nodes:
         name = next((name for name, host in hosts.items() if host.node_id == node.id), None)
@@ -418,7 +419,7 @@ def _label_value(value: object) -> str:
 
 
 def parsed_address(address: str) -> Address | None:
-    """Return an address, None for a text that is none."""
+    """Return the address, None if the text is not an address."""
     try:
         return ipaddress.ip_address(address)
     except ValueError:
@@ -426,7 +427,7 @@ def parsed_address(address: str) -> Address | None:
 
 
 def parsed_network(text: str) -> Network | None:
-    """Return a network in CIDR notation, None for a text that is none."""
+    """Return the network, None if the text is not a network in CIDR notation."""
     try:
         return ipaddress.ip_network(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """Checks an inventory before anything changes: secrets, names, addresses, ports, missing variables.
 
-Used on the control node by the filters `xnat_inventory_findings`, `xnat_secret_findings` and `xnat_hub_path`; imports
-only the standard library. A finding is one problem::
+Used on the control node by the filters of `filter_plugins/inventory.py`; imports only the standard library. A finding
+is one problem::
 
     {"id": "secret_edge",                # the rule, for programs
      "name": "vault_xnat_password",      # the variable to change
@@ -24,6 +24,8 @@ SWARM_PORTS = (2377, 7946, 4789)
 WELL_KNOWN = ("secret-token", "jupyterhub", "password", "admin")
 TEMPLATE = re.compile(r"\{[{%#]")
 VAULT_NAME = re.compile(r"\bvault_\w+")
+LOCALHOST = ("localhost", "127.0.0.1", "::1")  # Ansible knows these without an inventory
+PLAIN_NAME = re.compile(r"[^~@*?\[\]][^*?\[\]]*")
 
 # The form of a secret: minimum length, pattern, and the allowed characters in words, if not all are allowed.
 SECRET_KINDS: dict[str, tuple[int, str, str]] = {
@@ -107,6 +109,18 @@ VERIFY_SETTINGS = {
     "verify_username": "a person of XNAT who may start Jupyter",
     "verify_experiment": "the accession id of an imaging session that verify_username may read",
 }
+
+
+def unknown_limits(limit: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names in `--limit` that are neither a host nor a group, such as ["w9"] for "w1,!w9".
+
+    limit: as on the command line, "" for none. groups: Ansible's. Patterns that are no plain names (`w*`, `w[1:3]`,
+    `~w.+`, `@file`) are not judged. A text without a comma that is no name itself is split at colons, as Ansible does.
+    """
+    known = {*groups, *(host for hosts in groups.values() for host in hosts), *LOCALHOST}
+    parts = [limit] if "," in limit or limit in known else re.findall(r"(?:[^\s:\[\]]|\[[^\]]*\])+", limit)
+    names = [part.strip().lstrip("!&") for text in parts for part in text.split(",")]
+    return [name for name in dict.fromkeys(names) if name not in known and re.fullmatch(PLAIN_NAME, name)]
 
 
 def hub_path(text: object) -> str:

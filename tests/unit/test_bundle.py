@@ -254,11 +254,11 @@ def test_a_summary_tells_what_a_bundle_holds_and_for_whom(written: Path) -> None
     complete(written)
     packed = amount((written / "packages/trixie.tar").stat().st_size)
     assert bundle_summary(str(written), ["3.11", "3.13"]).splitlines() == [
-        f"{written} is a whole bundle:",
+        f"{written} is a complete bundle:",
         "images.tar               6.00 Bytes",
         f"packages/trixie.tar      {packed}",
         "wheels/                  8.00 Bytes, for Python 3.11, 3.13",
-        "It serves sites with hub_images_base , site_gid 1500, site_uid 1500 on x86_64 machines.",
+        "It is for sites with hub_images_base , site_gid 1500, site_uid 1500 on x86_64 machines.",
     ]
 
 

@@ -101,6 +101,18 @@ def test_a_run_with_an_empty_group_swarm_fails_in_words(tmp_path: Path) -> None:
         assert "names no host in the group swarm" in " ".join(run.stdout.split())
 
 
+def test_a_misspelled_name_in_the_limit_ends_the_run(tmp_path: Path) -> None:
+    # Ansible itself only fails if no name is known (ansible.cfg: host_pattern_mismatch).
+    hosts = {name: {"ansible_connection": "local"} for name in ("m1", "w1")}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"swarm": {"children": {"managers": {"hosts": hosts}}}}))
+    words = ("playbooks/inventory.yml", "-i", tmp_path / "hosts.yml", "--limit")
+    run = ansible_playbook(*words, "m1,w1,w9")
+    assert run.returncode == 2, run.stdout
+    assert "--limit names w9," in run.stdout
+    assert run.stdout.count("fatal: ") == 1
+    assert ansible_playbook(*words, "m1,w1").returncode == 0
+
+
 def test_the_configuration_names_no_inventory() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "ansible.cfg")

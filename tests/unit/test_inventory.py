@@ -21,6 +21,7 @@ from module_utils.xnat_site.inventory import (
     hub_path,
     inventory_findings,
     secret_findings,
+    unknown_limits,
 )
 from tests.unit.conftest import ROOT
 from tests.unit.test_inventories import asked_for
@@ -412,3 +413,24 @@ def test_ports_are_free_of_each_other_and_of_swarm(changes: dict[str, Any], expe
 
 def test_a_port_that_nothing_uses_is_not_judged() -> None:
     assert found({"site_hub_port": 5000}) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "unknown"),
+    [
+        ("", []),
+        ("m1,w1", []),
+        ("m1, workers ,localhost", []),
+        ("m1,w9", ["w9"]),
+        ("m1:w9:workers", ["w9"]),
+        ("swarm,!w9,&w8,w9", ["w9", "w8"]),
+        ("2001:db8::1", []),
+        ("m1,2001:db8::2", ["2001:db8::2"]),
+        ("w[8:9]", []),
+        ("m1:w[8:9]:wrkers", ["wrkers"]),
+        ("m1,x*,w?,~y.+,@failed.retry,workers[0]", []),
+    ],
+)
+def test_a_misspelled_name_in_the_limit_is_found(limit: str, unknown: list[str]) -> None:
+    groups = {"all": ["m1", "w1", "2001:db8::1"], "ungrouped": [], "swarm": ["m1", "w1"], "workers": ["w1"]}
+    assert unknown_limits(limit, groups) == unknown

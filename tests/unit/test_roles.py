@@ -172,6 +172,14 @@ def test_a_role_knows_neither_the_inventory_nor_other_roles(role: str) -> None:
         assert words & others <= passed(role), f"{path} reads variables of another role"
 
 
+@pytest.mark.parametrize("role", NAMES)
+def test_a_task_is_never_delegated_to_an_empty_name(role: str) -> None:
+    # Ansible evaluates delegate_to before `when`, and fails for an empty host name.
+    empty = {name for name, option in options(role).items() if option.get("default") == ""}
+    hosts = {str(task["delegate_to"]) for task in tasks(role) if "delegate_to" in task}
+    assert [host for host in hosts if re.sub(r"[{} ]", "", host) in empty] == []
+
+
 def test_preflight_looks_for_accounts_with_the_hubs_user_id() -> None:
     default = load(ROLES / "hub_images" / "defaults" / "main.yml")["hub_images_hub_uid"]
     assert f"hub_images_hub_uid | default({default})" in (ROLES.parent / "playbooks" / "gather.yml").read_text()
