@@ -14,6 +14,7 @@ from .hosts import (
     HOST_LABEL,
     HUB_LABEL,
     MANAGERS,
+    SWARM,
     WORKERS,
     Host,
     Limits,
@@ -396,6 +397,15 @@ def _two_groups(site: Site) -> Iterable[Finding]:
             yield _error("two_groups", f"{name} is in the groups managers and workers: leave it in one of them.")
 
 
+def _no_role(site: Site) -> Iterable[Finding]:
+    for name, host in site.hosts.items():
+        if SWARM in host.groups and not host.role:
+            yield _error(
+                "no_role",
+                f"{name} is in the group swarm, but neither in managers nor in workers: add it to one of them.",
+            )
+
+
 def _each_host(site: Site) -> Iterable[Finding]:
     for name, report in site.reports.items():
         for check in HOST_CHECKS:
@@ -726,6 +736,7 @@ def _not_ready(site: Site) -> Iterable[Finding]:
 SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
     _quorum,
     _two_groups,
+    _no_role,
     _each_host,
     _availability,
     _advertised,

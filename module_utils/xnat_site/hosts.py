@@ -8,14 +8,15 @@ become dataclasses in `inventory_hosts` and the class methods, and plain data ag
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 HOST_LABEL = "org.xnat.jupyterhub.host"  # on a node that this project has joined: its name in the inventory
 HUB_LABEL = "org.xnat.jupyterhub.hub"  # followed by the deployment: the node that has the hub's database
-MANAGERS, WORKERS, DEMO_XNAT = "managers", "workers", "demo_xnat"  # the groups of an inventory whose hosts are judged
+# The groups of an inventory whose hosts are judged.
+SWARM, MANAGERS, WORKERS, DEMO_XNAT = "swarm", "managers", "workers", "demo_xnat"
 ROLES = {MANAGERS: "manager", WORKERS: "worker"}
 MEMBER_STATES = ("active", "pending", "error")
 # A new swarm without a pool of its site gets the first of these to which no host has a route.
@@ -257,7 +258,7 @@ class Limits:
             memory_mb=int(limits["memory_mb"]),
             clock_skew=int(limits["clock_skew"]),
             now=float(limits["now"]),
-            address_pools=tuple(str(pool) for pool in limits["address_pools"]),
+            address_pools=_listed(limits["address_pools"]),
             subnet_size=int(limits["subnet_size"]),
             network=str(limits["network"]),
             network_subnet=str(limits["network_subnet"]),
@@ -376,15 +377,15 @@ def inventory_hosts(
 ) -> dict[str, dict[str, Any]]:
     """Return the settings and reports of the hosts of a site, from Ansible's own variables.
 
-    The value of each host of the groups managers, workers and demo_xnat::
+    The value of each host of the groups swarm, managers, workers and demo_xnat::
 
-        {"groups": ["managers"],         # those of the three that contain it
+        {"groups": ["managers", "swarm"],  # those of the four that contain it
          "advertise_addr": "",           # docker_swarm_advertise_addr
          "availability": "active",       # docker_swarm_availability
          "labels": {"gpu": "true"},      # docker_swarm_labels, in Swarm's form
          "report": {...}}                # of the module node_report; None if the host does not answer
     """
-    names = {group: list(groups.get(group, ())) for group in (MANAGERS, WORKERS, DEMO_XNAT)}
+    names = {group: list(groups.get(group, ())) for group in (MANAGERS, WORKERS, DEMO_XNAT, SWARM)}
     return {
         str(name): {
             "groups": [group for group, hosts in names.items() if name in hosts],
@@ -412,6 +413,11 @@ def match_nodes(hosts: Mapping[str, Host], nodes: Sequence[Node]) -> dict[str, s
         if name is not None:
             found[node.id] = name
     return found
+
+
+def _listed(value: object) -> tuple[str, ...]:
+    """Return the items of a list as text; a text, which somebody has written in place of a list, as one item."""
+    return (value,) if isinstance(value, str) else tuple(str(item) for item in cast("Iterable[object]", value))
 
 
 def _label_value(value: object) -> str:

@@ -72,10 +72,10 @@ VAULT_CONTENT = {
 
 # The addresses of a site and their meaning. A site may override them for a role with ROLE_URLS.
 SITE_URLS = {
-    "site_xnat_url": "XNAT as hub and notebooks reach it",
-    "site_xnat_public_url": "XNAT as a browser reaches it",
-    "site_hub_public_url": "the hub as a browser reaches it, without its path",
-    "site_hub_api_url": "the hub's API as XNAT reaches it",
+    "site_xnat_url": "the address at which hub and notebooks reach XNAT",
+    "site_xnat_public_url": "the address at which browsers reach XNAT",
+    "site_hub_public_url": "the address at which browsers reach the hub, without its path",
+    "site_hub_api_url": "the address at which XNAT reaches the hub's API",
 }
 HOST_ONLY_URLS = ("site_hub_public_url", "verify_hub_url", "xnat_jupyterhub_hub_url")
 # All programs that use these remove a trailing slash.
@@ -358,7 +358,7 @@ def _how_to_set(name: str) -> str:
     if not name.startswith("vault_"):
         return f"set {name} to another value"
     whose = VAULT_CONTENT.get(name, "")
-    return f"set it{whose} with `ansible-vault edit group_vars/all/vault.yml` in the inventory (or `create`)"
+    return f"set it{whose} with `.venv/bin/ansible-vault edit INVENTORY/group_vars/all/vault.yml` (or `create`)"
 
 
 def _people(values: _Values) -> Iterable[Finding]:
@@ -424,10 +424,10 @@ def _addresses(values: _Values) -> Iterable[Finding]:
 
 def _address(name: str, url: str) -> Iterable[Finding]:
     reason = _url_fault(url)
+    if not reason and name in HOST_ONLY_URLS and urlsplit(url).path.strip("/"):
+        reason = "has a path: remove it, and set the hub's path in site_hub_base_url"
     if not reason and url.endswith("/") and name not in SLASH_ALLOWED:
         reason = "ends with a slash: remove it"
-    if not reason and name in HOST_ONLY_URLS and urlsplit(url).path:
-        reason = "has a path: remove it, and set the hub's path in site_hub_base_url"
     if reason:
         yield _finding("url", name, f"{name} is {url!r}, which {reason}.")
 

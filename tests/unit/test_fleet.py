@@ -102,6 +102,7 @@ def site(
     members: str = "",
     silent: str = "",
     demo_xnat: str = "",
+    ungrouped: str = "",
     nodes: list[dict[str, Any]] | None = None,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
     variables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -110,9 +111,10 @@ def site(
     groups = {
         key: text.split() for key, text in {"managers": managers, "workers": workers, "demo_xnat": demo_xnat}.items()
     }
+    groups["swarm"] = [*groups["managers"], *groups["workers"], *ungrouped.split()]
     listed = [node(name) for name in members.split()] if nodes is None else nodes
     hostvars: dict[str, dict[str, Any]] = {}
-    for name in [name for names in groups.values() for name in names]:
+    for name in dict.fromkeys(name for names in groups.values() for name in names):
         told = merged(report(name, listed, name in members.split()), (changes or {}).get(name, {}))
         answer = {} if name in silent.split() else {"preflight_report": {"report": told}}
         hostvars[name] = {**answer, **(variables or {}).get(name, {})}
@@ -182,6 +184,7 @@ DISK = ("disk", "4.2 GB", "/var/lib/docker", "6", "preflight_disk_gb")
                ("quorum", f"{number} hosts", "m1, m2", reason))
           for number, reason in ((2, "either"), (4, "as three"), (6, "slower"), (7, "slower"))],
         case("two groups", {"workers": "w1 m1"}, ("two_groups", "m1")),
+        case("in no group of a role", {"ungrouped": "w1"}, ("no_role", "w1", "managers", "workers")),
         case("one address", {"workers": "w1", "changes": {"w1": {"address": "192.0.2.11"}}},
              ("same_address", "m1 and w1", "192.0.2.11", "docker_swarm_advertise_addr")),
         case("one host name", {"workers": "w1", "changes": {"w1": {"hostname": "m1"}}}, ("same_hostname", "m1 and w1")),
@@ -224,6 +227,7 @@ DISK = ("disk", "4.2 GB", "/var/lib/docker", "6", "preflight_disk_gb")
         case("pool with an address",
              {"workers": "w1", "limits": {"address_pools": ["10.77.0.0/16", "192.0.2.16/28"], **TINY}},
              ("pool_address", "docker_swarm_default_addr_pool", "192.0.2.16/28", "192.0.2.21", "w1")),
+        case("pool in place of a list", {"limits": {"address_pools": "10.77.0.0/16"}}),
         case("no pool", {"limits": {"address_pools": ["10.77.0.1/16"]}},
              ("pool_form", "docker_swarm_default_addr_pool", "10.77.0.1/16")),
         case("no address to advertise",
@@ -407,7 +411,7 @@ def test_a_host_is_what_the_first_of_its_groups_says() -> None:
     hosts = hosts_of("m1", "m1 w1", demo_xnat="x1 w1", silent="w1")
     assert {name: host.role for name, host in hosts.items()} == {"m1": "manager", "w1": "worker", "x1": ""}
     assert {name: host.groups for name, host in hosts.items()} == {
-        "m1": ("managers", "workers"), "w1": ("workers", "demo_xnat"), "x1": ("demo_xnat",),
+        "m1": ("managers", "workers", "swarm"), "w1": ("workers", "demo_xnat", "swarm"), "x1": ("demo_xnat",),
     }  # fmt: skip
     assert (hosts["w1"].answers, hosts["w1"].address, hosts["w1"].node_id) == (False, "", "")
     only = inventory_hosts({"m1": {}}, {"managers": ["m1"]})
