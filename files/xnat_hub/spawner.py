@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 from dockerspawner import SwarmSpawner
+from jupyterhub.utils import url_escape_path, url_path_join
 from tornado import web
 from xnat_wire.launcher import Kind, RefusedError
 
@@ -20,7 +21,7 @@ from xnat_hub.settings import load
 ANSWER_TIMEOUT = 5.0  # seconds for one check whether Jupyter answers
 ANSWER_INTERVAL = 0.1  # seconds between two of these checks
 AWAY_INTERVAL = 1.0  # seconds between two calls to a launcher that does not answer
-AWAY_TRIES = 10  # calls to start a server or to remove a failed one; after that the reconciler cleans up
+AWAY_TRIES = 10  # calls to start or stop a server; after that the reconciler cleans up
 AWAY_WORDS = "the launcher does not answer"
 TASK_INTERVAL = 1.0  # seconds between two checks of the server's state while Jupyter starts in it
 CLEANUP = 10  # a start gives up this many seconds before JupyterHub's own time limit, so that it can report the reason
@@ -36,6 +37,8 @@ class XnatSpawner(SwarmSpawner):
     service follows from user and server name, so no state has to be saved.
     """
 
+    # DockerSpawner keeps the tokens of a stopped server for a container that is started again; here none is.
+    will_resume = False
     _state_text = ""
 
     @property
@@ -159,14 +162,25 @@ class XnatSpawner(SwarmSpawner):
         return seen.ended
 
     async def stop(self, now: bool = False) -> None:
-        """Remove the service and wait until its container has ended; a missing service is not an error."""
+        """Remove the service and wait until its container has ended; a missing service is not an error.
+
+        Try again while the launcher restarts: JupyterHub forgets a server even if this fails.
+        """
         patience = 0.0 if now else load().stop_grace_period + 10.0
         try:
-            if not await self.launcher.stop(self.user.name, self.name, patience) and not now:
+            ended = await _while_away(lambda: self.launcher.stop(self.user.name, self.name, patience))
+            if not ended and not now:
                 self.log.warning("The service of %s was removed, but its container is still running", self._log_name)
         except RefusedError as error:
             raise web.HTTPError(503, str(error)) from error
         self.clear_state()
+
+    def run_post_stop_hook(self) -> Any:
+        """Delete the server's own tokens: after a restart, the hub does not know which one it gave to a server."""
+        note = f"Server at {url_path_join(self.user.base_url, url_escape_path(self.name), '/')}"
+        for token in [token for token in self.user.api_tokens if token.note == note]:
+            self.db.delete(token)
+        return super().run_post_stop_hook()
 
     async def _remove_quietly(self, patience: float = REMOVAL) -> None:
         try:

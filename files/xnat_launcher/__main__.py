@@ -31,6 +31,8 @@ log = logging.getLogger("xnat_launcher")
 TIDY_INTERVAL = 60.0  # seconds between two searches for orphaned secrets
 BEAT = 2.0  # seconds between two heartbeats, which the health check reads
 GRACE = 5.0  # seconds for pending calls to finish at shutdown
+BACKLOG = 1024  # connections that wait to be accepted, more than the hub opens at once
+MAX_HEADER = 1024  # bytes of a line of a request's head
 
 
 async def serve(settings: Settings, password: str, path: Path, docker: Docker) -> None:
@@ -41,11 +43,14 @@ async def serve(settings: Settings, password: str, path: Path, docker: Docker) -
     throttle = Throttle(settings.failed_logins, settings.failed_logins_window)
     xnat = ServiceAccount(Rest(settings.xnat), settings.xnat_username, password, throttle)
     launcher = Launcher(settings, xnat, Swarm(docker, settings.deployment, settings.network), Audit())
-    runner = web.AppRunner(make_app(launcher, settings.hub_uid), access_log=None, shutdown_timeout=GRACE)
+    app = make_app(launcher, settings.hub_uid)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=GRACE, max_line_size=MAX_HEADER, max_field_size=MAX_HEADER
+    )
     try:
         await runner.setup()
         _remove(path)
-        await web.UnixSite(runner, path).start()
+        await web.UnixSite(runner, path, backlog=BACKLOG).start()
         _give(path, settings.hub_uid)
         log.info("Serving the hub at %s", path)
         tasks = [asyncio.create_task(_tidy(launcher)), asyncio.create_task(_beat(path.with_name("alive")))]

@@ -5,6 +5,7 @@ All input is treated as hostile, as if an attacker had taken over the hub.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -23,6 +24,7 @@ from xnat_launcher.options import SERVER_NAME
 log = logging.getLogger("xnat_launcher.server")
 
 AT_ONCE = 500  # pending calls
+READ_TIMEOUT = 10.0  # seconds for the body of a request, so that half of one does not hold a call
 SERVICE_ID = re.compile(r"[0-9a-z]{0,64}")
 PEER = struct.Struct("iII")  # process, user, group: Linux' struct ucred
 
@@ -122,7 +124,8 @@ CALLS: dict[str, Call] = {
 
 async def _read(request: web.Request) -> bytes:
     try:
-        return await request.read()
+        async with asyncio.timeout(READ_TIMEOUT):
+            return await request.read()
     except web.HTTPException:  # too large
         raise
     except Exception as error:  # invalid HTTP, invalid compression, or a hub that disconnected

@@ -463,6 +463,25 @@ def test_more_calls_than_the_launcher_takes_are_refused_and_others_go_on(
     assert served.run(calls()) == [Kind.BUSY]
 
 
+def test_half_a_request_holds_no_call(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "AT_ONCE", 1)
+    monkeypatch.setattr(server, "READ_TIMEOUT", 0.2)
+
+    async def calls() -> tuple[bytes, object]:
+        reader, writer = await asyncio.open_unix_connection(served.socket)
+        writer.write(b"POST /all HTTP/1.1\r\nHost: launcher\r\nContent-Length: 100\r\n\r\n{")
+        async with asyncio.timeout(10):
+            answer = await reader.readline()
+            found = await served.bed.hub.all()
+        writer.close()
+        await writer.wait_closed()
+        return answer, found
+
+    answer, found = served.run(calls())
+    assert b" 400 " in answer
+    assert found == {}
+
+
 def test_a_fault_of_the_launcher_is_one_calls_trouble(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     async def fault(method: str, path: str) -> None:
         raise ZeroDivisionError(HUB_TOKEN)

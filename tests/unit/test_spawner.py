@@ -100,7 +100,9 @@ def run(db: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callabl
     row = orm.Spawner(name="s1", user=owner, server=address)
     db.add_all([owner, row])
     db.commit()
-    user = SimpleNamespace(name="jdoe", escaped_name="jdoe", url="/jupyterhub/user/jdoe/", settings={}, host="")
+    home = "/jupyterhub/user/jdoe/"
+    user = SimpleNamespace(name="jdoe", escaped_name="jdoe", url=home, base_url=home, settings={}, host="")
+    user.api_tokens = owner.api_tokens
     hub = Hub(ip="hub", port=8081, base_url="/jupyterhub/hub/")
     made: Any = XnatSpawner(db=db, user=user, orm_spawner=row, hub=hub, oauth_client_id="c", start_timeout=60)
     made.server = Server(orm_server=address)
@@ -367,6 +369,34 @@ def test_a_stop_waits_as_long_as_a_container_may_take(run: Callable[[Check], Non
         assert launcher.stops == [patience] * 2
 
     run(check)
+
+
+def test_a_stop_waits_for_a_launcher_that_restarts(run: Callable[[Check], None]) -> None:
+    async def check(made: XnatSpawner, launcher: Launcher) -> None:
+        launcher.stopping = [AWAY, AWAY, True]
+        await made.stop()
+        assert len(launcher.stops) == 3
+
+    run(check)
+
+
+def test_the_tokens_of_a_server_end_with_it(run: Callable[[Check], None], db: Any) -> None:
+    """JupyterHub keeps those of a DockerSpawner, and those that it gave before its own restart."""
+    notes = {"Server at /jupyterhub/user/jdoe/s1/": 2, "Server at /jupyterhub/user/jdoe/s2/": 1, "mine": 1}
+    db.add(orm.OAuthClient(identifier="jupyterhub"))
+    owner = orm.User.find(db, "jdoe")
+    for note, count in notes.items():
+        for _ in range(count):
+            owner.new_api_token(note=note)
+
+    async def check(made: XnatSpawner, launcher: Launcher) -> None:
+        assert not made.will_resume
+        made.run_post_stop_hook()
+        db.commit()
+
+    run(check)
+    left = [token.note for token in db.query(orm.APIToken)]
+    assert sorted(left) == ["Server at /jupyterhub/user/jdoe/s2/", "mine"]
 
 
 @pytest.mark.parametrize("error", [AWAY, RefusedError(Kind.DOCKER, "Docker is away.")], ids=["launcher", "docker"])
