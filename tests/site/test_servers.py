@@ -157,6 +157,16 @@ def test_a_hub_killed_during_a_start_leaves_nothing(site: Site) -> None:
     wait_for("end in the hub", lambda: server.name not in site.servers("jdoe"))
 
 
+def test_a_stop_while_the_launcher_restarts_is_not_lost(site: Site) -> None:
+    server = ready(site)
+    (launcher,) = site.docker.containers(filters={"label": ["com.docker.swarm.service.name=jupyterhub-launcher"]})
+    site.docker.kill(launcher["Id"])
+    site.stop(server)
+    wait_for("removal", lambda: not site.left())
+    owned = [token["note"] for token in site.ask("GET", f"{site.hub}hub/api/users/jdoe/tokens").json()["api_tokens"]]
+    assert [note for note in owned if server.name in note] == []
+
+
 def test_a_container_sees_no_submount_and_cannot_write_below_read_only_data(site: Site) -> None:
     session = site.on_node("sh", "-c", "ls -d /srv/xnat-demo/archive/DEMO_MR/arc001/*").split()[0]
     label = session.rpartition("/")[2]

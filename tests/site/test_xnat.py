@@ -80,7 +80,7 @@ def test_secrets_are_made_anew_beside_a_running_notebook(site: Site, plays: Play
     # Killed between both sides: whatever brings the hub up next mends it.
     file = site.secrets / "xnat_password"
     password = file.read_text()
-    plays.kill_at("PLAY [Launcher, proxy and hub]", *rotate, "rotate=service_password")
+    plays.kill_at("PLAY [Deploy launcher, proxy and hub]", *rotate, "rotate=service_password")
     assert file.read_text() != password
     browser, page = site.browser("jdoe")
     assert page.url.endswith("/hub/home")

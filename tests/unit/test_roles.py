@@ -251,3 +251,30 @@ def test_the_hubs_role_and_preflight_judge_its_secrets_alike() -> None:
 def test_the_one_look_at_a_host_tells_of_the_packages_that_the_engines_role_decides_by() -> None:
     told, needed = (load(ROLES / role / "defaults" / "main.yml") for role in ("preflight", "docker_engine"))
     assert told["preflight_packages"] == needed["docker_engine_known_packages"]
+
+
+def test_plays_and_tasks_that_tests_wait_for_are_there() -> None:
+    """Tests interrupt a run at a line of its output. Such a name may be cut short, but not wrong."""
+    names = {
+        f"{'TASK' if 'hosts' not in item else 'PLAY'} [{prefix}{item['name']}]"
+        for path in [*ROLES.glob("*/tasks/*.yml"), *(ROLES.parent / "playbooks").glob("*.yml")]
+        for prefix in ([f"{path.parents[1].name} : "] if path.parents[1].parent == ROLES else [""])
+        for item in named(load(path))
+    }
+    asked = {
+        name
+        for path in [*(ROLES.parent / "tests/site").glob("*.py"), *(ROLES.parent / "tests/swarm").glob("*.py")]
+        for name in re.findall(r'"((?:PLAY|TASK) \[[^"]*)"', path.read_text())
+    }
+    assert asked
+    assert [name for name in sorted(asked) if not any(known.startswith(name) for known in names)] == []
+
+
+def named(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield everything in plays and tasks that has a name."""
+    if isinstance(value, dict):
+        if isinstance(value.get("name"), str):
+            yield value
+        yield from (found for item in value.values() for found in named(item))
+    elif isinstance(value, list):
+        yield from (found for item in value for found in named(item))
