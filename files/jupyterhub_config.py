@@ -42,8 +42,8 @@ c.JupyterHub.init_spawners_timeout = 2  # seconds; so one server that does not a
 c.JupyterHub.cleanup_servers = False
 c.JupyterHub.cleanup_proxy = False
 c.JupyterHub.shutdown_on_logout = False
-# Nobody reads that metric; the log tells of a hub that is busy for a second all the same. Each 0.05 s, as JupyterHub
-# has it, is four fifths of what an idle hub costs.
+# Nobody reads this metric. JupyterHub's own interval of 0.05 s causes four fifths of an idle hub's CPU time. The log
+# still reports a hub that was busy for a second.
 c.PeriodicMetricsCollector.event_loop_interval_resolution = 1
 
 # Permissions (docs/xnat-contract.md, 2.2, 2.6, 2.8).

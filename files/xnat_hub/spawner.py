@@ -162,14 +162,10 @@ class XnatSpawner(SwarmSpawner):
         return seen.ended
 
     async def stop(self, now: bool = False) -> None:
-        """Remove the service and wait until its container has ended; a missing service is not an error.
-
-        Try again while the launcher restarts: JupyterHub forgets a server even if this fails.
-        """
+        """Remove the service and wait until its container has ended; a missing service is not an error."""
         patience = 0.0 if now else load().stop_grace_period + 10.0
         try:
-            ended = await _while_away(lambda: self.launcher.stop(self.user.name, self.name, patience))
-            if not ended and not now:
+            if not await self._remove(patience) and not now:
                 self.log.warning("The service of %s was removed, but its container is still running", self._log_name)
         except RefusedError as error:
             raise web.HTTPError(503, str(error)) from error
@@ -182,9 +178,16 @@ class XnatSpawner(SwarmSpawner):
             self.db.delete(token)
         return super().run_post_stop_hook()
 
+    async def _remove(self, patience: float) -> bool:
+        """Remove the service; try again while the launcher restarts, since JupyterHub forgets a server in any case.
+
+        Returns whether its container has ended within `patience` seconds. Raises RefusedError.
+        """
+        return await _while_away(lambda: self.launcher.stop(self.user.name, self.name, patience))
+
     async def _remove_quietly(self, patience: float = REMOVAL) -> None:
         try:
-            await _while_away(lambda: self.launcher.stop(self.user.name, self.name, patience))
+            await self._remove(patience)
         except RefusedError as error:
             self.log.error("Could not remove the service of %s: %s", self._log_name, error)
 
