@@ -402,13 +402,18 @@ def inventory_hosts(
 
 
 def match_nodes(hosts: Mapping[str, Host], nodes: Sequence[Node]) -> dict[str, str]:
-    """Return the host of each node, by the node's id: as the host reports it, else by our label, else by host name."""
+    """Return the host of each node, by the node's id: as the host reports it, else by our label, else by host name.
+
+    A ready node is also found by our label if its host answers and knows no id, because its engine was started later.
+    """
     found: dict[str, str] = {}
     for node in nodes:
         name = next((name for name, host in hosts.items() if host.node_id == node.id), None)
         if name is None:
             named = node.labels.get(HOST_LABEL, node.hostname)
-            if named in hosts and not hosts[named].answers:
+            host = hosts.get(named)
+            started = host and not host.node_id and node.state == "ready" and HOST_LABEL in node.labels
+            if host and (not host.answers or started):
                 name = named
         if name is not None:
             found[node.id] = name

@@ -537,12 +537,14 @@ def test_a_network_that_is_there_is_kept_and_its_size_noted(
         ([{**node("w2", id="x"), "labels": {}}], {"x": "w2"}),
         ([{**node("w3", id="x"), "labels": {}}], {}),
         ([node("w1", id="x")], {}),  # w1 answers, and is another node
+        ([node("w4", id="x")], {"x": "w4"}),  # w4 answers, and its engine has just started
+        ([node("w4", id="x", state="down")], {}),  # w4 has left the swarm
     ],
 )
 def test_an_unreachable_host_is_found_by_our_label_else_by_its_host_name(
     nodes: list[dict[str, Any]], found: dict[str, str]
 ) -> None:
-    hosts = hosts_of("m1", "w1 w2", members="m1 w1 w2", silent="w2")
+    hosts = hosts_of("m1", "w1 w2 w4", members="m1 w1 w2", silent="w2")
     assert match_nodes(hosts, [Node.from_report(one) for one in nodes]) == found
 
 
