@@ -32,9 +32,10 @@ def query(arguments: Mapping[str, Any]) -> dict[str, Any]:
     arguments: `project`, `person`, `since`, `until`, `audit_file`, each empty or missing if not asked for. Returns::
 
         {"findings": [{"id": "time", "name": "since", "text": "..."}],  # what is wrong; empty if nothing is
-         "project": "P", "person": "", "since": "2026-11-01T00:00:00.000Z", "until": ""}
+         "project": "P", "person": "", "since": "2026-11-01T00:00:00.000Z", "until": "",
+         "audit_file": "/home/me/answer.json"}
 
-    `until` with a date means the end of that day.
+    `until` with a date means the end of that day. A relative `audit_file` starts where Ansible was started.
     """
     found: dict[str, Any] = {name: str(arguments.get(name) or "").strip() for name in (*ASKED, "until")}
     findings: list[Finding] = []
@@ -49,10 +50,11 @@ def query(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if not findings and found["until"] and found["until"] < found["since"]:
         findings.append({"id": "order", "name": "until", "text": "until is before since: set a later time."})
     file = str(arguments.get("audit_file") or "")
-    if file and not Path(file).absolute().parent.is_dir():
+    file = str(Path(file).expanduser().absolute()) if file else ""
+    if file and not Path(file).parent.is_dir():
         text = f"audit_file is {file}, whose directory does not exist on the control node: create it or set another."
         findings.append({"id": "file", "name": "audit_file", "text": text})
-    return {"findings": findings, **found}
+    return {"findings": findings, **found, "audit_file": file}
 
 
 def select(
@@ -133,7 +135,7 @@ def report(results: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], asked
     """
     records = sorted(
         (record for result in results.values() for record in result.get("lines") or ()),
-        key=lambda record: str(record["time"]),
+        key=lambda record: (str(record["time"]), record["event"] == "snapshot"),
     )
     since, until = str(asked["since"]), str(asked["until"]) or "~"  # sorts after every time
     launches = [
@@ -220,7 +222,7 @@ def _pair(records: Iterable[Record]) -> list[_Entry]:
             del living[service]
         elif event == "snapshot":
             for name, other in list(living.items()):
-                if other.round != record.get("round"):
+                if other.round != record.get("round") and other.began < str(record.get("round")):
                     other.close(other.stopped or at, "" if other.stopped else "ended before this time")
                     del living[name]
     for entry in living.values():

@@ -427,7 +427,7 @@ def test_what_cannot_be_started_is_refused_in_words(
 
     bed = run(check)
     lines = [(line["event"], line["result"], line["kind"], line["begun"]) for line in audited(bed)]
-    by_its_name = user != "jdoe" and kind is Kind.NAME or " " in server  # refused before anything is asked for
+    by_its_name = (user != "jdoe" and kind is Kind.NAME) or " " in server  # refused before anything is asked for
     assert lines == ([] if by_its_name else [("launch", "refused", kind, False)])
     assert all(fact in line["reason"] for line in audited(bed))
 
