@@ -44,15 +44,17 @@ log = logging.getLogger("xnat_launcher.audit")
 DIRECTORY = "/var/lib/xnat-audit"
 SCHEMA = 1
 FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.jsonl")
-LONGEST_NAME = 256  # characters of a name, an address or an id
+LONGEST_NAME = 256  # characters of a name or an id
+LONGEST_ADDRESS = 64
 LONGEST_PATH = 4096  # the kernel's PATH_MAX; no longer path can be mounted
 LONGEST_REASON = 500
 WRITE_TIMEOUT = 10.0  # seconds that a launch waits for the disk
 MAX_WAITING = 10_000  # lines that wait for the disk
 # How many lines at once, and how many a second after that: a hub that was taken over cannot fill the disk with these.
-# At their full length, log-ins take at most 100 MB a day and launches that did not start 25 MB.
-LOG_INS = 500, 0.5
-NO_LAUNCHES = 200, 0.2
+# If every text has its full length, and every character is escaped, log-ins take 80 MB a day (both kinds together, at
+# the rate at which the hub itself lets people try) and launches that did not start 90 MB.
+LOG_INS = 500, 0.2
+NO_LAUNCHES = 200, 0.1
 
 
 class AuditError(Exception):
@@ -326,7 +328,7 @@ class Audit:
             self._put(
                 "log_in",
                 user=_cut(user),
-                source=_cut(source),
+                source=_cut(source, LONGEST_ADDRESS),
                 result="ok" if accepted else "refused",
                 reason=str(reason),
             )

@@ -131,7 +131,7 @@ def report(results: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], asked
                        "node": "w1", "reason": "...", "service": "..."}],
          "log_ins": [{"time", "person", "source", "result", "reason"}],
          "notes": ["w2 did not answer: ..."],   # what the answer lacks
-         "table": ["person  project ...", ...]} # all of it for people
+         "table": "person  project ..."}        # all of it, lines for people
     """
     records = sorted(
         (record for result in results.values() for record in result.get("lines") or ()),
@@ -253,7 +253,7 @@ def _notes(
         yield f"The newest line of the audit log is of {newest}; what runs longer is not known here."
 
 
-def _table(launches: Sequence[Record], log_ins: Sequence[Record], notes: Sequence[str]) -> list[str]:
+def _table(launches: Sequence[Record], log_ins: Sequence[Record], notes: Sequence[str]) -> str:
     rows = [COLUMNS, *(_row(launch) for launch in launches)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = []
@@ -267,7 +267,7 @@ def _table(launches: Sequence[Record], log_ins: Sequence[Record], notes: Sequenc
     for one in log_ins:
         who, source = _plain(one["person"]), _plain(one["source"])
         lines.append(f"log-in  {one['time']}  {who}  from {source}  {one['result']}: {one['reason']}")
-    return [*lines, *notes]
+    return "\n".join((*lines, *notes))
 
 
 def _row(launch: Record) -> tuple[str, ...]:
