@@ -237,7 +237,8 @@ class Swarm:
         return {service_name(self._deployment, *owner): task for owner, task in found.items()}
 
     async def _inspect_image(self, name: str) -> str:
-        return str((await self._docker.get(f"/images/{quote(name, safe='/:@')}/json"))["Id"])
+        found = await self._docker.get(f"/images/{quote(name, safe='/:@')}/json")
+        return str(found.get("Id", "")) if isinstance(found, dict) else ""
 
     async def _list_nodes(self) -> list[dict[str, Any]]:
         return list(await self._docker.get("/nodes"))

@@ -114,7 +114,7 @@ class Syslog:
                         self._wake.clear()
                         self._empty.set()
                         await self._wake.wait()
-                except (OSError, TimeoutError) as error:
+                except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host that cannot be a DNS name
                     self._disconnect()
                     log.warning(
                         "The syslog server %s does not accept audit lines (%s); %d are waiting, the next attempt is in"

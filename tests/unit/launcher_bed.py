@@ -252,6 +252,11 @@ class Bed:
     def audit(self) -> list[str]:
         return self.sink.lines
 
+    async def written(self) -> None:
+        """Wait until no audit line waits for the thread that writes them."""
+        if writing := self.launcher._audit._writing:
+            await asyncio.wait([writing])
+
     def check(self) -> None:
         """Check that every service that Docker holds is within the policy and shows no secret."""
         for service in self.docker.services.values():

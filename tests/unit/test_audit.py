@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import ssl
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from xnat_wire.launcher import Kind, LogIn, RefusedError
 from xnat_wire.settings import SettingsError
 
 from tests.hub_settings import launcher_settings_data
+from tests.unit.authority import Authority
 from tests.unit.launcher_bed import (
     HUB_ENV,
     LAUNCH,
@@ -303,6 +305,7 @@ def test_a_full_disk_refuses_launches_or_is_said_and_never_keeps_a_server_from_s
         settings = replace(launcher_settings, audit_failure=failure)
         async with bed_with(settings, tmp_path, socket) as (bed, _):
             await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+            await bed.written()
             bed.sink.error = FULL
             await bed.hub.stop("jdoe", LAUNCH, 1)
             assert not bed.docker.services
@@ -316,8 +319,10 @@ def test_a_full_disk_refuses_launches_or_is_said_and_never_keeps_a_server_from_s
                 assert not bed.docker.services
                 assert not bed.docker.secrets
                 assert all(each.stopping for each in bed.launcher._watch._servers.values())
+            await bed.written()
             bed.sink.error = None
             await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+            await bed.written()
             assert [line["event"] for line in events(bed.sink)] == ["launch", "launch"]
 
     asyncio.run(serve())
@@ -426,16 +431,20 @@ def test_a_message_is_rfc_5424_and_not_longer_than_servers_take() -> None:
 
 
 class SyslogServer:
-    """A syslog server over TCP that counts octets."""
+    """A syslog server over TCP that counts octets. certificate: for TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
+        self._tls: ssl.SSLContext | None = None
+        if certificate:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(certificate)
         self.messages: list[dict[str, Any]] = []
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
         self.port = 0
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -499,6 +508,33 @@ def test_lines_reach_the_syslog_server_also_those_that_came_while_it_was_away(
             await syslog.flush()
         assert [each["n"] for each in server.messages] == [1, 2, 3, 4]
         await server.stop()
+
+    asyncio.run(serve())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["sites-authority", "another-authority"])
+def test_over_tls_only_a_server_of_the_sites_authority_gets_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
+
+    async def serve() -> None:
+        server = SyslogServer((ours if known else other).certificate("syslog"))
+        await server.start()
+        async with sending(syslog := Syslog(Target("tls", "127.0.0.1", server.port), str(ours.bundle))):
+            syslog.put(RECORD)
+            await until(lambda: bool(server.messages) or "certificate verify failed" in caplog.text)
+        assert bool(server.messages) is known
+        await server.stop()
+
+    asyncio.run(serve())
+
+
+def test_a_name_that_cannot_be_resolved_does_not_end_the_sender(caplog: pytest.LogCaptureFixture) -> None:
+    async def serve() -> None:
+        async with sending(syslog := Syslog(Target("tcp", "x" * 100, 514))):
+            syslog.put(RECORD)
+            await until(lambda: "1 are waiting" in caplog.text)
 
     asyncio.run(serve())
 
@@ -662,6 +698,7 @@ def test_a_server_that_is_starting_has_not_ended(
             bed.docker.tasks.clear()  # Swarm makes the task a moment after the service
             await bed.launcher._watch.look(full=True)
             assert set(bed.launcher._watch._servers) == {NAME}
+            await bed.written()
             assert [line["event"] for line in events(bed.sink)] == ["launch", "running", "snapshot"]
             monkeypatch.setattr(watch_module, "GRACE", -1.0)
             await bed.launcher._watch.look(full=True)
