@@ -301,11 +301,13 @@ class Launcher:
         start = self._starts.get(name)
         if task is None and start is not None and now - start.at < GRACE:
             return Seen("new", WORDS["new"], "", None)
-        ended = how_it_ended(task, [] if task is None or task.wanted else await self._swarm.nodes())
+        nodes = [] if task is None or task.wanted else await self._swarm.nodes()
+        ended = how_it_ended(task, nodes)
         if task is None:
             return Seen("missing", "the server was removed", "", ended)
+        self._watch.saw(name, task, nodes)
         if not task.alive:
-            return Seen(task.state, failure(task.status, node_name(task.node_id, await self._swarm.nodes())), "", ended)
+            return Seen(task.state, failure(task.status, node_name(task.node_id, nodes)), "", ended)
         words = WORDS.get(task.state, task.state)
         if task.state == "running" or ended is not None:
             return Seen(task.state, words, "", ended)

@@ -18,22 +18,29 @@ from xnat_launcher.swarm import Owner, Swarm, Task
 log = logging.getLogger("xnat_launcher.watch")
 
 INTERVAL = 30.0  # seconds between two listings of all tasks: one takes Swarm about a second for 2000 servers
-SOON = 3.0  # seconds after a start or a stop until the tasks of servers without a node, or being stopped, are listed
-GRACE = 3.0  # seconds within which Swarm has made the task of a new service
+SOON = 3.0  # the same for the tasks of servers that have no node yet or are being stopped, ...
+CHANGING = 60.0  # ... for so many seconds after their start or stop
+GRACE = 3.0  # seconds within which Swarm lists the task of a new service, even if it is busy
+MADE = 1.0  # the same, usually; before that the newest task can be that of a replaced service
 
 
 @dataclass
 class Watched:
     """A server that lives as far as the audit log knows.
 
-    created: when its service was created (time of the event loop), None while it is created.
+    created, stopped: when its service was created and removed (time of the event loop), None until then.
     """
 
     server: Server
     node_id: str = ""
     node: str = ""
     created: float | None = None
-    stopping: bool = False
+    stopped: float | None = None
+
+    @property
+    def changing(self) -> bool:
+        """Whether it has no node yet, or is being stopped."""
+        return self.stopped is not None or not self.node_id
 
 
 class Watch:
@@ -59,16 +66,27 @@ class Watch:
             if before:  # it runs on, or the next look finds that it has ended
                 self._servers[server.service] = before
             raise
-        watched.created = asyncio.get_running_loop().time()
+        watched.created = self._now()
         self._soon.set()
 
     def stopping(self, server: Server) -> Server:
         """Note that a server's service was removed. Returns the server with its project, if that is known."""
         if watched := self._servers.get(server.service):
-            watched.stopping = True
+            watched.stopped = self._now()
             self._soon.set()
             return watched.server
         return server
+
+    def saw(self, service: str, task: Task, nodes: Sequence[Node]) -> None:
+        """Record the end of a server whose newest task the hub asked for: the hub removes the service right after that.
+
+        nodes: Docker's list of nodes; may be empty if the task is wanted.
+        """
+        watched = self._servers.get(service)
+        if watched is None or watched.created is None or self._now() - watched.created < MADE:
+            return
+        if (reason := ending(task, nodes)) is not None:
+            self._end(service, watched.server, node_name(task.node_id, nodes), task, reason)
 
     async def run(self) -> None:
         """Look at the tasks until cancelled; a failed look is logged and repeated."""
@@ -85,25 +103,32 @@ class Watch:
                 log.warning("Could not check which servers run: %s", error)
             except Exception:  # for example an unexpected answer from Docker: the next look may succeed
                 log.exception("Could not check which servers run")
+            if self._any_changed_after(clock() - CHANGING):
+                self._soon.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, next_full - clock())):
                     await self._soon.wait()
                     await asyncio.sleep(SOON)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def _any_changed_after(self, past: float) -> bool:
+        return any(each.changing and (each.stopped or each.created or 0) > past for each in self._servers.values())
 
     async def look(self, full: bool) -> None:
         """Record nodes and ends. full: look at all servers, also at those that were not known. Raises SwarmError.
 
         Otherwise only servers without a node and those that are being stopped are looked at.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._now()
         settled = {
             name: watched
             for name, watched in self._servers.items()
-            if (full or watched.stopping or not watched.node_id)
-            and watched.created is not None
-            and now - watched.created > GRACE
+            if (full or watched.changing) and watched.created is not None and now - watched.created > GRACE
         }
-        wanted = [name for name, each in self._servers.items() if each.stopping or not each.node_id]
+        wanted = [name for name, each in self._servers.items() if each.changing]
         if not full and not wanted:
             return
         found = {

@@ -318,7 +318,7 @@ def test_a_full_disk_refuses_launches_or_is_said_and_never_keeps_a_server_from_s
                 assert caught.value.kind is Kind.AUDIT
                 assert not bed.docker.services
                 assert not bed.docker.secrets
-                assert all(each.stopping for each in bed.launcher._watch._servers.values())
+                assert all(each.stopped for each in bed.launcher._watch._servers.values())
             await bed.written()
             bed.sink.error = None
             await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
@@ -650,6 +650,32 @@ def test_node_and_end_of_a_server_are_recorded(
     ]  # fmt: skip
     assert (lines[2]["at"], lines[2]["reason"]) == (AT, "exit 3")
     assert {line["project"] for line in lines if line["event"] != "stop"} == {"DEMO_MR"}
+
+
+@pytest.mark.parametrize("made", [0.0, 60.0], ids=["seen", "too-early"])
+def test_an_end_that_the_hub_sees_first_keeps_its_reason(
+    launcher_settings: Settings, tmp_path: Path, socket: str, monkeypatch: pytest.MonkeyPatch, made: float
+) -> None:
+    monkeypatch.setattr(watch_module, "MADE", made)
+    monkeypatch.setattr(watch_module, "GRACE", -1.0)
+
+    async def serve() -> Bed:
+        async with bed_with(launcher_settings, tmp_path, socket) as (bed, _):
+            bed.docker.nodes = [NODE]
+            await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+            await bed.hub.one("jdoe", LAUNCH)
+            bed.docker.set_state(State="rejected", Err="No such image: x:1", Timestamp=AT)
+            assert (await bed.hub.one("jdoe", LAUNCH)).ended
+            await bed.hub.stop("jdoe", LAUNCH, 1)
+            await bed.launcher._watch.look(full=False)
+        return bed
+
+    lines = events(asyncio.run(serve()).sink)
+    assert [line["event"] for line in lines] == (["launch", "end", "stop"] if not made else ["launch", "stop", "end"])
+    (end,) = [line for line in lines if line["event"] == "end"]
+    assert ("x:1 does not exist on node w1" in end["reason"], end["node"]) == (
+        (True, "w1") if not made else (False, "")
+    )
 
 
 def test_a_launcher_that_was_away_records_what_lives_and_what_ended(
