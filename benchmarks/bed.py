@@ -106,6 +106,9 @@ def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
         "roots": [
             {"name": "archive", "path": "/srv/archive", "read_only": True, "targets": ["/data"], "per_user": False}
         ],
+        "audit_days": 1,
+        "audit_failure": "refuse",
+        "audit_syslog": "",
     }
 
 
@@ -274,7 +277,8 @@ class Hub:
         if self.side.launcher:
             shared = {"Type": "volume", "Source": self._volume, "Target": "/run/xnat-launcher"}
             host["Mounts"].append(shared)
-            await self._run_launcher({**LOCKED, **reach, "Mounts": [shared], "GroupAdd": [str(hub_uid())]})
+            audit = {"Type": "volume", "Target": "/var/lib/xnat-audit"}
+            await self._run_launcher({**LOCKED, **reach, "Mounts": [shared, audit], "GroupAdd": [str(hub_uid())]})
         else:
             host |= {**reach, "GroupAdd": [str(os.stat(SOCKET).st_gid)]}
         paths = ["XNAT_HUB_SETTINGS=/run/bench/settings.json", "XNAT_HUB_SECRETS=/run/bench/secrets"]

@@ -76,5 +76,8 @@ def launcher_settings_data(**changes: Any) -> dict[str, Any]:
         "images": IMAGES,
         "image_names": {},
         "roots": mount_policy(STORAGE, ATLASES),
+        "audit_days": 30,
+        "audit_failure": "refuse",
+        "audit_syslog": "",
         **changes,
     }

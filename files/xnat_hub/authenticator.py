@@ -11,8 +11,15 @@ from urllib.parse import urlsplit
 
 from jupyterhub.auth import Authenticator
 from tornado import web
-from xnat_wire.launcher import RefusedError, Standing
-from xnat_wire.rest import BadCredentialsError, XnatError
+from xnat_wire.launcher import LogIn, RefusedError, Standing
+from xnat_wire.rest import (
+    ActionRequiredError,
+    BadCredentialsError,
+    InvalidNameError,
+    NotPermittedError,
+    TooManyFailuresError,
+    XnatError,
+)
 
 from xnat_hub.handlers import HANDLERS
 from xnat_hub.launcher import shared_launcher
@@ -21,6 +28,14 @@ from xnat_hub.settings import load
 
 REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is checked again
 RESOLVE_TIMEOUT = 2.0  # seconds that a log-in waits for DNS to resolve the proxy's name
+# The result in the audit log of a log-in that failed with one of these errors; of any other: LogIn.XNAT.
+RESULTS: dict[type[XnatError], LogIn] = {
+    InvalidNameError: LogIn.NAME,
+    BadCredentialsError: LogIn.CREDENTIALS,
+    NotPermittedError: LogIn.NOT_PERMITTED,
+    ActionRequiredError: LogIn.ACTION,
+    TooManyFailuresError: LogIn.TOO_OFTEN,
+}
 ACCEPTED = "xnat_accepted"  # key in a server's saved state: XNAT has accepted the alias token of its launch
 
 
@@ -49,21 +64,28 @@ class XnatAuthenticator(Authenticator):
         return [*super().get_handlers(app), *HANDLERS]
 
     async def authenticate(self, handler: web.RequestHandler, data: Any) -> dict[str, Any]:
-        """Check the log-in with XNAT. A refusal is an HTTPError; the log-in page shows its message.
+        """Check the log-in with XNAT and record it. A refusal is an HTTPError; the log-in page shows its message.
 
         data: the form's fields, or whatever a caller of the REST API sends as `auth`.
         """
         username, password = (data.get(key) if isinstance(data, dict) else None for key in ("username", "password"))
-        if not isinstance(username, str) or not isinstance(password, str):
-            raise web.HTTPError(400, "Enter a user name and a password.")
+        address = await client_address(handler.request)
+        result = LogIn.HUB  # unless a check below ends in another way
         try:
-            source = source_of(await client_address(handler.request))
-            allowed = await shared_logins().may_start_jupyter(username, password, source)
+            if not isinstance(username, str) or not isinstance(password, str):
+                result = LogIn.FORM
+                raise web.HTTPError(400, "Enter a user name and a password.")
+            allowed = await shared_logins().may_start_jupyter(username, password, source_of(address))
+            result = LogIn.ACCEPTED if allowed else LogIn.NO_RIGHT
         except BadCredentialsError as error:
+            result = LogIn.CREDENTIALS
             raise web.HTTPError(403, f"{error}.") from error
         except XnatError as error:
-            self.log.warning("Could not check the log-in of %r with XNAT: %s", username[:64], error)
+            result = RESULTS.get(type(error), LogIn.XNAT)
+            self.log.warning("Could not check the log-in of %r with XNAT: %s", str(username)[:64], error)
             raise web.HTTPError(error.status, f"{error}.") from error
+        finally:
+            shared_launcher().logged_in(username if isinstance(username, str) else "", address, result)
         if not allowed:
             raise web.HTTPError(
                 403, "Your XNAT account may not use Jupyter: ask your XNAT administrator for the role Jupyter."

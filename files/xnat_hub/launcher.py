@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-from xnat_wire.launcher import HUB_VARIABLES, MAX_PATIENCE, Kind, RefusedError, Seen, Standing
+from xnat_wire.launcher import HUB_VARIABLES, MAX_LOG_IN, MAX_PATIENCE, Kind, LogIn, RefusedError, Seen, Standing
 from xnat_wire.shared import Shared
 
 from xnat_hub.settings import load
 
 TIMEOUT = 60.0  # seconds for one call; the launcher's own calls to XNAT and Docker have shorter limits
 AT_ONCE = 400  # concurrent calls, fewer than the launcher accepts; a stop call lasts until its container has ended
+LOG_IN_TIMEOUT = 5.0  # seconds to record a log-in
+LOG_INS_AT_ONCE = 50  # log-ins that wait to be recorded; they leave most concurrent calls to servers
 LISTING_AGE = 10.0  # seconds for which the hub's regular polls reuse one listing of all servers
+
+log = logging.getLogger("xnat_hub.launcher")
 
 Owner = tuple[str, str]  # user and server
 
@@ -27,6 +32,7 @@ class Launcher:
         self._socket = socket
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._living = Shared(self._list_living, LISTING_AGE)
+        self._log_ins: set[asyncio.Task[None]] = set()
 
     async def start(self, user: str, server: str, env: Mapping[str, str]) -> tuple[str, int]:
         """Create a server's service. Returns (host, port). env: only HUB_VARIABLES are passed on.
@@ -66,6 +72,26 @@ class Launcher:
         """Return whether XNAT still permits a launch."""
         return Standing((await self._call("standing", user=user, server=server))["standing"])
 
+    def logged_in(self, user: str, source: str, reason: LogIn) -> None:
+        """Have a log-in recorded in the audit log, without waiting. One that cannot be recorded is in the hub's log.
+
+        user: as entered. source: the client's address.
+        """
+        user, source = user[:MAX_LOG_IN], source[:MAX_LOG_IN]
+        if len(self._log_ins) >= LOG_INS_AT_ONCE:
+            _not_recorded(user, source, reason, f"{LOG_INS_AT_ONCE} others wait to be recorded")
+            return
+        task = asyncio.ensure_future(self._record(user, source, reason))
+        self._log_ins.add(task)
+        task.add_done_callback(self._log_ins.discard)
+
+    async def _record(self, user: str, source: str, reason: LogIn) -> None:
+        try:
+            async with asyncio.timeout(LOG_IN_TIMEOUT):
+                await self._call("logged_in", user=user, source=source, reason=reason)
+        except (RefusedError, TimeoutError) as error:
+            _not_recorded(user, source, reason, str(error) or "The launcher does not answer in time.")
+
     async def _list_living(self) -> frozenset[Owner]:
         return frozenset((each["user"], each["server"]) for each in (await self._call("living"))["servers"])
 
@@ -88,6 +114,10 @@ class Launcher:
             raise RefusedError(Kind.AWAY, f"The launcher does not answer ({type(error).__name__}).") from error
         except (ValueError, KeyError, TypeError) as error:
             raise RefusedError(Kind.INTERNAL, "The launcher sent an invalid answer.") from error
+
+
+def _not_recorded(user: str, source: str, reason: LogIn, why: str) -> None:
+    log.warning("The log-in of %r from %r (%s) is missing in the audit log: %s", user, source, reason, why)
 
 
 @functools.cache

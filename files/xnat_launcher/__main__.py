@@ -16,7 +16,7 @@ from xnat_wire.rest import Rest
 from xnat_wire.settings import SECRETS_DIR, SettingsError, read_secret
 from xnat_wire.throttle import Throttle
 
-from xnat_launcher.audit import Audit
+from xnat_launcher.audit import DIRECTORY, Archive, Audit
 from xnat_launcher.docker import Docker, SwarmError
 from xnat_launcher.launches import Launcher
 from xnat_launcher.options import OptionsError
@@ -24,6 +24,7 @@ from xnat_launcher.policy import MountError
 from xnat_launcher.server import make_app
 from xnat_launcher.settings import SETTINGS_FILE, Settings, load
 from xnat_launcher.swarm import Swarm
+from xnat_launcher.syslog import Syslog
 from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher")
@@ -42,7 +43,10 @@ async def serve(settings: Settings, password: str, path: Path, docker: Docker) -
         asyncio.get_running_loop().add_signal_handler(number, end.set)
     throttle = Throttle(settings.failed_logins, settings.failed_logins_window)
     xnat = ServiceAccount(Rest(settings.xnat), settings.xnat_username, password, throttle)
-    launcher = Launcher(settings, xnat, Swarm(docker, settings.deployment, settings.network), Audit())
+    syslog = Syslog(settings.audit_syslog, settings.xnat.ca_file) if settings.audit_syslog else None
+    archive = Archive(Path(DIRECTORY), settings.audit_days)
+    audit = Audit(settings.deployment, archive, settings.audit_failure == "refuse", syslog)
+    launcher = Launcher(settings, xnat, Swarm(docker, settings.deployment, settings.network), audit)
     app = make_app(launcher, settings.hub_uid)
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=GRACE, max_line_size=MAX_HEADER, max_field_size=MAX_HEADER
@@ -53,13 +57,18 @@ async def serve(settings: Settings, password: str, path: Path, docker: Docker) -
         await web.UnixSite(runner, path, backlog=BACKLOG).start()
         _give(path, settings.hub_uid)
         log.info("Serving the hub at %s", path)
-        tasks = [asyncio.create_task(_tidy(launcher)), asyncio.create_task(_beat(path.with_name("alive")))]
+        rounds = [_tidy(launcher), _beat(path.with_name("alive")), launcher.watch()]
+        tasks = [asyncio.create_task(each) for each in (*rounds, *([syslog.run()] if syslog else []))]
         await end.wait()
+        await runner.cleanup()
+        if syslog:
+            await syslog.flush()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
     finally:
         await runner.cleanup()
+        await audit.close()
         await xnat.close()
         await docker.close()
 

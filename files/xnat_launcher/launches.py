@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xnat_wire.launcher import Kind, RefusedError, Seen, Standing
+from xnat_wire.launcher import Kind, LogIn, RefusedError, Seen, Standing
 from xnat_wire.rest import (
     ActionRequiredError,
     BadCredentialsError,
@@ -24,7 +24,7 @@ from xnat_wire.rest import (
     XnatError,
 )
 
-from xnat_launcher.audit import Audit
+from xnat_launcher.audit import Audit, AuditError, Server
 from xnat_launcher.diagnostics import failure, how_it_ended, node_name, unschedulable, without_address
 from xnat_launcher.docker import MissingError, SwarmError
 from xnat_launcher.options import Launch, OptionsError, parse_launch
@@ -41,6 +41,7 @@ from xnat_launcher.service import (
 )
 from xnat_launcher.settings import Settings
 from xnat_launcher.swarm import Swarm, Task
+from xnat_launcher.watch import Watch
 from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher.launches")
@@ -48,6 +49,8 @@ log = logging.getLogger("xnat_launcher.launches")
 GRACE = 3.0  # seconds that a task may be without node or address before that counts as a failure
 LONE = 120.0  # a secret that is older (in seconds) and has no service is an orphan
 REMEMBERED = 900.0  # seconds for which a start is remembered; longer than any start takes
+# Launches that XNAT or the site does not allow. All others that do not start are failures.
+REFUSALS = frozenset({Kind.NAME, Kind.DEFAULT_SERVER, Kind.NO_LAUNCH, Kind.OPTIONS, Kind.MOUNTS})
 LONGEST_MESSAGE = 2000  # characters: a refused path from XNAT can have any length
 WORDS = {
     "new": "Swarm has accepted the server",
@@ -86,6 +89,21 @@ class UnderWay:
     stops: int = 0
 
 
+@dataclass
+class Asked:
+    """A pending start. launch: None until XNAT has answered. recorded: whether the audit log may say `started`."""
+
+    user: str
+    server: str
+    service: str
+    launch: Launch | None = None
+    recorded: bool = False
+
+    def audited(self) -> Server:
+        """Return the server as the audit log names it."""
+        return Server(self.user, self.server, self.service, self.launch.project if self.launch else "")
+
+
 class Launcher:
     """The servers of one deployment."""
 
@@ -94,6 +112,7 @@ class Launcher:
         self._xnat = xnat
         self._swarm = swarm
         self._audit = audit
+        self._watch = Watch(swarm, audit, settings.deployment)
         self._starts: dict[str, Start] = {}
         self._under_way: dict[str, UnderWay] = {}
 
@@ -103,11 +122,22 @@ class Launcher:
         env: the hub's own variables. Raises RefusedError; service and secret are then removed. The call runs to its end
         even if the hub disconnects; a stop call ends it.
         """
-        name = self._name(user, server)
+        asked = Asked(user, server, self._name(user, server))
+        try:
+            return await self._start(asked, env)
+        except RefusedError as error:
+            self._record_failure(asked, error.kind, str(error))
+            raise
+        except Exception as error:
+            self._record_failure(asked, Kind.INTERNAL, f"the launcher failed: {type(error).__name__}")
+            raise
+
+    async def _start(self, asked: Asked, env: Mapping[str, str]) -> tuple[str, int]:
+        user, server, name = asked.user, asked.server, asked.service
         with self._called_for(name) as under_way:
             stops = under_way.stops
             try:
-                launch = await self._ask_xnat(user, server)
+                launch = asked.launch = await self._ask_xnat(user, server)
                 variables = self._variables(launch, env)
                 service_labels = labels(self._settings.deployment, user, server, launch.project)
                 open_env, secret_env = split_env(variables)
@@ -121,13 +151,20 @@ class Launcher:
             if launch.dropped_env:
                 log.warning("Dropped variables of %s's server %r: %s", user, server, ", ".join(launch.dropped_env))
             owner = (self._settings.uid, self._settings.gid)
+            image_id = await self._swarm.image_id(template["ContainerSpec"]["Image"])
             async with under_way.lock:
                 if under_way.stops != stops:
                     raise RefusedError(Kind.STOPPED, "The server was stopped while it was starting.")
                 # Before the service is created, so that the line is never missing.
-                self._audit.started(user, server, launch.project, launch.image, mounts, name)
+                audited = asked.audited()
                 try:
-                    await self._swarm.create(name, template, service_labels, secret_env.encode(), owner)
+                    self._audit.check()
+                    asked.recorded = True
+                    with self._watch.starting(audited):
+                        await self._audit.started(audited, launch.xsi_type, launch.item, launch.image, image_id, mounts)
+                        await self._swarm.create(name, template, service_labels, secret_env.encode(), owner)
+                except AuditError as error:
+                    raise self._refusal(user, server, Kind.AUDIT, str(error)) from error
                 except SwarmError as error:
                     await self._remove_quietly(name)
                     message = f"Docker could not create the server: {error}."
@@ -177,7 +214,8 @@ class Launcher:
                     raise RefusedError(Kind.DOCKER, f"Docker could not stop the server: {error}.") from error
                 if removed:
                     self._starts.pop(name, None)
-                    self._audit.stopped(user, server)
+                    stopped = self._watch.stopping(Server(user, server, name))
+                    self._audit.stopped(stopped, "reconciler" if service_id else "hub")
         return ended
 
     async def log(self, user: str, server: str) -> str:
@@ -206,8 +244,23 @@ class Launcher:
         except XnatError as error:
             raise RefusedError(Kind.XNAT, f"{error}.") from error
 
+    def logged_in(self, user: str, source: str, reason: LogIn) -> None:
+        """Record a log-in at the hub's form. user: as entered. source: the client's address."""
+        self._audit.logged_in(user, source, reason)
+
+    async def watch(self) -> None:
+        """Record in the audit log where servers run and when they end, until cancelled."""
+        await self._watch.run()
+
     async def tidy(self) -> None:
-        """Remove secrets without a service, as left by a launcher that was killed before it created the service."""
+        """Remove secrets without a service, as left by a launcher that was killed before it created the service.
+
+        Removes old files of the audit log as well.
+        """
+        try:
+            await self._audit.tidy()
+        except OSError as error:
+            log.warning("Could not remove old files of the audit log: %s", error)
         self._forget()
         for name in await self._swarm.remove_lone_secrets(LONE, but=set(self._under_way)):
             log.warning("Removed the secret %s, which has no service", name)
@@ -248,11 +301,13 @@ class Launcher:
         start = self._starts.get(name)
         if task is None and start is not None and now - start.at < GRACE:
             return Seen("new", WORDS["new"], "", None)
-        ended = how_it_ended(task, [] if task is None or task.wanted else await self._swarm.nodes())
+        nodes = [] if task is None or task.wanted else await self._swarm.nodes()
+        ended = how_it_ended(task, nodes)
         if task is None:
             return Seen("missing", "the server was removed", "", ended)
+        self._watch.saw(name, task, nodes)
         if not task.alive:
-            return Seen(task.state, failure(task.status, node_name(task.node_id, await self._swarm.nodes())), "", ended)
+            return Seen(task.state, failure(task.status, node_name(task.node_id, nodes)), "", ended)
         words = WORDS.get(task.state, task.state)
         if task.state == "running" or ended is not None:
             return Seen(task.state, words, "", ended)
@@ -293,8 +348,14 @@ class Launcher:
     def _refusal(self, user: str, server: str, kind: Kind, message: str) -> RefusedError:
         message = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
         log.error("Refused to launch %s's server %r: %s", user, server, message)
-        self._audit.refused(user, server, message)
         return RefusedError(kind, message)
+
+    def _record_failure(self, asked: Asked, kind: Kind, reason: str) -> None:
+        launch = asked.launch
+        item = (launch.xsi_type, launch.item, launch.image) if launch else ("", "", "")
+        self._audit.not_started(
+            asked.audited(), *item, kind, reason, failed=kind not in REFUSALS, recorded=asked.recorded
+        )
 
     async def _remove_quietly(self, name: str) -> None:
         try:

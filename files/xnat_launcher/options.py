@@ -40,7 +40,7 @@ class Launch:
 
     command: None for the image's JupyterLab. cpu_*: CPUs. mem_*: bytes. None means unset. mounts: as XNAT sent them,
     for `policy.allowed_mounts`. generic_resources: name to count (int) or named id (str). dropped_env: the names of
-    variables that are not passed on.
+    variables that are not passed on. project, item and xsi_type: what was launched; empty if XNAT does not say.
     """
 
     image: str
@@ -55,6 +55,8 @@ class Launch:
     generic_resources: dict[str, int | str]
     constraints: tuple[str, ...]
     project: str
+    item: str = ""
+    xsi_type: str = ""
 
 
 def parse_launch(answer: object, server_name: str) -> Launch:
@@ -92,6 +94,8 @@ def parse_launch(answer: object, server_name: str) -> Launch:
         generic_resources=_generic_resources(resources.get("generic_resources")),
         constraints=_constraints(placement.get("constraints")),
         project=_text(top.get("projectId")),
+        item=_text(top.get("itemId")),
+        xsi_type=_text(top.get("xsiType")),
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
-from xnat_wire.launcher import HUB_VARIABLES, MAX_BODY, MAX_PATIENCE, MAX_VALUE, Kind, RefusedError
+from xnat_wire.launcher import HUB_VARIABLES, MAX_BODY, MAX_LOG_IN, MAX_PATIENCE, MAX_VALUE, Kind, LogIn, RefusedError
 from xnat_wire.rest import XnatError, check_name
 
 from xnat_launcher.launches import Launcher
@@ -111,6 +111,18 @@ async def _standing(launcher: Launcher, body: Body) -> Body:
     return {"standing": await launcher.standing(*_server(body))}
 
 
+async def _logged_in(launcher: Launcher, body: Body) -> Body:
+    _keys(body, "user", "source", "reason")
+    user, source, reason = body["user"], body["source"], body["reason"]
+    for text in (user, source):
+        if not isinstance(text, str) or len(text) > MAX_LOG_IN:
+            raise _bad(f"user and source must be strings of at most {MAX_LOG_IN} characters")
+    if not isinstance(reason, str) or reason not in set(LogIn):
+        raise _bad("reason is not a result of a log-in")
+    launcher.logged_in(user, source, LogIn(reason))
+    return {}
+
+
 CALLS: dict[str, Call] = {
     "start": _start,
     "one": _one,
@@ -119,6 +131,7 @@ CALLS: dict[str, Call] = {
     "stop": _stop,
     "log": _log,
     "standing": _standing,
+    "logged_in": _logged_in,
 }
 
 

@@ -14,9 +14,11 @@ from xnat_wire.site import XnatSite
 
 from xnat_launcher.options import parse_memory
 from xnat_launcher.policy import Root, roots_from_policy
+from xnat_launcher.syslog import Target, parse_target
 
 SETTINGS_FILE = "/etc/xnat-launcher/settings.json"
 DEFAULT_SERVER = ("refuse", "workspace")
+AUDIT_FAILURE = ("refuse", "continue")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Settings:
     refused or gets only the workspace. cpu_ceiling (CPUs) and memory_ceiling (bytes): the most that one server may
     have; None for no ceiling. shm_size (bytes): the size of a server's /dev/shm; None for half of its memory limit.
     images: the images that a launch may use, each as named in XNAT. image_names: maps names in XNAT to names on nodes
-    where these differ.
+    where these differ. audit_days: the age at which files of the audit log are removed, 0 for never. audit_failure:
+    what happens to a launch that cannot be recorded, `refuse` or `continue`. audit_syslog: None for no syslog server.
     """
 
     deployment: str
@@ -51,6 +54,9 @@ class Settings:
     images: tuple[str, ...]
     image_names: dict[str, str]
     roots: tuple[Root, ...]
+    audit_days: int
+    audit_failure: str
+    audit_syslog: Target | None
 
 
 def parse(data: dict[str, Any]) -> Settings:
@@ -61,6 +67,8 @@ def parse(data: dict[str, Any]) -> Settings:
     check_keys(data, [field.name for field in fields(Settings)], "launcher")
     if data["default_server"] not in DEFAULT_SERVER:
         raise SettingsError(f"default_server is {data['default_server']!r}: set it to {' or '.join(DEFAULT_SERVER)}")
+    if data["audit_failure"] not in AUDIT_FAILURE:
+        raise SettingsError(f"audit_failure is {data['audit_failure']!r}: set it to {' or '.join(AUDIT_FAILURE)}")
     images = data["images"]
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
         raise SettingsError(f"images is {images!r}: set a list of image names")
@@ -73,6 +81,7 @@ def parse(data: dict[str, Any]) -> Settings:
             "shm_size": parse_memory(data["shm_size"], "shm_size"),
             "images": tuple(images),
             "roots": roots_from_policy(data["roots"]),
+            "audit_syslog": parse_target(data["audit_syslog"]),
         }
     )
 

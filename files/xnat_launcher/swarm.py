@@ -16,25 +16,32 @@ from urllib.parse import quote
 
 from xnat_wire.shared import Shared
 
-from xnat_launcher.docker import ConflictError, Docker, MissingError
+from xnat_launcher.docker import ConflictError, Docker, MissingError, SwarmError
 from xnat_launcher.service import ENV_SUFFIX, LABEL, secret_reference, service_name
 
 LOOK = 0.1  # seconds for which calls for the state of tasks are collected into one request
 NODES_AGE = 5.0  # seconds for which all callers reuse one list of nodes
 ADDRESSES_AGE = 5.0  # the same for the addresses in use on the network
+IMAGE_AGE = 60.0  # the same for the id of an image
+IMAGE_TIMEOUT = 1.0  # seconds that a launch waits for the id of its image
 LOG_LINES = 15
 DEPLOYMENT, USER, SERVER = f"{LABEL}.deployment", f"{LABEL}.user", f"{LABEL}.server"
+PROJECT = f"{LABEL}.project"
 Owner = tuple[str, str]  # user and server
 ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
 
 
 @dataclass(frozen=True)
 class Task:
-    """The newest Swarm task of a server. status: Docker's `Status` object; desired: Swarm's desired state."""
+    """The newest Swarm task of a server. status: Docker's `Status` object; desired: Swarm's desired state.
+
+    project: XNAT's project, empty if unknown.
+    """
 
     node_id: str
     desired: str
     status: Mapping[str, Any] = field(repr=False)
+    project: str = ""
 
     @property
     def state(self) -> str:
@@ -73,6 +80,7 @@ class Swarm:
         self._round: asyncio.Future[dict[str, Task]] | None = None
         self._nodes = Shared(self._list_nodes, NODES_AGE)
         self._addresses = Shared(self._list_addresses, ADDRESSES_AGE)
+        self._images: dict[str, Shared[str]] = {}
 
     async def create(
         self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, owner: tuple[int, int]
@@ -162,6 +170,22 @@ class Swarm:
         """Return the servers that run or may still start. Raises SwarmError."""
         return [owner for owner, task in (await self._newest(self._mine)).items() if task.wanted]
 
+    async def tasks(self, names: Collection[str] | None = None) -> dict[Owner, Task]:
+        """Return the newest task of each server. names: only of servers with these services. Raises SwarmError."""
+        return await self._newest(self._mine if names is None else _by_name(names))
+
+    async def image_id(self, name: str) -> str:
+        """Return the id of an image on this node, `sha256:...`, at most IMAGE_AGE seconds old; empty if unknown.
+
+        The rollout has compared the ids on all nodes. name: one of the few that the settings allow.
+        """
+        shared = self._images.setdefault(name, Shared(lambda: self._inspect_image(name), IMAGE_AGE))
+        try:
+            async with asyncio.timeout(IMAGE_TIMEOUT):
+                return await shared.get()
+        except (SwarmError, TimeoutError):
+            return ""
+
     async def template(self, name: str) -> dict[str, Any]:
         """Return a service's `TaskTemplate`. Raises SwarmError."""
         return dict((await self._docker.get(f"/services/{name}"))["Spec"]["TaskTemplate"])
@@ -209,9 +233,12 @@ class Swarm:
     async def _ask_round(self) -> dict[str, Task]:
         await asyncio.sleep(LOOK)
         names, self._wanted, self._round = self._wanted, set(), None
-        # Filter by the prefix of task names: unlike an unknown service name, an unknown prefix is not an error.
-        found = await self._newest({"name": [f"{name}." for name in sorted(names)]})
+        found = await self._newest(_by_name(names))
         return {service_name(self._deployment, *owner): task for owner, task in found.items()}
+
+    async def _inspect_image(self, name: str) -> str:
+        found = await self._docker.get(f"/images/{quote(name, safe='/:@')}/json")
+        return str(found.get("Id", "")) if isinstance(found, dict) else ""
 
     async def _list_nodes(self) -> list[dict[str, Any]]:
         return list(await self._docker.get("/nodes"))
@@ -230,9 +257,19 @@ class Swarm:
             if owner not in newest or newest[owner]["CreatedAt"] < found["CreatedAt"]:
                 newest[owner] = found
         return {
-            owner: Task(found.get("NodeID", ""), found["DesiredState"], found["Status"])
+            owner: Task(
+                found.get("NodeID", ""),
+                found["DesiredState"],
+                found["Status"],
+                str(found["Spec"]["ContainerSpec"]["Labels"].get(PROJECT, "")),
+            )
             for owner, found in newest.items()
         }
+
+
+def _by_name(names: Collection[str]) -> dict[str, list[str]]:
+    """Return a filter by the prefix of task names: unlike an unknown service name, an unknown prefix is no error."""
+    return {"name": [f"{name}." for name in sorted(names)]}
 
 
 def _owner(labels: Mapping[str, str] | None) -> Owner | None:

@@ -11,6 +11,8 @@ Each call is `POST /NAME` with one JSON object, answered by one JSON object. The
   the container ended within `patience` seconds. id: remove only the service with this id; empty for any.
 - `log` {"user", "server"}: answers {"text"}, the last log lines of a server that did not start, without its secrets.
 - `standing` {"user", "server"}: answers {"standing"}, whether XNAT still permits this launch.
+- `logged_in` {"user", "source", "reason"}: record a log-in at the hub's form in the audit log. user: as entered.
+  source: the client's address. reason: a LogIn. Answers {}.
 
 A refusal has a status of 400 or more and {"kind", "message"}: an id for programs, a sentence for people.
 """
@@ -25,6 +27,7 @@ SOCKET = "/run/xnat-launcher/launcher.sock"
 MAX_BODY = 2**18  # bytes of one request
 MAX_VALUE = 2**15  # characters of one variable of the hub
 MAX_PATIENCE = 600.0  # seconds
+MAX_LOG_IN = 256  # characters of the name and of the address in the call `logged_in`
 
 # Exactly the variables that JupyterHub itself sets for a server: jupyterhub/spawner.py, Spawner.get_env.
 HUB_VARIABLES = frozenset(
@@ -52,6 +55,31 @@ class Standing(StrEnum):
     """XNAT no longer has this launch."""
 
 
+class LogIn(StrEnum):
+    """The result of a log-in at the hub's form."""
+
+    ACCEPTED = "accepted"
+    """The user is logged in."""
+    FORM = "form"
+    """The form has no name or no password."""
+    NAME = "name"
+    """No user in XNAT can have this name."""
+    CREDENTIALS = "credentials"
+    """XNAT does not accept this name and password."""
+    NO_RIGHT = "no_right"
+    """The user may not start Jupyter."""
+    NOT_PERMITTED = "not_permitted"
+    """The account may not log in to the hub."""
+    ACTION = "action"
+    """XNAT requires an action first, such as a new password."""
+    TOO_OFTEN = "too_often"
+    """The hub's limits on log-ins were exceeded; XNAT was not asked."""
+    XNAT = "xnat"
+    """XNAT did not give a usable answer."""
+    HUB = "hub"
+    """An error in the hub itself."""
+
+
 class Kind(StrEnum):
     """Why a call was refused."""
 
@@ -77,6 +105,8 @@ class Kind(StrEnum):
     """The server was stopped while it was starting."""
     DOCKER = "docker"
     """The Docker request failed."""
+    AUDIT = "audit"
+    """The launch cannot be recorded in the audit log."""
     INTERNAL = "internal"
     """An error in the launcher itself."""
     AWAY = "away"
@@ -86,7 +116,7 @@ class Kind(StrEnum):
 STATUS = {
     Kind.BAD_REQUEST: 400, Kind.BUSY: 503, Kind.NAME: 400, Kind.DEFAULT_SERVER: 400, Kind.NO_LAUNCH: 403,
     Kind.SERVICE_ACCOUNT: 503, Kind.XNAT: 503, Kind.OPTIONS: 400, Kind.MOUNTS: 403, Kind.STOPPED: 503,
-    Kind.DOCKER: 503, Kind.INTERNAL: 500, Kind.AWAY: 503,
+    Kind.DOCKER: 503, Kind.AUDIT: 503, Kind.INTERNAL: 500, Kind.AWAY: 503,
 }  # fmt: skip
 
 

@@ -24,17 +24,19 @@ RANGES: dict[str, tuple[int, int | None, str]] = {
     "jupyterhub_failed_logins": (1, 19, LOCKED),
     "jupyterhub_failed_logins_window": (3600, None, LOCKED),
     "jupyterhub_prune_interval": (10, None, ""),
+    "jupyterhub_audit_days": (0, None, ", or to 0 to keep all files"),
 }
 CEILINGS = ("jupyterhub_notebook_memory_ceiling", "jupyterhub_notebook_shm_size")
 SERVICES = ("hub", "launcher", "proxy")
 CEILING = re.compile(r"([0-9]+(\.[0-9]+)?[KMGT]i?B?)?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
+SYSLOG = re.compile(r"(?:udp|tcp|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 URL = re.compile(r"https?://[^/?#\s]+/?")
 
 
 def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
     """Return what is wrong with settings of the hub. settings: the role's variables that are checked here, by name."""
-    return [*_times(settings), *_ceilings(settings), *_limits(settings), *_addresses(settings)]
+    return [*_times(settings), *_ceilings(settings), *_limits(settings), *_addresses(settings), *_syslog(settings)]
 
 
 def _times(settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -87,6 +89,18 @@ def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
             "trusted_proxies",
             "jupyterhub_trusted_proxies",
             f"jupyterhub_trusted_proxies has {', '.join(wrong)}: set it to IP addresses without a mask.",
+        )
+
+
+def _syslog(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    url = str(settings["jupyterhub_audit_syslog"])
+    found = SYSLOG.fullmatch(url)
+    if url and not (found and 0 < int(found[1]) < 2**16):
+        yield _finding(
+            "syslog",
+            "jupyterhub_audit_syslog",
+            f"jupyterhub_audit_syslog is {url!r}: set it to the form udp://host:port, tcp://host:port or"
+            " tls://host:port, or leave it empty.",
         )
 
 

@@ -33,7 +33,7 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(sit
         names = getattr(site.docker, listing)(filters=deployed)
         assert not names, f"{kind}: {names}"
     volumes = {volume["Name"] for volume in site.docker.volumes(filters=deployed)["Volumes"]}
-    assert "jupyterhub-data" in volumes
+    assert volumes >= {"jupyterhub-data", "jupyterhub-audit"}
     assert "jupyterhub-launcher" not in volumes
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
     assert plays.play("playbooks/remove.yml").changed() == set()

@@ -57,7 +57,7 @@ def test_the_launcher_alone_has_dockers_socket_and_the_service_password(site: Si
     assert "xnat_password" in secrets["launcher"]
     assert secrets["hub"] == {"cookie_secret", "proxy_token", "service_token"}
     assert not secrets["launcher"] & secrets["hub"]
-    assert SOCKET in {mount.get("Source") for mount in launcher["Mounts"]}
+    assert {SOCKET, "jupyterhub-audit"} < {mount.get("Source") for mount in launcher["Mounts"]}
     mounts = {mount["Target"]: mount for mount in hub["Mounts"]}
     assert set(mounts) == {"/srv/jupyterhub", "/run/xnat-launcher", "/tmp"}
     assert {mount["Type"] for mount in mounts.values()} == {"volume", "tmpfs"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ LAUNCH = "20260115T093012345Z"  # a server's name, as XNAT gives it
 HUB_TOKEN = "a-token-of-the-hub-0123456789"
 HUB_ENV = {"JUPYTERHUB_API_TOKEN": HUB_TOKEN, "JUPYTERHUB_USER": "jdoe", "JUPYTERHUB_SERVICE_PREFIX": "/user/jdoe/x/"}
 NETWORK = {"Name": "jupyterhub", "Id": "N", "IPAM": {"Config": [{"Subnet": "10.0.0.0/24"}]}}
+IMAGE_ID = f"sha256:{'5e' * 32}"
 NO_LEAKS = [
     pytest.mark.filterwarnings("error::ResourceWarning"),
     pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning"),
@@ -99,6 +100,28 @@ def store_launch(state: State, person: str, name: str, **changes: Any) -> dict[s
     return env
 
 
+class MemorySink:
+    """Keeps audit lines. error: raised instead of keeping them. expired: the days for which old files were removed."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.error: OSError | None = None
+        self.expired: list[date] = []
+        self.closed = False
+
+    def append(self, lines: Sequence[tuple[str, bytes]]) -> None:
+        if self.error:
+            raise self.error
+        assert all(b"\n" not in line and json.loads(line)["time"].startswith(day) for day, line in lines)
+        self.lines += [line.decode("ascii") for _, line in lines]
+
+    def expire(self, today: date) -> None:
+        self.expired.append(today)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class MemoryDocker(Docker):
     """An engine in memory, a manager of a swarm, behind the calls of `Docker`.
 
@@ -127,6 +150,8 @@ class MemoryDocker(Docker):
             return copy.deepcopy(self.network)
         if kind == "nodes":
             return copy.deepcopy(self.nodes)
+        if kind == "images":
+            return {"Id": IMAGE_ID}
         if kind == "services" and name:
             return copy.deepcopy(self._find(self.services, name))
         listed = {"services": self.services.values(), "secrets": self.secrets.values(), "tasks": self.tasks}[kind]
@@ -213,7 +238,7 @@ def _fits(found: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
 
 @dataclass
 class Bed:
-    """A running launcher. hub: the hub's client for it. audit: its audit lines."""
+    """A running launcher. hub: the hub's client for it. audit: the audit lines that were written so far."""
 
     docker: MemoryDocker
     launcher: Launcher
@@ -221,7 +246,16 @@ class Bed:
     hub: xnat_hub.launcher.Launcher
     socket: str
     settings: Settings
-    audit: list[str] = field(default_factory=list)
+    sink: MemorySink = field(default_factory=MemorySink)
+
+    @property
+    def audit(self) -> list[str]:
+        return self.sink.lines
+
+    async def written(self) -> None:
+        """Wait until no audit line waits for the thread that writes them."""
+        if writing := self.launcher._audit._writing:
+            await asyncio.wait([writing])
 
     def check(self) -> None:
         """Check that every service that Docker holds is within the policy and shows no secret."""
@@ -262,21 +296,28 @@ def check_service(service: Mapping[str, Any], settings: Settings) -> None:
 
 @asynccontextmanager
 async def launcher_bed(
-    settings: Settings, place: XnatSite, socket: str, docker: MemoryDocker | None = None, hub_uid: int | None = None
+    settings: Settings,
+    place: XnatSite,
+    socket: str,
+    docker: MemoryDocker | None = None,
+    hub_uid: int | None = None,
+    sink: MemorySink | None = None,
 ) -> AsyncIterator[Bed]:
     """Serve a launcher."""
     docker = docker or MemoryDocker()
-    audit: list[str] = []
+    sink = sink or MemorySink()
+    audit = Audit(settings.deployment, sink, settings.audit_failure == "refuse")
     account = service_account(place)
-    launcher = Launcher(settings, account, Swarm(docker, settings.deployment, settings.network), Audit(audit.append))
+    launcher = Launcher(settings, account, Swarm(docker, settings.deployment, settings.network), audit)
     app = server.make_app(launcher, settings.hub_uid if hub_uid is None else hub_uid)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.UnixSite(runner, socket).start()
         hub = xnat_hub.launcher.Launcher(socket)
-        yield Bed(docker, launcher, account, hub, socket, settings, audit)
+        yield Bed(docker, launcher, account, hub, socket, settings, sink)
     finally:
         await runner.cleanup()
+        await audit.close()
         await account.close()
         await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from tornado.httputil import HTTPHeaders
 from xnat_hub import authenticator
 from xnat_hub.authenticator import XnatAuthenticator, client_address, last_untrusted, source_of
 from xnat_hub.settings import Settings, parse
-from xnat_wire.launcher import Kind, RefusedError, Standing
+from xnat_wire.launcher import Kind, LogIn, RefusedError, Standing
 from xnat_wire.rest import (
     ActionRequiredError,
     BadCredentialsError,
@@ -108,6 +108,10 @@ class Client:
         self.standings: dict[str, Standing | Exception | None] = {}
         self.error: XnatError | None = None
         self.asked = 0
+        self.recorded: list[tuple[str, str, LogIn]] = []
+
+    def logged_in(self, user: str, source: str, reason: LogIn) -> None:
+        self.recorded.append((user, source, reason))
 
     async def standing(self, user: str, server: str) -> Standing:
         self.asked += 1
@@ -141,24 +145,24 @@ NO_ROLE = {"username": "jdoe", "password": "x"}
 
 
 @pytest.mark.parametrize(
-    ("data", "error", "status"),
+    ("data", "error", "status", "user", "result"),
     [
-        pytest.param(PASSES, None, 200, id="right"),
-        pytest.param(NO_ROLE, None, 403, id="no-role"),
-        pytest.param(NO_ROLE, BadCredentialsError("x"), 403, id="wrong-password"),
-        pytest.param(NO_ROLE, InvalidNameError("x"), 400, id="name"),
-        pytest.param(NO_ROLE, NotPermittedError("x"), 403, id="service-account"),
-        pytest.param(NO_ROLE, ActionRequiredError("x"), 403, id="expired"),
-        pytest.param(NO_ROLE, TooManyFailuresError("x"), 429, id="too-often"),
-        pytest.param(NO_ROLE, UnavailableError("x"), 503, id="xnat-away"),
-        pytest.param({"username": "jdoe"}, None, 400, id="no-password"),
-        pytest.param({"username": 5, "password": ["x"]}, None, 400, id="wrong-types"),
-        pytest.param(None, None, 400, id="nothing"),
-        pytest.param("jdoe", None, 400, id="text"),
+        pytest.param(PASSES, None, 200, "jdoe", LogIn.ACCEPTED, id="right"),
+        pytest.param(NO_ROLE, None, 403, "jdoe", LogIn.NO_RIGHT, id="no-role"),
+        pytest.param(NO_ROLE, BadCredentialsError("x"), 403, "jdoe", LogIn.CREDENTIALS, id="wrong-password"),
+        pytest.param(NO_ROLE, InvalidNameError("x"), 400, "jdoe", LogIn.NAME, id="name"),
+        pytest.param(NO_ROLE, NotPermittedError("x"), 403, "jdoe", LogIn.NOT_PERMITTED, id="service-account"),
+        pytest.param(NO_ROLE, ActionRequiredError("x"), 403, "jdoe", LogIn.ACTION, id="expired"),
+        pytest.param(NO_ROLE, TooManyFailuresError("x"), 429, "jdoe", LogIn.TOO_OFTEN, id="too-often"),
+        pytest.param(NO_ROLE, UnavailableError("x"), 503, "jdoe", LogIn.XNAT, id="xnat-away"),
+        pytest.param({"username": "jdoe"}, None, 400, "jdoe", LogIn.FORM, id="no-password"),
+        pytest.param({"username": 5, "password": ["x"]}, None, 400, "", LogIn.FORM, id="wrong-types"),
+        pytest.param(None, None, 400, "", LogIn.FORM, id="nothing"),
+        pytest.param("jdoe", None, 400, "", LogIn.FORM, id="text"),
     ],
 )
-def test_whatever_is_sent_as_a_log_in_gets_an_answer(
-    xnat: Client, data: Any, error: XnatError | None, status: int
+def test_whatever_is_sent_as_a_log_in_gets_an_answer_and_is_recorded_once(
+    xnat: Client, data: Any, error: XnatError | None, status: int, user: str, result: LogIn
 ) -> None:
     xnat.error = error
 
@@ -171,6 +175,7 @@ def test_whatever_is_sent_as_a_log_in_gets_an_answer(
         return 200 if found == {"name": "jdoe"} else 0
 
     assert asyncio.run(log_in()) == status
+    assert xnat.recorded == [(user, "10.0.0.1", result)]
 
 
 class Person:

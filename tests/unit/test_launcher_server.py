@@ -141,6 +141,7 @@ VALID: dict[str, dict[str, Any]] = {
     "stop": {"user": "jdoe", "server": LAUNCH, "patience": 0, "id": ""},
     "log": {"user": "jdoe", "server": LAUNCH},
     "standing": {"user": "jdoe", "server": LAUNCH},
+    "logged_in": {"user": "jdoe", "source": "192.0.2.1", "reason": "accepted"},
 }
 TEXTS = st.text(st.characters(), max_size=20) | st.sampled_from(
     ["", ".", "..", "../..", "a/b", "a:b", "jdoe", "asmith", LAUNCH, "%2e%2e%2f", "{{.Node.ID}}", "\0", "\ud800",
@@ -162,6 +163,8 @@ FIELDS = {
         lambda value: isinstance(value, bool) or not isinstance(value, int | float)
     ),
     "id": st.just("") | TEXTS | JSON,
+    "source": st.just("192.0.2.1") | TEXTS | JSON,
+    "reason": st.just("accepted") | TEXTS | JSON,
     "mounts": JSON,
     "image": JSON,
 }  # fmt: skip

@@ -32,6 +32,7 @@ from tests.unit.conftest import SAMPLES
 from tests.unit.launcher_bed import (
     HUB_ENV,
     HUB_TOKEN,
+    IMAGE_ID,
     LAUNCH,
     NO_LEAKS,
     Bed,
@@ -113,13 +114,17 @@ def test_a_server_is_started_seen_and_stopped(run: Run) -> None:
         assert await bed.hub.stop("jdoe", LAUNCH, 5)
 
     bed = run(check)
-    assert [(line["audit"], line["user"], line["server"]) for line in audited(bed)] == [
-        ("start", "jdoe", LAUNCH),
-        ("stop", "jdoe", LAUNCH),
+    assert [(line["event"], line["user"], line["server"], line["service"]) for line in audited(bed)] == [
+        ("launch", "jdoe", LAUNCH, NAME),
+        ("stop", "jdoe", LAUNCH, NAME),
     ]
-    assert audited(bed)[0]["mounts"] == [
-        {"source": "/srv/xnat/workspaces/users/jdoe", "target": "/workspace/jdoe", "read_only": False}
+    launch, stop = audited(bed)
+    assert launch["mounts"] == [
+        {"source": "/srv/xnat/workspaces/users/jdoe", "target": "/workspace/jdoe", "mode": "rw"}
     ]
+    assert (launch["result"], launch["project"], launch["item"]) == ("started", "DEMO_MR", "DEMO_MR")
+    assert (launch["xsi_type"], launch["image"], launch["image_id"]) == ("xnat:projectData", "localhost/x:1", IMAGE_ID)
+    assert (stop["project"], stop["by"]) == ("DEMO_MR", "hub")
 
 
 def test_no_secret_is_in_service_audit_or_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -366,7 +371,11 @@ def test_a_start_that_docker_refuses_leaves_nothing(run: Run, call: str, error: 
         assert not bed.docker.secrets
 
     bed = run(check)
-    assert audited(bed)[-1]["audit"] == "refusal"
+    started, failed = audited(bed)
+    assert (started["result"], failed["result"], failed["kind"], failed["begun"]) == (
+        "started", "failed", "docker", True,
+    )  # fmt: skip
+    assert not bed.launcher._watch._servers
 
 
 def test_an_engine_that_is_away_is_said_by_every_call(run: Run) -> None:
@@ -417,8 +426,10 @@ def test_what_cannot_be_started_is_refused_in_words(
         assert not [call for call in bed.docker.calls if not call.startswith("GET")]
 
     bed = run(check)
-    refusals = [line for line in audited(bed) if line["audit"] == "refusal"]
-    assert len(refusals) == (kind in {Kind.NO_LAUNCH, Kind.OPTIONS, Kind.MOUNTS})
+    lines = [(line["event"], line["result"], line["kind"], line["begun"]) for line in audited(bed)]
+    by_its_name = (user != "jdoe" and kind is Kind.NAME) or " " in server  # refused before anything is asked for
+    assert lines == ([] if by_its_name else [("launch", "refused", kind, False)])
+    assert all(fact in line["reason"] for line in audited(bed))
 
 
 def test_a_refusal_of_any_length_is_cut(run: Run) -> None:
@@ -449,6 +460,7 @@ def test_an_xnat_that_does_not_serve_the_launcher_is_told_from_a_refusal(
             assert await refused(bed.hub.standing("jdoe", LAUNCH)) is Kind.XNAT
             await account.close()
             assert not bed.docker.calls
+        assert [(line["result"], line["kind"]) for line in audited(bed)] == [("failed", kind)]
 
     asyncio.run(serve())
 
@@ -602,8 +614,11 @@ def test_looks_of_one_moment_are_one_request(run: Run, monkeypatch: pytest.Monke
 
 
 def test_the_end_of_the_launcher_logs_the_service_account_out_and_closes_everything(
-    launcher_settings: Settings, tmp_path: Path, socket: str
+    launcher_settings: Settings, tmp_path: Path, socket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "audit").mkdir()
+    monkeypatch.setattr(program, "DIRECTORY", str(tmp_path / "audit"))
+
     async def serve() -> None:
         async with demo_xnat(tmp_path) as (place, state):
             store_launch(state, "jdoe", LAUNCH)
@@ -622,6 +637,10 @@ def test_the_end_of_the_launcher_logs_the_service_account_out_and_closes_everyth
             assert await refused(hub.all()) is Kind.AWAY
 
     asyncio.run(serve())
+    (file,) = (tmp_path / "audit").iterdir()
+    assert "launch" in {json.loads(line)["event"] for line in file.read_text().splitlines()}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("error", [SwarmError("x"), KeyError("x")], ids=["docker", "a-fault"])
