@@ -48,9 +48,10 @@ report:
       for those of O(user_ids) that have one), C(held_ports) (those of O(ports) that another program uses, with
       C(holder)).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
-      C(installed), C(options), C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has
-      anything of O(deployment)), and on managers C(nodes) and C(network) (C(driver), C(subnets) of O(network), empty if
-      it does not exist).
+      C(scratch_volumes) (the number of unused ones that starts of servers have left), C(installed), C(options),
+      C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has anything of
+      O(deployment)), and on managers C(nodes) and C(network) (C(driver), C(subnets) of O(network), empty if it does not
+      exist).
   type: dict
   returned: always
 """
@@ -73,6 +74,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "org.xnat.jupyterhub.deployment"
+SCRATCH_LABEL = "org.xnat.jupyterhub.scratch"
 SOCKET = "/var/run/docker.sock"
 DATA_ROOT = "/var/lib/docker"
 OPTIONS_FILE = "/etc/docker/daemon.json"
@@ -118,6 +120,7 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
         "installed": any(os.path.exists(binary) for binary in BINARIES),
         "version": "",
         "security": [],
+        "scratch_volumes": 0,
         "swarm": {},
         "images": {},
         "nodes": [],
@@ -129,11 +132,13 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
     if not info:
         return found, DATA_ROOT, services
     swarm = info.get("Swarm") or {}
+    unused = quote(json.dumps({"label": [f"{SCRATCH_LABEL}=true"], "dangling": ["true"]}))
     images = {tag: image["Id"] for image in ask(path, "/images/json") or () for tag in image.get("RepoTags") or ()}
     found.update(
         answers=True,
         version=info.get("ServerVersion", ""),
         security=security_report(info.get("SecurityOptions") or ()),
+        scratch_volumes=len((ask(path, f"/volumes?filters={unused}") or {}).get("Volumes") or ()),
         swarm={
             "state": swarm.get("LocalNodeState", "inactive"),
             "manager": bool(swarm.get("ControlAvailable")),

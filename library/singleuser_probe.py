@@ -67,7 +67,7 @@ except ImportError:
 PREFIX = "/jupyterhub/user/probe/"
 WORKSPACE = "/workspace/probe"
 PORT = 8888
-SCRATCH = "size=512m,mode=1777,exec"  # /tmp and home
+SCRATCH = "size=512m,mode=1777,nosuid,nodev"  # of /tmp and home
 GRACE = 60  # seconds in addition to the server's own
 # The variables that the hub sets for jupyterhub-singleuser (JupyterHub's Spawner.get_env) and XNAT's (contract, 4.1).
 ENVIRONMENT = {
@@ -163,7 +163,10 @@ def container(image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def host(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of its host: the restrictions of the launcher's servers (files/xnat_launcher/service.py)."""
-    scratch = dict.fromkeys(("/tmp", wanted["home"]), SCRATCH) if wanted["read_only"] else {}  # noqa: S108
+    # Volumes as the launcher's: a tmpfs of the container itself would get the mode that the image's directory has.
+    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": SCRATCH}}
+    options = {"NoCopy": True, "DriverConfig": driver}
+    targets = ("/tmp", wanted["home"]) if wanted["read_only"] else ()  # noqa: S108
     return {
         "network_mode": "none",
         "init": True,
@@ -171,7 +174,8 @@ def host(wanted: Mapping[str, Any]) -> dict[str, Any]:
         "security_opt": ["no-new-privileges"],
         "group_add": [str(group) for group in wanted["groups"]],
         "read_only": wanted["read_only"],
-        "tmpfs": {WORKSPACE: f"uid={wanted['uid']},gid={wanted['gid']},mode=0700", **scratch},
+        "mounts": [{"Type": "volume", "Target": target, "VolumeOptions": options} for target in targets],
+        "tmpfs": {WORKSPACE: f"uid={wanted['uid']},gid={wanted['gid']},mode=0700"},
     }
 
 

@@ -20,6 +20,7 @@ from xnat_launcher.settings import Settings
 Number = TypeVar("Number", int, float)
 
 LABEL = "org.xnat.jupyterhub"
+SCRATCH_LABEL = f"{LABEL}.scratch"  # of the volumes of servers' directories in memory
 ENV_SUFFIX = "-env"  # the name of a server's secret is the name of its service with this suffix
 ENV_FILE = "/run/secrets/server-env"
 CA_FILE = "/etc/xnat-hub/ca.crt"
@@ -142,16 +143,18 @@ def shared_memory(size: int) -> dict[str, Any]:
     return {"Type": "tmpfs", "Target": SHM, "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": size}}
 
 
-def scratch(target: str, size: int, volume_labels: Mapping[str, str]) -> dict[str, Any]:
+def scratch(target: str, size: int) -> dict[str, Any]:
     """Return the mount for an empty directory of `size` bytes that everybody may write to.
 
     Its content counts as memory of the container and ends with it. It is a tmpfs in an anonymous volume, which Swarm
     removes with the container, because the tmpfs of a service is mounted noexec: what a person installs or compiles
-    there could not be loaded. Files without content count too (nr_inodes).
+    there could not be loaded. Files without content count too (nr_inodes). For each such mount, Swarm's agent also
+    creates a volume that it never uses or removes (moby's daemon/cluster/executor/container/adapter.go,
+    createVolumes): an empty directory, which playbooks/nodes.yml removes by the label.
     """
     options = f"size={size},nr_inodes={size // PAGE},mode=1777,nosuid,nodev"
     driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
-    volume = {"NoCopy": True, "Labels": dict(volume_labels), "DriverConfig": driver}
+    volume = {"NoCopy": True, "Labels": {SCRATCH_LABEL: "true"}, "DriverConfig": driver}
     return {"Type": "volume", "Target": target, "VolumeOptions": volume}
 
 
@@ -199,7 +202,7 @@ def task_template(
         "Mounts": [
             *(docker_mount(mount) for mount in mounts),
             *(
-                scratch(target, size, labels(settings.deployment))
+                scratch(target, size)
                 for target, size in scratches.items()
                 # A directory of the site on it, or around it, takes its place.
                 if settings.read_only and not any(is_below(target, mount.target) for mount in mounts)

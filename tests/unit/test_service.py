@@ -96,9 +96,8 @@ def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     assert container["Args"] == ["jupyterhub-singleuser"]
     assert container["Sysctls"] == {"net.ipv4.ip_unprivileged_port_start": "1024"}
     *mounts, tmp, home, shm = container["Mounts"]
-    ours = {"org.xnat.jupyterhub.deployment": "jupyterhub"}
-    assert tmp == scratch("/tmp", 8 * 2**30, ours)
-    assert home == scratch("/home/jovyan", 4 * 2**30, ours)
+    assert tmp == scratch("/tmp", 8 * 2**30)
+    assert home == scratch("/home/jovyan", 4 * 2**30)
     assert shm == {"Type": "tmpfs", "Target": "/dev/shm", "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": 16 * 2**30}}
     assert container["ReadOnly"] is True
     assert container["Ulimits"] == [{"Name": "core", "Soft": 0, "Hard": 0}]
