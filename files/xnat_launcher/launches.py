@@ -162,9 +162,7 @@ class Launcher:
                     asked.recorded = True
                     with self._watch.starting(audited):
                         await self._audit.started(audited, launch.xsi_type, launch.item, launch.image, image_id, mounts)
-                        await self._swarm.create(
-                            (user, server), template, service_labels, secret_env.encode(), reader
-                        )
+                        await self._swarm.create((user, server), template, service_labels, secret_env.encode(), reader)
                 except AuditError as error:
                     raise self._refusal(user, server, Kind.AUDIT, str(error)) from error
                 except SwarmError as error:

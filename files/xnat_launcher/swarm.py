@@ -255,7 +255,7 @@ class Swarm:
         return await self._newest(self._by_name(wanted))
 
     def _by_name(self, servers: Collection[Owner]) -> dict[str, list[str]]:
-        """Return a filter by the prefix of task names: unlike an unknown service name, an unknown prefix is no error."""
+        """Return a filter by the prefix of task names, since an unknown service name would be an error."""
         return {"name": [f"{name}." for server in sorted(servers) for name in self._names(server)]}
 
     async def _inspect_image(self, name: str) -> str:
