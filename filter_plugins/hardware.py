@@ -1,4 +1,4 @@
-"""Filters for the hardware that XNAT offers; the YAML file with its name documents each."""
+"""Filters for the hardware that XNAT offers and the bounds of servers; the YAML file with its name documents each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from module_utils.xnat_site import hardware_profiles
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "xnat_node_bounds": hardware_profiles.bounds,
             "xnat_node_constraints": hardware_profiles.constraints,
             "xnat_node_hardware": hardware_profiles.hardware,
         }

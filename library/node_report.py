@@ -47,9 +47,11 @@ report:
       C(kernel) (its release and features; null if unknown), C(packages), C(accounts) (account names by user id,
       for those of O(user_ids) that have one), C(held_ports) (those of O(ports) that another program uses, with
       C(holder)).
-    - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
-      C(images), C(deployed) (whether it has anything of O(deployment)), and on managers C(nodes)
-      and C(network) (C(driver), C(subnets) of O(network), empty if it does not exist).
+    - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
+      C(scratch_volumes) (the number of unused ones that starts of servers have left), C(installed), C(options),
+      C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has anything of
+      O(deployment)), and on managers C(nodes) and C(network) (C(driver), C(subnets) of O(network), empty if it does not
+      exist).
   type: dict
   returned: always
 """
@@ -63,7 +65,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "org.xnat.jupyterhub.deployment"
+SCRATCH_LABEL = "org.xnat.jupyterhub.scratch"
 SOCKET = "/var/run/docker.sock"
 DATA_ROOT = "/var/lib/docker"
 OPTIONS_FILE = "/etc/docker/daemon.json"
@@ -116,6 +119,8 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
         "answers": False,
         "installed": any(os.path.exists(binary) for binary in BINARIES),
         "version": "",
+        "security": [],
+        "scratch_volumes": 0,
         "swarm": {},
         "images": {},
         "nodes": [],
@@ -127,10 +132,13 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
     if not info:
         return found, DATA_ROOT, services
     swarm = info.get("Swarm") or {}
+    unused = quote(json.dumps({"label": [f"{SCRATCH_LABEL}=true"], "dangling": ["true"]}))
     images = {tag: image["Id"] for image in ask(path, "/images/json") or () for tag in image.get("RepoTags") or ()}
     found.update(
         answers=True,
         version=info.get("ServerVersion", ""),
+        security=security_report(info.get("SecurityOptions") or ()),
+        scratch_volumes=len((ask(path, f"/volumes?filters={unused}") or {}).get("Volumes") or ()),
         swarm={
             "state": swarm.get("LocalNodeState", "inactive"),
             "manager": bool(swarm.get("ControlAvailable")),
@@ -150,6 +158,15 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
         services = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
     found["deployed"] = bool(services or ask(path, f"/containers/json?all=true&filters={ours}"))
     return found, info.get("DockerRootDir", DATA_ROOT), services
+
+
+def security_report(options: Iterable[str]) -> list[str]:
+    """Return what confines containers, such as apparmor and seccomp, without what the engine does not enforce.
+
+    options: Docker's, such as `name=seccomp,profile=builtin`; `profile=unconfined` if the engine's settings say so.
+    """
+    found = [dict(part.partition("=")[::2] for part in option.split(",")) for option in options]
+    return sorted(option["name"] for option in found if "name" in option and option.get("profile") != "unconfined")
 
 
 def short_network(network: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,8 +8,9 @@ module: singleuser_probe
 short_description: Test whether images can serve as notebook servers of this site
 description:
   - Starts the command C(jupyterhub-singleuser) of each image in a container without a network, in the same way as the
-    launcher - as XNAT's user instead of the image's, without capabilities or new privileges, and with a directory of
-    that user as workspace. A stand-in for the hub's API answers inside the container.
+    launcher - as XNAT's user instead of the image's, without capabilities or new privileges, with a read-only root, an
+    empty home and /tmp (O(read_only)), and with a directory of that user as workspace. A stand-in for the hub's API
+    answers inside the container.
   - Fails with one sentence for each image whose server does not answer or has another version of JupyterHub. Removes
     its containers.
 options:
@@ -25,6 +26,8 @@ options:
   uid: {description: User id that servers run as., type: int, required: true}
   gid: {description: Group id that servers run as., type: int, required: true}
   groups: {description: Additional group ids of servers., type: list, elements: int, default: []}
+  read_only: {description: Whether the root of servers is read-only., type: bool, default: true}
+  home: {description: "Their home then, an empty directory.", type: path, default: /home/jovyan}
   jupyterhub_version: {description: The hub's version of JupyterHub., type: str, required: true}
   timeout: {description: Seconds in which a server must answer., type: int, default: 120}
 requirements: [docker Python package]
@@ -42,7 +45,7 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 findings:
-  description: For each image that cannot serve C(image), C(kind) (start, missing, version or user) and C(text).
+  description: Of each image that cannot serve C(image), C(kind) (start, missing, version, read_only, user), C(text).
   type: list
   elements: dict
   returned: failure
@@ -64,6 +67,7 @@ except ImportError:
 PREFIX = "/jupyterhub/user/probe/"
 WORKSPACE = "/workspace/probe"
 PORT = 8888
+SCRATCH = "size=512m,mode=1777,nosuid,nodev"  # of /tmp and home
 GRACE = 60  # seconds in addition to the server's own
 # The variables that the hub sets for jupyterhub-singleuser (JupyterHub's Spawner.get_env) and XNAT's (contract, 4.1).
 ENVIRONMENT = {
@@ -85,7 +89,7 @@ ENVIRONMENT = {
 }
 # Run by the image's own Python 3: starts the hub's stand-in and the server, and prints the result as JSON.
 SCRIPT = f'''
-import json, os, subprocess, sys, threading, time, urllib.error, urllib.request
+import json, os, re, subprocess, sys, threading, time, urllib.error, urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 version, limit = sys.argv[1], float(sys.argv[2])
@@ -138,29 +142,39 @@ server.kill()
 log.seek(0)
 lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
 seen["said"] = lines[-1][:500] if lines else ""
+refused = [line for line in lines if "Read-only file system" in line or "EROFS" in line]
+paths = [found[0] for line in refused if (found := re.search("/[\\w./+@-]+", line))]
+seen["unwritable"] = list(dict.fromkeys(paths))[:5]
 print(json.dumps(seen))
 '''
 
 
 def container(image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of Docker's create call, without those of its host."""
+    home = {"HOME": wanted["home"]} if wanted["read_only"] else {}
     return {
         "image": image,
         "entrypoint": ["python3", "-c", SCRIPT],
         "command": [wanted["jupyterhub_version"], str(wanted["timeout"])],
         "user": f"{wanted['uid']}:{wanted['gid']}",
-        "environment": ENVIRONMENT,
+        "environment": ENVIRONMENT | home,
     }
 
 
 def host(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of its host: the restrictions of the launcher's servers (files/xnat_launcher/service.py)."""
+    # Volumes as the launcher's: a tmpfs of the container itself would get the mode that the image's directory has.
+    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": SCRATCH}}
+    options = {"NoCopy": True, "DriverConfig": driver}
+    targets = ("/tmp", wanted["home"]) if wanted["read_only"] else ()  # noqa: S108
     return {
         "network_mode": "none",
         "init": True,
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "group_add": [str(group) for group in wanted["groups"]],
+        "read_only": wanted["read_only"],
+        "mounts": [{"Type": "volume", "Target": target, "VolumeOptions": options} for target in targets],
         "tmpfs": {WORKSPACE: f"uid={wanted['uid']},gid={wanted['gid']},mode=0700"},
     }
 
@@ -175,6 +189,17 @@ def finding(name: str, seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> di
         kind, text = "missing", f"The image {name} has no JupyterHub that python3 can import, but {needs}"
     elif seen["version"] != version:
         kind, text = "version", f"The image {name} has JupyterHub {seen['version']}, but {needs}"
+    elif not seen["served"] and wanted["read_only"]:
+        ends = "does not answer" if seen["code"] is None else f"ends with exit code {seen['code']}"
+        paths = f" It could not write {', '.join(seen['unwritable'])}." if seen["unwritable"] else ""
+        kind, text = (
+            "read_only",
+            f"The image {name} cannot run as XNAT's user {wanted['uid']}:{wanted['gid']} (site_uid, site_gid) on a"
+            f" read-only root: jupyterhub-singleuser {ends}, its last log line is {seen['said']!r}.{paths} Only its"
+            f" workspace, /tmp and its home {wanted['home']}, which is empty at the start, are writable. Use an image"
+            " that needs no others, set jupyterhub_notebook_home to another directory if the image needs files that it"
+            " has there, or set jupyterhub_notebook_read_only to false",
+        )
     elif not seen["served"]:
         ends = "does not answer" if seen["code"] is None else f"ends with exit code {seen['code']}"
         groups = f"with the groups {wanted['groups']}" if wanted["groups"] else "without additional groups"
@@ -234,6 +259,8 @@ def main() -> None:
             "uid": {"type": "int", "required": True},
             "gid": {"type": "int", "required": True},
             "groups": {"type": "list", "elements": "int", "default": []},
+            "read_only": {"type": "bool", "default": True},
+            "home": {"type": "path", "default": "/home/jovyan"},
             "jupyterhub_version": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 120},
         },

@@ -43,7 +43,10 @@ def failure(status: Mapping[str, Any], node: str) -> str:
             " arguments and variables are too long"
         )
     if code == KILLED:
-        return f"it was killed{on_node} (exit code 137), most likely because its memory limit was reached"
+        return (
+            f"it was killed{on_node} (exit code 137), most likely because its memory limit was reached; files outside"
+            " its workspace count as memory"
+        )
     if code is not None:
         return f"it ended{on_node} with exit code {code}"
     return f"{error}{on_node}"
@@ -184,7 +187,8 @@ def _no_node(key: str, operator: str, wanted: str) -> str:
         return f"every node has {key}={wanted}"
     for prefix in ("node.labels.", "engine.labels."):
         if key.startswith(prefix):
-            return f"no node has label {key.removeprefix(prefix)}={wanted}"
+            hint = ": set it in docker_swarm_labels of a host" if prefix == "node.labels." else ""
+            return f"no node has label {key.removeprefix(prefix)}={wanted}{hint}"
     return f"no node has {key}={wanted}"
 
 

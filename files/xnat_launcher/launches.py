@@ -150,7 +150,7 @@ class Launcher:
                 raise self._refusal(user, server, Kind.OPTIONS, message) from error
             if launch.dropped_env:
                 log.warning("Dropped variables of %s's server %r: %s", user, server, ", ".join(launch.dropped_env))
-            owner = (self._settings.uid, self._settings.gid)
+            reader = (self._settings.uid, self._settings.gid)
             image_id = await self._swarm.image_id(template["ContainerSpec"]["Image"])
             async with under_way.lock:
                 if under_way.stops != stops:
@@ -162,11 +162,11 @@ class Launcher:
                     asked.recorded = True
                     with self._watch.starting(audited):
                         await self._audit.started(audited, launch.xsi_type, launch.item, launch.image, image_id, mounts)
-                        await self._swarm.create(name, template, service_labels, secret_env.encode(), owner)
+                        await self._swarm.create((user, server), template, service_labels, secret_env.encode(), reader)
                 except AuditError as error:
                     raise self._refusal(user, server, Kind.AUDIT, str(error)) from error
                 except SwarmError as error:
-                    await self._remove_quietly(name)
+                    await self._remove_quietly(user, server)
                     message = f"Docker could not create the server: {error}."
                     raise self._refusal(user, server, Kind.DOCKER, message) from error
                 self._remember(name, secret_values(variables))
@@ -174,9 +174,8 @@ class Launcher:
 
     async def one(self, user: str, server: str) -> Seen:
         """Return the state of a server. Raises RefusedError."""
-        name = self._name(user, server)
         try:
-            return await self._judge(name, await self._swarm.task(name))
+            return await self._judge(user, server, await self._swarm.task((user, server)))
         except SwarmError as error:
             raise RefusedError(Kind.DOCKER, f"Docker could not report the server's state: {error}.") from error
 
@@ -209,7 +208,7 @@ class Launcher:
                     if service_id:
                         removed, ended = await self._swarm.remove_by_id(service_id, user, server), True
                     else:
-                        removed, ended = await self._swarm.remove(name, patience)
+                        removed, ended = await self._swarm.remove((user, server), patience)
                 except SwarmError as error:
                     raise RefusedError(Kind.DOCKER, f"Docker could not stop the server: {error}.") from error
                 if removed:
@@ -223,12 +222,11 @@ class Launcher:
 
         After a restart the launcher does not know the secrets of earlier starts, so it cannot remove them from the log.
         """
-        name = self._name(user, server)
-        start = self._starts.get(name)
+        start = self._starts.get(self._name(user, server))
         if start is None or start.secrets is None:
             return ""
         try:
-            text = await self._swarm.log_end(name)
+            text = await self._swarm.log_end((user, server))
         except MissingError:
             return ""
         except SwarmError as error:
@@ -292,12 +290,15 @@ class Launcher:
         variables = {**launch.env, **env}
         # XNAT's plugin opens servers with ?token=, which JupyterHub 5 ignores without this variable (contract 2.7).
         variables |= {"JUPYTERHUB_ALLOW_TOKEN_IN_URL": "1", "JUPYTER_IMAGE_SPEC": launch.image}
+        if self._settings.read_only:
+            variables["HOME"] = self._settings.home
         if self._settings.ca_config_id:
             variables = dict.fromkeys(CA_VARIABLES, CA_FILE) | variables
         return variables
 
-    async def _judge(self, name: str, task: Task | None) -> Seen:
+    async def _judge(self, user: str, server: str, task: Task | None) -> Seen:
         now = asyncio.get_running_loop().time()
+        name = self._name(user, server)
         start = self._starts.get(name)
         if task is None and start is not None and now - start.at < GRACE:
             return Seen("new", WORDS["new"], "", None)
@@ -317,7 +318,7 @@ class Launcher:
             start.state, start.since = task.state, now
         error = str(task.status.get("Err") or "")
         if task.state == "pending" and error:
-            reason = unschedulable(await self._template(name), await self._swarm.nodes(), error)
+            reason = unschedulable(await self._template(user, server), await self._swarm.nodes(), error)
             start.unschedulable = start.unschedulable or now
             failed = f"No node can run this server: {reason}." if now - start.unschedulable > GRACE else ""
             return Seen(task.state, f"{words}: {reason}", failed, None)
@@ -328,9 +329,9 @@ class Launcher:
             return Seen(task.state, reason or words, f"The server cannot start: {reason}." if final else "", None)
         return Seen(task.state, words, "", None)
 
-    async def _template(self, name: str) -> dict[str, Any]:
+    async def _template(self, user: str, server: str) -> dict[str, Any]:
         try:
-            return await self._swarm.template(name)
+            return await self._swarm.template((user, server))
         except MissingError:
             return {}
 
@@ -357,11 +358,11 @@ class Launcher:
             asked.audited(), *item, kind, reason, failed=kind not in REFUSALS, recorded=asked.recorded
         )
 
-    async def _remove_quietly(self, name: str) -> None:
+    async def _remove_quietly(self, user: str, server: str) -> None:
         try:
-            await self._swarm.remove(name, 0)
+            await self._swarm.remove((user, server), 0)
         except SwarmError as error:
-            log.error("Could not remove the service %s: %s", name, error)
+            log.error("Could not remove the service of %s's server %r: %s", user, server, error)
 
     @contextmanager
     def _called_for(self, name: str) -> Iterator[UnderWay]:

@@ -92,7 +92,7 @@ def parse_launch(answer: object, server_name: str) -> Launch:
         mem_limit=mem_limit,
         mem_reservation=mem_reservation,
         generic_resources=_generic_resources(resources.get("generic_resources")),
-        constraints=_constraints(placement.get("constraints")),
+        constraints=parse_constraints(placement.get("constraints"), "placement.constraints"),
         project=_text(top.get("projectId")),
         item=_text(top.get("itemId")),
         xsi_type=_text(top.get("xsiType")),
@@ -112,6 +112,24 @@ def parse_memory(value: object, field: str) -> int | None:
     if 0 < number < 1:
         raise OptionsError(f"{field} is {value!r}: less than a byte")
     return int(number) or None
+
+
+def parse_constraints(value: object, field: str) -> tuple[str, ...]:
+    """Return constraints of Swarm's placement as `key==value` and `key!=value`; none for null. Raises OptionsError."""
+    constraints: list[str] = []
+    demanded: dict[str, str] = {}
+    for entry in _list(value, field):
+        match = CONSTRAINT.fullmatch(entry) if isinstance(entry, str) else None
+        if match is None:
+            raise OptionsError(f"the placement constraint {entry!r} does not have the form key==value or key!=value")
+        key, operator, wanted = match.groups()
+        if operator == "==" and demanded.setdefault(key, wanted) != wanted:
+            raise OptionsError(
+                f"the placement constraints demand {key}=={demanded[key]} and {key}=={wanted}, which no node fulfils:"
+                " set only one value for the constraint in XNAT"
+            )
+        constraints.append(f"{key}{operator}{wanted}")
+    return tuple(constraints)
 
 
 def _mapping(value: object, field: str, optional: bool = False) -> Mapping[str, Any]:
@@ -216,20 +234,3 @@ def _generic_resources(value: object) -> dict[str, int | str]:
             raise OptionsError(f"resources.generic_resources.{name} is {amount!r}: set a count or an id")
         resources[name] = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
     return resources
-
-
-def _constraints(value: object) -> tuple[str, ...]:
-    constraints: list[str] = []
-    demanded: dict[str, str] = {}
-    for entry in _list(value, "placement.constraints"):
-        match = CONSTRAINT.fullmatch(entry) if isinstance(entry, str) else None
-        if match is None:
-            raise OptionsError(f"the placement constraint {entry!r} does not have the form key==value or key!=value")
-        key, operator, wanted = match.groups()
-        if operator == "==" and demanded.setdefault(key, wanted) != wanted:
-            raise OptionsError(
-                f"the placement constraints demand {key}=={demanded[key]} and {key}=={wanted}, which no node fulfils:"
-                " set only one value for the constraint in XNAT"
-            )
-        constraints.append(f"{key}{operator}{wanted}")
-    return tuple(constraints)

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from xnat_launcher.options import Launch, OptionsError
-from xnat_launcher.policy import Mount, allowed_mounts
+from xnat_launcher.policy import Mount, allowed_mounts, is_below
 from xnat_launcher.settings import Settings
 
 Number = TypeVar("Number", int, float)
 
 LABEL = "org.xnat.jupyterhub"
+SCRATCH_LABEL = f"{LABEL}.scratch"  # of the volumes of servers' directories in memory
 ENV_SUFFIX = "-env"  # the name of a server's secret is the name of its service with this suffix
 ENV_FILE = "/run/secrets/server-env"
 CA_FILE = "/etc/xnat-hub/ca.crt"
@@ -27,6 +28,13 @@ CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 DEFAULT_COMMAND = ("jupyterhub-singleuser",)
 PORT = 8888  # hard-wired in XNAT's dashboard commands (docs/xnat-contract.md, 4.2)
 SHM = "/dev/shm"  # noqa: S108  (of the container)
+TMP = "/tmp"  # noqa: S108  (the same)
+# Shares of a server's memory that its directories in memory may fill. Together they leave it an eighth, so that a
+# server that fills all of them sees "No space left on device" and is not killed for its memory.
+SHM_SHARE, TMP_SHARE, HOME_SHARE = 2, 4, 8
+PAGE = 4096  # bytes that the shortest file occupies there
+# What a server prints is a file on its node. Also set here, since a site may use an engine with options of its own.
+LOG_DRIVER = {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}}
 MAX_SECRET = 500 * 1024  # bytes; a secret must be smaller: swarmkit's api/validation/secrets.go
 MAX_TEMPLATE = 2**20  # bytes of JSON: Swarm stores a service in one transaction of 1.5 MiB (swarmkit's store/memory.go)
 SHORTEST_SECRET = 6  # characters: shorter values are numbers or words, and replacing them would make a log unreadable
@@ -41,7 +49,7 @@ OPEN_NAMES = frozenset(
         "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_PUBLIC_HUB_URL", "JUPYTERHUB_PUBLIC_URL", "JUPYTERHUB_ROOT_DIR",
         "JUPYTERHUB_SERVER_NAME", "JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_SERVICE_URL", "JUPYTERHUB_USER",
         "JUPYTER_IMAGE_SPEC", "XNAT_DATA", "XNAT_HOST", "XNAT_ITEM_ID", "XNAT_XSI_TYPE", "XDG_CONFIG_HOME",
-        *CA_VARIABLES,
+        "HOME", *CA_VARIABLES,
         "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_DISABLE_REQUIRE", "AMD_VISIBLE_DEVICES",
         "HABANA_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES",
         "UID", "EUID", "PPID",
@@ -56,10 +64,26 @@ ENTRYPOINT = ("/bin/sh", "-c", ENTRYPOINT_SCRIPT, "server")
 
 
 def service_name(deployment: str, username: str, server_name: str) -> str:
-    """Return a DNS-safe name of at most 63 characters, unique for each (user, server), which are case-sensitive."""
-    digest = hashlib.sha256(f"{username}/{server_name}".encode()).hexdigest()[:12]
+    """Return a DNS-safe name of at most 37 characters, unique for each (user, server), which are case-sensitive.
+
+    It does not contain the user's name, since a server can read the names of its neighbours by reverse DNS. Whoever
+    guesses both user and server can compute it; it is no secret, and labels identify the server for administrators.
+    """
+    return f"{deployment[:24].rstrip('-')}-{_digest(username, server_name)}"
+
+
+def former_service_name(deployment: str, username: str, server_name: str) -> str:
+    """Return the name of a service that a release before 0.1.0 created; `xnat_launcher.swarm` still handles those.
+
+    Remove it in the release after 0.1.0: XNAT ends servers after `xnat_jupyterhub_max_server_lifetime`, 48 hours.
+    """
     readable = re.sub(r"[^a-z0-9]+", "-", username.lower()).strip("-")[:20].strip("-")
-    return "-".join(part for part in (deployment[:24].rstrip("-"), readable, digest) if part)
+    parts = (deployment[:24].rstrip("-"), readable, _digest(username, server_name))
+    return "-".join(part for part in parts if part)
+
+
+def _digest(username: str, server_name: str) -> str:
+    return hashlib.sha256(f"{username}/{server_name}".encode()).hexdigest()[:12]
 
 
 def labels(deployment: str, username: str = "", server_name: str = "", project: str = "") -> dict[str, str]:
@@ -110,14 +134,28 @@ def docker_mount(mount: Mount) -> dict[str, Any]:
     }
 
 
-def shared_memory(size: int | None) -> dict[str, Any]:
-    """Return the mount for a `/dev/shm` of `size` bytes; None for half of the node's memory.
+def shared_memory(size: int) -> dict[str, Any]:
+    """Return the mount for a `/dev/shm` of `size` bytes.
 
     Docker's default of 64 MiB is too small for the worker processes of PyTorch. Its content counts as memory of the
     container.
     """
-    options = {"Mode": 0o1777} | ({"SizeBytes": size} if size else {})
-    return {"Type": "tmpfs", "Target": SHM, "TmpfsOptions": options}
+    return {"Type": "tmpfs", "Target": SHM, "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": size}}
+
+
+def scratch(target: str, size: int) -> dict[str, Any]:
+    """Return the mount for an empty directory of `size` bytes that everybody may write to.
+
+    Its content counts as memory of the container and ends with it. It is a tmpfs in an anonymous volume, which Swarm
+    removes with the container, because the tmpfs of a service is mounted noexec: what a person installs or compiles
+    there could not be loaded. Files without content count too (nr_inodes). For each such mount, Swarm's agent also
+    creates a volume that it never uses or removes (moby's daemon/cluster/executor/container/adapter.go,
+    createVolumes): an empty directory, which playbooks/nodes.yml removes by the label.
+    """
+    options = f"size={size},nr_inodes={size // PAGE},mode=1777,nosuid,nodev"
+    driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
+    volume = {"NoCopy": True, "Labels": {SCRATCH_LABEL: "true"}, "DriverConfig": driver}
+    return {"Type": "volume", "Target": target, "VolumeOptions": volume}
 
 
 def secret_reference(secret_id: str, name: str, uid: int, gid: int) -> dict[str, Any]:
@@ -143,8 +181,16 @@ def task_template(
             " compute environment, or ask the administrator to add it to hub_images_further_singleuser"
         )
     mounts = allowed_mounts(launch.mounts, settings.roots, username)
-    cpu_limit = _within(launch.cpu_limit, launch.cpu_reservation, settings.cpu_ceiling, "cpu", "CPUs")
-    mem_limit = _within(launch.mem_limit, launch.mem_reservation, settings.memory_ceiling, "mem", "bytes")
+    cpu_limit = _within(
+        launch.cpu_limit, launch.cpu_reservation, settings.cpu_ceiling, settings.cpu_default, "cpu", "CPUs"
+    )
+    mem_limit = _within(
+        launch.mem_limit, launch.mem_reservation, settings.memory_ceiling, settings.memory_default, "mem", "bytes"
+    )
+    scratches = {
+        TMP: settings.tmp_size or mem_limit // TMP_SHARE,
+        settings.home: settings.home_size or mem_limit // HOME_SHARE,
+    }
     container: dict[str, Any] = {
         "Image": settings.image_names.get(launch.image, launch.image),
         "Command": list(ENTRYPOINT),
@@ -155,8 +201,17 @@ def task_template(
         "Groups": [str(group) for group in settings.groups],
         "Mounts": [
             *(docker_mount(mount) for mount in mounts),
-            shared_memory(settings.shm_size or (mem_limit // 2 if mem_limit else None)),
+            *(
+                scratch(target, size)
+                for target, size in scratches.items()
+                # A directory of the site on it, or around it, takes its place.
+                if settings.read_only and not any(is_below(target, mount.target) for mount in mounts)
+            ),
+            shared_memory(settings.shm_size or mem_limit // SHM_SHARE),
         ],
+        "ReadOnly": settings.read_only,
+        # A core dump can be written by the node, which has no limit for it.
+        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         # Engines since 20.10 let any process bind ports below 1024.
         "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
         "Init": True,
@@ -190,10 +245,12 @@ def task_template(
             "Limits": {name: value for name, value in limits.items() if value},
             "Reservations": {name: value for name, value in reservations.items() if value},
         },
-        "Placement": {"Constraints": list(launch.constraints)},
+        # The site's come first and always: XNAT can only add to them.
+        "Placement": {"Constraints": list(dict.fromkeys([*settings.constraints, *launch.constraints]))},
         # A restarted server would have lost its kernels, and nobody would notice it.
         "RestartPolicy": {"Condition": "none"},
         "Networks": [{"Target": settings.network}],
+        "LogDriver": LOG_DRIVER,
     }
     size = len(json.dumps(template))
     if size > MAX_TEMPLATE:
@@ -205,15 +262,13 @@ def task_template(
 
 
 def _within(
-    limit: Number | None, reservation: Number | None, ceiling: Number | None, name: str, unit: str
-) -> Number | None:
-    """Return the limit for a server: XNAT's, or the site's ceiling if XNAT sets none."""
-    if not ceiling:
-        return limit
+    limit: Number | None, reservation: Number | None, ceiling: Number, default: Number, name: str, unit: str
+) -> Number:
+    """Return the limit for a server: XNAT's; if XNAT sets none, the site's default or what XNAT reserves."""
     for asked, field in ((limit, "limit"), (reservation, "reservation")):
         if asked and asked > ceiling:
             raise OptionsError(f"resources.{name}_{field} is {asked} {unit}: this site allows at most {ceiling}")
-    return limit or ceiling
+    return limit or max(default, reservation or default)
 
 
 def _nano(cpus: float | None) -> int | None:

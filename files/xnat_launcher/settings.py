@@ -12,13 +12,16 @@ from typing import Any
 from xnat_wire.settings import SettingsError, check_keys, read_settings
 from xnat_wire.site import XnatSite
 
-from xnat_launcher.options import parse_memory
-from xnat_launcher.policy import Root, roots_from_policy
+from xnat_launcher.options import parse_constraints, parse_memory
+from xnat_launcher.policy import Root, clean_path, roots_from_policy
 from xnat_launcher.syslog import Target, parse_target
 
 SETTINGS_FILE = "/etc/xnat-launcher/settings.json"
 DEFAULT_SERVER = ("refuse", "workspace")
 AUDIT_FAILURE = ("refuse", "continue")
+LIMITS = ("memory_ceiling", "memory_default")
+CPU_LIMITS = ("cpu_ceiling", "cpu_default")
+SIZES = ("tmp_size", "home_size", "shm_size")
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,11 @@ class Settings:
     """The launcher's settings. Times are seconds; paths are those of the launcher's container or, in roots, of nodes.
 
     hub_uid: the hub's user id, the only one that may call the launcher. default_server: whether the default server is
-    refused or gets only the workspace. cpu_ceiling (CPUs) and memory_ceiling (bytes): the most that one server may
-    have; None for no ceiling. shm_size (bytes): the size of a server's /dev/shm; None for half of its memory limit.
+    refused or gets only the workspace. constraints: of Swarm's placement, for every server. cpu_ceiling (CPUs) and
+    memory_ceiling (bytes): the most that one server may have. cpu_default, memory_default: the limits of a server for
+    which XNAT sets none. read_only: whether a server's root is read-only, and /tmp and `home`, its HOME, are
+    directories in memory. tmp_size, home_size, shm_size (bytes): the sizes of these and of /dev/shm; None for a share
+    of the server's memory limit.
     images: the images that a launch may use, each as named in XNAT. image_names: maps names in XNAT to names on nodes
     where these differ. audit_days: the age at which files of the audit log are removed, 0 for never. audit_failure:
     what happens to a launch that cannot be recorded, `refuse` or `continue`. audit_syslog: None for no syslog server.
@@ -48,8 +54,15 @@ class Settings:
     groups: tuple[int, ...]
     stop_grace_period: int
     pids_limit: int
-    cpu_ceiling: float | None
-    memory_ceiling: int | None
+    constraints: tuple[str, ...]
+    cpu_ceiling: float
+    memory_ceiling: int
+    cpu_default: float
+    memory_default: int
+    read_only: bool
+    home: str
+    tmp_size: int | None
+    home_size: int | None
     shm_size: int | None
     images: tuple[str, ...]
     image_names: dict[str, str]
@@ -60,9 +73,10 @@ class Settings:
 
 
 def parse(data: dict[str, Any]) -> Settings:
-    """Read the settings file's JSON, where `memory_ceiling` and `shm_size` are texts such as `64G`, empty for none.
+    """Read the settings file's JSON, where amounts of memory are texts such as `64G`; the sizes may be empty.
 
-    Raises SettingsError for missing or unknown keys, MountError for invalid roots, OptionsError for these two sizes.
+    Raises SettingsError for missing or unknown keys, MountError for invalid roots or an invalid home, OptionsError for
+    an invalid amount of memory or constraint.
     """
     check_keys(data, [field.name for field in fields(Settings)], "launcher")
     if data["default_server"] not in DEFAULT_SERVER:
@@ -72,13 +86,19 @@ def parse(data: dict[str, Any]) -> Settings:
     images = data["images"]
     if not isinstance(images, list) or not all(isinstance(image, str) and image for image in images):
         raise SettingsError(f"images is {images!r}: set a list of image names")
+    limits = {name: parse_memory(data[name], name) for name in LIMITS} | {name: data[name] for name in CPU_LIMITS}
+    for name, value in limits.items():
+        if not isinstance(value, int | float) or not value > 0:
+            raise SettingsError(f"{name} is {data[name]!r}: set a limit, so that no server can take a whole node")
     return Settings(
         **{
             **data,
+            **limits,
+            **{name: parse_memory(data[name], name) for name in SIZES},
             "xnat": XnatSite.parse(data["xnat"]),
             "groups": tuple(data["groups"]),
-            "memory_ceiling": parse_memory(data["memory_ceiling"], "memory_ceiling"),
-            "shm_size": parse_memory(data["shm_size"], "shm_size"),
+            "constraints": parse_constraints(data["constraints"], "constraints"),
+            "home": clean_path(data["home"], "home"),
             "images": tuple(images),
             "roots": roots_from_policy(data["roots"]),
             "audit_syslog": parse_target(data["audit_syslog"]),

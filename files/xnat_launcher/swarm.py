@@ -1,4 +1,4 @@
-"""The services of one deployment: one service and one secret for each server, named after it.
+"""The services of one deployment: one service and one secret for each server, whose names follow from its owner.
 
 Simultaneous requests for several servers are combined into one.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from xnat_wire.shared import Shared
 
 from xnat_launcher.docker import ConflictError, Docker, MissingError, SwarmError
-from xnat_launcher.service import ENV_SUFFIX, LABEL, secret_reference, service_name
+from xnat_launcher.service import ENV_SUFFIX, LABEL, former_service_name, secret_reference, service_name
 
 LOOK = 0.1  # seconds for which calls for the state of tasks are collected into one request
 NODES_AGE = 5.0  # seconds for which all callers reuse one list of nodes
@@ -28,6 +28,7 @@ LOG_LINES = 15
 DEPLOYMENT, USER, SERVER = f"{LABEL}.deployment", f"{LABEL}.user", f"{LABEL}.server"
 PROJECT = f"{LABEL}.project"
 Owner = tuple[str, str]  # user and server
+Found = TypeVar("Found")
 ALIVE = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"})
 
 
@@ -76,32 +77,36 @@ class Swarm:
         self._network = network
         self._deployment = deployment
         self._mine = {"label": [f"{LABEL}.deployment={deployment}"]}
-        self._wanted: set[str] = set()
-        self._round: asyncio.Future[dict[str, Task]] | None = None
+        self._wanted: set[Owner] = set()
+        self._round: asyncio.Future[dict[Owner, Task]] | None = None
         self._nodes = Shared(self._list_nodes, NODES_AGE)
         self._addresses = Shared(self._list_addresses, ADDRESSES_AGE)
         self._images: dict[str, Shared[str]] = {}
 
     async def create(
-        self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, owner: tuple[int, int]
+        self, server: Owner, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, reader: tuple[int, int]
     ) -> str:
-        """Create a server's secret and service and replace older ones of that name. Returns the service's id.
+        """Create a server's secret and service and replace older ones. Returns the service's id.
 
-        template: the `TaskTemplate` without the secret. owner: (uid, gid) that may read the secret. Raises SwarmError.
+        template: the `TaskTemplate` without the secret. reader: (uid, gid) that may read the secret. Raises SwarmError.
         """
+        name, former = self._names(server)
+        with suppress(MissingError):
+            await self._docker.get(f"/services/{former}")
+            await self.remove(server)
         try:
-            return await self._make(name, template, labels, secret, owner)
+            return await self._make(name, template, labels, secret, reader)
         except ConflictError:
-            await self.remove(name)
-            return await self._make(name, template, labels, secret, owner)
+            await self.remove(server)
+            return await self._make(name, template, labels, secret, reader)
 
     async def _make(
-        self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, owner: tuple[int, int]
+        self, name: str, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, reader: tuple[int, int]
     ) -> str:
         secret_name = name + ENV_SUFFIX
         data = base64.b64encode(secret).decode()
         made = await self._docker.create("secrets", {"Name": secret_name, "Data": data, "Labels": dict(labels)})
-        container = {**template["ContainerSpec"], "Secrets": [secret_reference(made, secret_name, *owner)]}
+        container = {**template["ContainerSpec"], "Secrets": [secret_reference(made, secret_name, *reader)]}
         return await self._docker.create(
             "services",
             {
@@ -113,21 +118,21 @@ class Swarm:
             },
         )
 
-    async def remove(self, name: str, patience: float = 20) -> tuple[bool, bool]:
+    async def remove(self, server: Owner, patience: float = 20) -> tuple[bool, bool]:
         """Remove service and secret of a server if they exist, and wait until its container has ended.
 
         Returns whether there was a service, and whether its container ended within `patience` seconds; Swarm ends it in
         any case. Raises SwarmError.
         """
-        removed = True
-        try:
-            await self._docker.delete("services", name)
-        except MissingError:
-            removed = False
-        # Before waiting, so that a launcher that is killed while it waits leaves no secret.
-        with suppress(MissingError):
-            await self._docker.delete("secrets", name + ENV_SUFFIX)
-        return removed, not removed or await self._has_ended(name, patience)
+        removed = False
+        for name in self._names(server):
+            with suppress(MissingError):
+                await self._docker.delete("services", name)
+                removed = True
+            # Before waiting, so that a launcher that is killed while it waits leaves no secret.
+            with suppress(MissingError):
+                await self._docker.delete("secrets", name + ENV_SUFFIX)
+        return removed, not removed or await self._has_ended(server, patience)
 
     async def remove_by_id(self, service_id: str, user: str, server: str) -> bool:
         """Remove a service if its labels identify it as this server of this deployment, whatever its name.
@@ -147,32 +152,32 @@ class Swarm:
             await self._docker.delete("secrets", spec["Name"] + ENV_SUFFIX)
         return True
 
-    async def _has_ended(self, name: str, patience: float) -> bool:
+    async def _has_ended(self, server: Owner, patience: float) -> bool:
         if not patience:
             return False
         # A server that is started again must not use the same files as the old one.
         try:
             async with asyncio.timeout(patience):
-                while (task := await self.task(name)) and task.alive:
+                while (task := await self.task(server)) and task.alive:
                     pass
         except TimeoutError:
             return False
         return True
 
-    async def task(self, name: str) -> Task | None:
-        """Return a service's newest task after LOOK seconds, None if there is none. Raises SwarmError."""
-        self._wanted.add(name)
+    async def task(self, server: Owner) -> Task | None:
+        """Return a server's newest task after LOOK seconds, None if there is none. Raises SwarmError."""
+        self._wanted.add(server)
         if self._round is None:
             self._round = asyncio.ensure_future(self._ask_round())
-        return (await asyncio.shield(self._round)).get(name)
+        return (await asyncio.shield(self._round)).get(server)
 
     async def living(self) -> list[Owner]:
         """Return the servers that run or may still start. Raises SwarmError."""
         return [owner for owner, task in (await self._newest(self._mine)).items() if task.wanted]
 
-    async def tasks(self, names: Collection[str] | None = None) -> dict[Owner, Task]:
-        """Return the newest task of each server. names: only of servers with these services. Raises SwarmError."""
-        return await self._newest(self._mine if names is None else _by_name(names))
+    async def tasks(self, servers: Collection[Owner] | None = None) -> dict[Owner, Task]:
+        """Return the newest task of each server. servers: only of these. Raises SwarmError."""
+        return await self._newest(self._mine if servers is None else self._by_name(servers))
 
     async def image_id(self, name: str) -> str:
         """Return the id of an image on this node, `sha256:...`, at most IMAGE_AGE seconds old; empty if unknown.
@@ -186,9 +191,10 @@ class Swarm:
         except (SwarmError, TimeoutError):
             return ""
 
-    async def template(self, name: str) -> dict[str, Any]:
-        """Return a service's `TaskTemplate`. Raises SwarmError."""
-        return dict((await self._docker.get(f"/services/{name}"))["Spec"]["TaskTemplate"])
+    async def template(self, server: Owner) -> dict[str, Any]:
+        """Return the `TaskTemplate` of a server's service. Raises SwarmError."""
+        service = await self._of(server, lambda name: self._docker.get(f"/services/{name}"))
+        return dict(service["Spec"]["TaskTemplate"])
 
     async def nodes(self) -> list[dict[str, Any]]:
         """Return Docker's list of nodes, at most NODES_AGE seconds old. Raises SwarmError."""
@@ -206,9 +212,10 @@ class Swarm:
                 found[owner] = str(service["ID"])
         return found
 
-    async def log_end(self, name: str) -> str:
+    async def log_end(self, server: Owner) -> str:
         """Return the last log lines of a server. Raises SwarmError."""
-        return (await self._docker.log_end(name, LOG_LINES)).decode(errors="replace")
+        text = await self._of(server, lambda name: self._docker.log_end(name, LOG_LINES))
+        return text.decode(errors="replace")
 
     async def remove_lone_secrets(self, older_than: float, but: Collection[str]) -> list[str]:
         """Remove servers' secrets without a service, as left by a launcher killed before it created the service.
@@ -230,11 +237,26 @@ class Swarm:
                 removed.append(name)
         return removed
 
-    async def _ask_round(self) -> dict[str, Task]:
+    def _names(self, server: Owner) -> tuple[str, str]:
+        """Return the names that a server's service may have: that of new ones, and that of former releases."""
+        return service_name(self._deployment, *server), former_service_name(self._deployment, *server)
+
+    async def _of(self, server: Owner, call: Callable[[str], Awaitable[Found]]) -> Found:
+        """Make a call with the name that a server's service has. Raises SwarmError."""
+        name, former = self._names(server)
+        try:
+            return await call(name)
+        except MissingError:
+            return await call(former)
+
+    async def _ask_round(self) -> dict[Owner, Task]:
         await asyncio.sleep(LOOK)
-        names, self._wanted, self._round = self._wanted, set(), None
-        found = await self._newest(_by_name(names))
-        return {service_name(self._deployment, *owner): task for owner, task in found.items()}
+        wanted, self._wanted, self._round = self._wanted, set(), None
+        return await self._newest(self._by_name(wanted))
+
+    def _by_name(self, servers: Collection[Owner]) -> dict[str, list[str]]:
+        """Return a filter by the prefix of task names, since an unknown service name would be an error."""
+        return {"name": [f"{name}." for server in sorted(servers) for name in self._names(server)]}
 
     async def _inspect_image(self, name: str) -> str:
         found = await self._docker.get(f"/images/{quote(name, safe='/:@')}/json")
@@ -265,11 +287,6 @@ class Swarm:
             )
             for owner, found in newest.items()
         }
-
-
-def _by_name(names: Collection[str]) -> dict[str, list[str]]:
-    """Return a filter by the prefix of task names: unlike an unknown service name, an unknown prefix is no error."""
-    return {"name": [f"{name}." for name in sorted(names)]}
 
 
 def _owner(labels: Mapping[str, str] | None) -> Owner | None:

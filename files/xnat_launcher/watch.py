@@ -128,7 +128,7 @@ class Watch:
             for name, watched in self._servers.items()
             if (full or watched.changing) and watched.created is not None and now - watched.created > GRACE
         }
-        wanted = [name for name, each in self._servers.items() if each.changing]
+        wanted = [(each.server.user, each.server.name) for each in self._servers.values() if each.changing]
         if not full and not wanted:
             return
         found = {

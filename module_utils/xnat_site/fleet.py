@@ -495,6 +495,25 @@ def _ipvs(site: Site) -> Iterable[Finding]:
         )
 
 
+def _unconfined(site: Site) -> Iterable[Finding]:
+    """Yield which engines run containers without the kernel's confinement. It is one wall of several, so only notes."""
+    security = {name: report.security for name, report in site.reports.items() if report.answers}
+    without = [name for name, found in security.items() if not found & {"apparmor", "selinux"}]
+    if without:
+        yield _note(
+            "no_apparmor",
+            f"Docker Engine on {', '.join(without)} does not confine containers with AppArmor: install the package"
+            " apparmor, boot a kernel that has AppArmor enabled, and restart the engine.",
+        )
+    without = [name for name, found in security.items() if "seccomp" not in found]
+    if without:
+        yield _note(
+            "no_seccomp",
+            f"Docker Engine on {', '.join(without)} does not restrict the system calls of containers with seccomp:"
+            " remove seccomp-profile from /etc/docker/daemon.json, or boot a kernel with CONFIG_SECCOMP_FILTER.",
+        )
+
+
 def _engines_differ(site: Site) -> Iterable[Finding]:
     versions = {name: report.version for name, report in site.reports.items() if report.answers}
     if len({_version(version) for version in versions.values()}) > 1:
@@ -745,6 +764,7 @@ SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
     _same_hostname,
     _pools,
     _ipvs,
+    _unconfined,
     _engines_differ,
     _untested_system,
     _servers_network,

@@ -1,4 +1,6 @@
-"""Computes the hardware that XNAT offers from the nodes of the swarm. Runs on the control node.
+"""Computes the hardware that XNAT offers, and the bounds of every server, from the nodes of the swarm.
+
+Runs on the control node.
 
 The plugin's own defaults reserve up to 4 CPUs and 16 GB (docs/xnat-contract.md, 5.4): on smaller nodes such servers
 would wait forever. Here every size fits on an empty node, and every node with room for a server's reservation also has
@@ -20,6 +22,8 @@ LARGEST = "XLarge"
 LARGER = 2  # a node gets its own size if it has at least this many times the memory of the smallest node
 CPUS_RESERVED = 1 / 4
 MEMORY_RESERVED = 1 / 2
+LARGEST_SHARE = 7 / 8  # of the largest node's memory, the most for one server; system and Docker need the rest
+DEFAULT_SHARE = 1 / 2  # of the smallest node, for a server for which XNAT sets no limits; the same as Medium
 NODE_LABEL = "jupyter"
 HARDWARE_LABEL = "hardware"
 MEGABYTE = 2**20
@@ -119,6 +123,43 @@ def constraints(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """
     chosen = any(read_node(node).is_chosen for node in nodes)
     return [{"key": f"node.labels.{NODE_LABEL}", "operator": "IN", "value": "true"}] if chosen else []
+
+
+def bounds(
+    nodes: Sequence[Mapping[str, Any]],
+    cpu_ceiling: float = 0,
+    memory_ceiling: str = "",
+    cpu_default: float = 0,
+    memory_default: str = "",
+) -> dict[str, Any]:
+    """Return where and within which limits the launcher starts servers, whatever XNAT asks for.
+
+    nodes: as `docker node inspect` returns them. The others are the site's own values, 0 and empty for those computed
+    here. Returns::
+
+        {"constraints": ["node.labels.jupyter==true"],  # empty if no node has the label
+         "cpu_ceiling": 16.0, "memory_ceiling": "56G",  # the most that one server may have
+         "cpu_default": 4.0, "memory_default": "16G"}   # the limits of a server for which XNAT sets none
+
+    Computed ceilings are those of the largest node, and are never below the hardware of `hardware`. Computed defaults
+    are half of the smallest node, since an engine refuses a limit of more CPUs than it has. Defaults are lowered to the
+    ceilings. Drained nodes count only if all are drained. Raises OptionsError for the site's own values.
+    """
+    chosen = [node for node in nodes if read_node(node).is_chosen]
+    at_work = [node for node in chosen or nodes if node["Spec"].get("Availability") != "drain"]
+    usable = [read_node(node) for node in at_work or chosen or nodes]
+    cpus, memory = _least(usable)
+    most_cpus = cpu_ceiling or max(node.cpus for node in usable)
+    most_memory = memory_ceiling or memory_text(max(node.memory for node in usable) * LARGEST_SHARE)
+    bytes_at_most = parse_memory(most_memory, "memory_ceiling") or 0
+    default = memory_default or memory_text(memory * DEFAULT_SHARE)
+    return {
+        "constraints": [f"node.labels.{NODE_LABEL}==true"] if chosen else [],
+        "cpu_ceiling": float(most_cpus),
+        "memory_ceiling": most_memory,
+        "cpu_default": float(min(cpu_default or cpus * DEFAULT_SHARE, most_cpus)),
+        "memory_default": default if (parse_memory(default, "memory_default") or 0) <= bytes_at_most else most_memory,
+    }
 
 
 def _least(nodes: Sequence[Node]) -> tuple[float, float]:

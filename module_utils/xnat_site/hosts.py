@@ -109,7 +109,8 @@ class Report:
 
     time, asked_at: seconds since 1970 by the host's and by the control node's clock. networks: those to which the host
     has routes, in CIDR notation. kernel: whether it has a feature, None if unknown. accounts: names by
-    forbidden user id. held_ports: dictionaries with port, purpose, variable, holder. deployed: whether anything of the
+    forbidden user id. held_ports: dictionaries with port, purpose, variable, holder. security: what confines the
+    engine's containers, such as apparmor. deployed: whether anything of the
     deployment exists. network: driver and subnets of the servers' network, empty without one. images: ids by
     name. raw: the whole report.
     """
@@ -133,6 +134,7 @@ class Report:
     held_ports: Sequence[Mapping[str, Any]]
     answers: bool
     version: str
+    security: frozenset[str]
     options_broken: bool
     deployed: bool
     swarm: Membership
@@ -165,6 +167,7 @@ class Report:
             held_ports=report["held_ports"],
             answers=engine["answers"],
             version=engine["version"],
+            security=frozenset(engine["security"]),
             options_broken=engine["options_broken"],
             deployed=engine["deployed"],
             swarm=Membership.from_report(engine["swarm"]),

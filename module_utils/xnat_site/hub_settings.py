@@ -11,9 +11,13 @@ problem::
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from ..xnat_launcher.policy import DATA_TARGETS, is_below
+from .storage import SYSTEM_DIRS
 
 Finding = dict[str, str]
 
@@ -25,8 +29,17 @@ RANGES: dict[str, tuple[int, int | None, str]] = {
     "jupyterhub_failed_logins_window": (3600, None, LOCKED),
     "jupyterhub_prune_interval": (10, None, ""),
     "jupyterhub_audit_days": (0, None, ", or to 0 to keep all files"),
+    "jupyterhub_notebook_pids_limit": (100, None, ", since without a limit a server can use up a node's processes"),
+    "jupyterhub_notebook_cpu_ceiling": (0, None, ""),
+    "jupyterhub_notebook_cpu_default": (0, None, ""),
 }
-CEILINGS = ("jupyterhub_notebook_memory_ceiling", "jupyterhub_notebook_shm_size")
+CEILINGS = (
+    "jupyterhub_notebook_memory_ceiling",
+    "jupyterhub_notebook_memory_default",
+    "jupyterhub_notebook_tmp_size",
+    "jupyterhub_notebook_home_size",
+    "jupyterhub_notebook_shm_size",
+)
 SERVICES = ("hub", "launcher", "proxy")
 CEILING = re.compile(r"([0-9]+(\.[0-9]+)?[KMGT]i?B?)?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
@@ -36,7 +49,14 @@ URL = re.compile(r"https?://[^/?#\s]+/?")
 
 def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
     """Return what is wrong with settings of the hub. settings: the role's variables that are checked here, by name."""
-    return [*_times(settings), *_ceilings(settings), *_limits(settings), *_addresses(settings), *_syslog(settings)]
+    return [
+        *_times(settings),
+        *_ceilings(settings),
+        *_home(settings),
+        *_limits(settings),
+        *_addresses(settings),
+        *_syslog(settings),
+    ]
 
 
 def _times(settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -59,6 +79,20 @@ def _ceilings(settings: Mapping[str, Any]) -> Iterator[Finding]:
     for name in CEILINGS:
         if not CEILING.fullmatch(str(settings[name])):
             yield _finding("ceiling", name, f"{name} is {settings[name]!r}: use the form 64G or leave it empty.")
+
+
+def _home(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    name = "jupyterhub_notebook_home"
+    home = str(settings[name])
+    path = "/" + posixpath.normpath(home).lstrip("/")
+    taken = path in ("/", "/tmp") or path.split("/")[1] in SYSTEM_DIRS  # noqa: S108  (of the container)
+    if home != path or taken or "{{" in home or any(is_below(path, target) for target in DATA_TARGETS):
+        yield _finding(
+            "home",
+            name,
+            f"{name} is {home!r}: set it to a directory of the container such as /home/jovyan or /tmp/home, outside its"
+            f" system directories and {' and '.join(DATA_TARGETS)}.",
+        )
 
 
 def _limits(settings: Mapping[str, Any]) -> Iterator[Finding]:

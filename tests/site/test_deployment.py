@@ -35,6 +35,7 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(sit
     volumes = {volume["Name"] for volume in site.docker.volumes(filters=deployed)["Volumes"]}
     assert volumes >= {"jupyterhub-data", "jupyterhub-audit"}
     assert "jupyterhub-launcher" not in volumes
+    assert not site.docker.volumes(filters={"label": "org.xnat.jupyterhub.scratch"})["Volumes"]
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
     assert plays.play("playbooks/remove.yml").changed() == set()
 

@@ -44,7 +44,7 @@ HOPELESS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "exit": ({"command": "sh -c 'exit 3'"}, {}, "it ended on node node0 with exit code 3"),
     "memory": ({"command": "tail /dev/zero"}, {"memoryLimit": "32M"}, "its memory limit was reached"),
     "label": ({}, {"constraints": constraint("node.labels.gpu", "true")}, "no node has label gpu=true"),
-    "cpus": ({}, {"cpuReservation": 64.0}, "no node has 64 CPUs, the largest has"),
+    "cpus": ({}, {"cpuReservation": 640.0}, "resources.cpu_reservation is 640.0 CPUs: this site allows at most"),
     "too much memory": ({}, {"memoryReservation": "900G"}, "no node has 900 GiB of memory, the largest has"),
     "generic": ({}, {"genericResources": [{"name": "gpu", "value": "1"}]}, "no node has a gpu"),
     "outside": (mount("/etc", "/data/etc"), {}, "/etc (for /data/etc) lies outside the directories"),
@@ -198,6 +198,8 @@ def test_the_container_is_closed(site: Site) -> None:
     assert "uid=1500" in text
     assert "CapBnd:\t0000000000000000" in text
     assert "NoNewPrivs:\t1" in text
+    assert "jdoe" not in site.service(server)["Spec"]["Name"]  # which its neighbours can look up
+    assert "jdoe" not in site.run(server, "hostname; cat /etc/hosts")[1]
     inspected = str(site.service(server))
     assert "XNAT_PASS" not in inspected
     assert "JUPYTERHUB_API_TOKEN" not in inspected
@@ -227,13 +229,99 @@ def test_variables_and_arguments_arrive_as_xnat_sent_them_and_are_not_shown(site
     site.stop(server)
 
 
-def test_shared_memory_is_half_of_the_memory_and_low_ports_are_closed(site: Site) -> None:
+def test_directories_in_memory_are_shares_of_the_memory_and_low_ports_are_closed(site: Site) -> None:
     server = ready(site, hardware=site.hardware(memoryLimit="256M"))
-    script = "df -k /dev/shm; python3 -c 'import socket; socket.socket().bind((\"\", 1023))'"
+    script = "df -k /dev/shm /tmp ~; python3 -c 'import socket; socket.socket().bind((\"\", 1023))'"
     code, text = site.run(server, script)
-    assert f" {128 * 1024} " in text
+    assert [line.split()[1] for line in text.splitlines()[1:4]] == [
+        str(megabytes * 1024) for megabytes in (128, 64, 32)
+    ]
     assert code != 0
     assert "PermissionError" in text
+    site.stop(server)
+
+
+# Writes everywhere until nothing more fits, then files without content, then output; ends with the sizes of the latter.
+FILL = """
+for place in /tmp "$HOME" /dev/shm / /opt /run /var/tmp /home /etc; do
+    cat /dev/zero > "$place/full"
+done
+rm /tmp/full
+python3 -c '
+import itertools
+for number in itertools.count():
+    open(f"/tmp/{number}", "w").close()
+'
+rm -r /tmp/[0-9]*
+yes "$(printf %01000d 0)" | head -c 100000000 > /proc/1/fd/1
+"""
+
+
+def test_a_server_that_fills_everything_lives_and_fills_no_disk(site: Site) -> None:
+    used = "df --block-size=1M --output=used /var/lib/docker | tail -n 1"
+    server = ready(site, hardware=site.hardware(memoryLimit="1G"))
+    other = ready(site)
+    before = int(site.on_node("sh", "-c", used))
+    _, text = site.run(server, FILL)
+    assert text.count("No space left on device") == 4
+    assert text.count("Read-only file system") == 6
+    assert "Permission denied" not in text
+    assert int(site.on_node("sh", "-c", used)) - before < 100  # MB; its output may take 30
+    assert site.run(server, "echo alive") == (0, "alive\n")
+    assert {server.name, other.name} <= set(site.servers("jdoe"))
+    for each in (server, other):
+        site.stop(each)
+
+
+def test_a_servers_volumes_are_removed_with_it(site: Site) -> None:
+    volumes = functools.partial(site.docker.volumes, filters={"label": f"{LABEL}.scratch=true"})
+
+    def count() -> int:
+        return len(volumes()["Volumes"] or ())
+
+    before = count()
+    server = ready(site)
+    assert count() in (before + 2, before + 4)  # Swarm's agent creates each volume twice, and removes those in use
+    site.stop(server)
+    wait_for("removal of the used volumes", lambda: count() <= before + 2)
+
+
+# Its children wait; the first fork that fails ends it.
+FORKS = """
+import os, time
+made = 0
+try:
+    while True:
+        if os.fork() == 0:
+            time.sleep(5)
+            os._exit(0)
+        made += 1
+except OSError as error:
+    print(made, error.strerror)
+"""
+
+
+def test_a_fork_bomb_ends_at_the_process_limit(site: Site) -> None:
+    limit = 500  # of molecule's inventory
+    server = ready(site, hardware=site.hardware(memoryLimit="1G"))
+    _, text = site.run(server, f"python3 -c '{FORKS}'")
+    made, _, why = text.strip().partition(" ")
+    assert limit - 100 < int(made) < limit
+    assert why == "Resource temporarily unavailable"
+    site.run(server, "bash -c 'bomb() { bomb | bomb & }; bomb' > /dev/null 2>&1")
+    other = ready(site)  # which the node still starts
+    site.stop(other)
+    site.stop(server)
+
+
+def test_a_server_without_limits_of_xnat_has_the_sites(site: Site) -> None:
+    server = ready(site, hardware=site.hardware())
+    limits = site.service(server)["Spec"]["TaskTemplate"]["Resources"]["Limits"]
+    (node,) = site.docker.nodes()
+    most = node["Description"]["Resources"]
+    assert 0 < limits["NanoCPUs"] < most["NanoCPUs"]
+    assert 0 < limits["MemoryBytes"] < most["MemoryBytes"]
+    assert limits["Pids"] > 0
     site.stop(server)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -149,6 +150,22 @@ def test_a_label_is_changed_and_labels_of_others_stay(swarm: Swarm) -> None:
     assert "room" not in labels
 
 
+def test_servers_run_on_the_nodes_for_notebooks_even_if_xnat_asks_for_others(site: Cluster, swarm: Swarm) -> None:
+    layers = ("playbooks/swarm.yml", "playbooks/hub.yml")  # and not xnat.yml: XNAT knows nothing of it
+    swarm.write(workers=(*WORKERS, "node5"), variables={"node2": {"docker_swarm_labels": {"jupyter": True}}})
+    try:
+        swarm.play(*layers)
+        server = launch(site)
+        assert site.node_of(server) == "node2"
+        site.stop(server)
+        elsewhere = site.launch(hardware=site.on_node("node3"))
+        assert not site.outcome(elsewhere)
+        assert "no node fulfils all of node.labels.jupyter==true" in site.hub_log(elsewhere.began)
+    finally:
+        swarm.write(workers=(*WORKERS, "node5"))
+        swarm.play(*layers)
+
+
 def test_a_node_is_removed(swarm: Swarm) -> None:
     swarm.write()
     swarm.play("playbooks/swarm.yml")
@@ -219,6 +236,11 @@ def test_an_image_from_elsewhere_is_tried_and_workers_run_what_was_tried(site: C
     try:
         run = swarm.play("playbooks/images.yml", code=2)
         assert f"The image {ELSEWHERE} has no JupyterHub" in run.flat
+        writes = "FROM {own}\nUSER root\nRUN printf '#!/bin/sh\\nmkdir /opt/x' > /opt/venv/bin/jupyterhub-singleuser\n"
+        swarm.on("node1", f"printf '%s' {shlex.quote(writes.format(own=own))} | docker build --tag {ELSEWHERE} -")
+        run = swarm.play("playbooks/images.yml", code=2)
+        assert f"The image {ELSEWHERE} cannot run as XNAT's user" in run.flat
+        assert "It could not write /opt/x." in run.flat
         assert name not in swarm.on("node1", "docker images --format '{{.Repository}}:{{.Tag}}'")
         swarm.on("node1", f"docker tag {own} {ELSEWHERE}")  # an image with three tags
         swarm.play("playbooks/images.yml", "playbooks/hub.yml")

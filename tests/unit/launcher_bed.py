@@ -269,8 +269,11 @@ def check_service(service: Mapping[str, Any], settings: Settings) -> None:
     """Check that this site's policy allows a service."""
     container = _container(service)
     user = service["Spec"]["Labels"][USER]
-    *mounts, shm = container["Mounts"]
+    mounts = [each for each in container["Mounts"] if each["Type"] == "bind"]
+    *scratches, shm = container["Mounts"][len(mounts) :]
     assert (shm["Type"], shm["Target"]) == ("tmpfs", "/dev/shm")
+    assert {each["Target"] for each in scratches} <= {"/tmp", settings.home}
+    assert container["ReadOnly"] is True
     asked = [
         {"source": each["Source"], "target": each["Target"], "type": each["Type"], "read_only": each["ReadOnly"]}
         for each in mounts
@@ -290,6 +293,9 @@ def check_service(service: Mapping[str, Any], settings: Settings) -> None:
     template = service["Spec"]["TaskTemplate"]
     assert template["Networks"] == [{"Target": settings.network}]
     assert template["Resources"]["Limits"]["Pids"] == settings.pids_limit
+    assert 0 < template["Resources"]["Limits"]["NanoCPUs"] <= settings.cpu_ceiling * 10**9
+    assert 0 < template["Resources"]["Limits"]["MemoryBytes"] <= settings.memory_ceiling
+    assert set(settings.constraints) <= set(template["Placement"]["Constraints"])
     assert set(service["Spec"]) == {"Name", "Labels", "TaskTemplate", "Mode", "EndpointSpec"}
     assert container["Labels"].get(SERVER) == service["Spec"]["Labels"].get(SERVER)
 

@@ -92,6 +92,14 @@ def test_a_secret_is_taken_as_it_is_or_refused(settings: Settings, secrets_dir: 
         pytest.param({"images": {"a": "b"}}, SettingsError, "images", id="images-mapping"),
         pytest.param({"default_server": "yes"}, SettingsError, "default_server", id="default-server"),
         pytest.param({"memory_ceiling": "lots"}, OptionsError, "memory_ceiling", id="memory-ceiling"),
+        pytest.param({"memory_ceiling": ""}, SettingsError, "memory_ceiling", id="no-memory-ceiling"),
+        pytest.param({"memory_default": "0G"}, SettingsError, "memory_default", id="no-memory"),
+        pytest.param({"cpu_ceiling": None}, SettingsError, "cpu_ceiling", id="no-cpu-ceiling"),
+        pytest.param({"cpu_default": 0.0}, SettingsError, "cpu_default", id="no-cpus"),
+        pytest.param({"constraints": ["jupyter"]}, OptionsError, "'jupyter'", id="constraint"),
+        pytest.param({"constraints": "a==b"}, OptionsError, "constraints", id="constraints-text"),
+        pytest.param({"home": "home"}, MountError, "home", id="home"),
+        pytest.param({"home_size": "much"}, OptionsError, "home_size", id="home-size"),
         pytest.param({"shm_size": 5}, OptionsError, "shm_size", id="shm-size"),
         pytest.param({"roots": [{"name": "x", "path": "srv", "read_only": True}]}, MountError, "srv", id="root"),
     ],
@@ -102,8 +110,10 @@ def test_the_launchers_settings_are_checked(changes: dict[str, Any], error: type
 
 
 def test_the_launchers_sizes_are_read_as_bytes() -> None:
-    found = launcher_settings_module.parse(launcher_settings_data(images=[], shm_size="2G", memory_ceiling="1T"))
+    data = launcher_settings_data(images=[], shm_size="2G", memory_ceiling="1T", tmp_size="1M")
+    found = launcher_settings_module.parse(data)
     assert (found.images, found.shm_size, found.memory_ceiling) == ((), 2**31, 2**40)
+    assert (found.memory_default, found.tmp_size, found.home_size) == (2**32, 2**20, None)
 
 
 @pytest.mark.parametrize("text", [None, "{", "\xff"], ids=["missing", "no-json", "no-text"])

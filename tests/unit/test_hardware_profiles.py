@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from module_utils.xnat_launcher.options import OptionsError
-from module_utils.xnat_site.hardware_profiles import SizesError, constraints, hardware, memory_text
+from module_utils.xnat_site.hardware_profiles import SizesError, bounds, constraints, hardware, memory_text
 
 GIGABYTE = 1024
 
@@ -112,6 +112,51 @@ def test_servers_are_bound_to_labelled_nodes() -> None:
     assert constraints([node(), node(labels={"jupyter": "true"})]) == [
         {"key": "node.labels.jupyter", "operator": "IN", "value": "true"}
     ]
+
+
+JUPYTER = {"jupyter": "true"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "expected"),
+    [
+        ([node()], {}, (16.0, "56G", 8.0, "32G")),
+        ([node("a", 4, 8), node("b", 32, 128)], {}, (32.0, "112G", 2.0, "4G")),
+        ([node("a", 4, 8, JUPYTER), node("b", 32, 128)], {}, (4.0, "7G", 2.0, "4G")),
+        ([node("a", 4, 8, availability="drain"), node("b", 8, 32)], {}, (8.0, "28G", 4.0, "16G")),
+        ([node("a", 4, 8, availability="drain")], {}, (4.0, "7G", 2.0, "4G")),
+        ([node("a", 4, 8, JUPYTER, availability="drain"), node("b", 8, 32)], {}, (4.0, "7G", 2.0, "4G")),
+        ([node("a", 1, 2)], {}, (1.0, "1792M", 0.5, "1G")),
+        ([node()], {"cpu_ceiling": 2.0, "memory_ceiling": "20G"}, (2.0, "20G", 2.0, "20G")),
+        ([node()], {"cpu_default": 3.0, "memory_default": "5G"}, (16.0, "56G", 3.0, "5G")),
+        ([node()], {"cpu_default": 99.0, "memory_default": "99G"}, (16.0, "56G", 16.0, "56G")),
+    ],
+    ids=[
+        "one", "two", "labelled", "drained", "all-drained", "labelled-drained", "small", "ceilings", "defaults",
+        "above",
+    ],
+)  # fmt: skip
+def test_the_bounds_of_servers_are_those_of_the_nodes(
+    nodes: list[dict[str, Any]], wanted: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    found = bounds(nodes, **wanted)
+    constraint = found.pop("constraints")
+    assert tuple(found.values()) == expected
+    labelled = any((each["Spec"]["Labels"] or {}).get("jupyter") for each in nodes)
+    assert constraint == (["node.labels.jupyter==true"] if labelled else [])
+
+
+@given(st.lists(st.tuples(st.floats(1, 200), st.floats(1.8, 3000), st.integers(0, 3)), min_size=1, max_size=5))
+def test_no_hardware_is_above_the_ceilings(sizes: list[tuple[float, float, int]]) -> None:
+    nodes = [
+        node(f"n{number}", cpus, gigabytes, resources=named("gpu", *map(str, range(gpus))))
+        for number, (cpus, gigabytes, gpus) in enumerate(sizes)
+    ]
+    found = bounds(nodes)
+    for row in hardware(nodes):
+        assert row["cpu_limit"] <= found["cpu_ceiling"]
+        assert megabytes(row["memory_limit"]) <= megabytes(found["memory_ceiling"])
+    assert found["cpu_default"] <= min(cpus for cpus, _, _ in sizes)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,29 @@ def test_the_defaults_can_work() -> None:
         pytest.param({"notebook_memory_ceiling": "64"}, "ceiling", id="ceiling-without-unit"),
         pytest.param({"notebook_memory_ceiling": "64G\n"}, "ceiling", id="ceiling-with-newline"),
         pytest.param({"notebook_shm_size": "much"}, "ceiling", id="size-text"),
+        pytest.param({"notebook_tmp_size": "1"}, "ceiling", id="tmp-without-unit"),
+        pytest.param({"notebook_home_size": "-1G"}, "ceiling", id="home-negative"),
+        pytest.param({"notebook_memory_default": "half"}, "ceiling", id="default-text"),
+        pytest.param({"notebook_cpu_default": -1}, "range", id="cpus-negative"),
+        pytest.param({"notebook_cpu_ceiling": "all"}, "range", id="cpu-ceiling-text"),
+        pytest.param({"notebook_pids_limit": 0}, "range", id="no-process-limit"),
+        *[
+            pytest.param({"notebook_home": home}, "home", id=f"home-{home}")
+            for home in (
+                "",
+                "home",
+                "/",
+                "//",
+                "/tmp",
+                "/etc/x",
+                "/usr",
+                "/workspace",
+                "/data/home",
+                "/home/..",
+                "/home/x/",
+                "/{{x}}",
+            )
+        ],
         pytest.param({"hub_limits": {"cpus": 0, "memory": "1G"}}, "limits", id="no-cpus"),
         pytest.param({"launcher_reservations": {"cpus": 1, "memory": "1GiB"}}, "limits", id="unit-of-ceilings"),
         pytest.param({"proxy_limits": {"cpus": "two", "memory": "1G"}}, "limits", id="cpus-text"),
@@ -71,12 +94,13 @@ def test_what_cannot_work_is_named_with_what_to_set(changes: dict[str, Any], rul
         {"start_timeout": "100", "failed_logins": "1"},
         {"start_timeout": 119},
         {"notebook_memory_ceiling": "1.5TiB", "notebook_shm_size": "512M"},
+        {"notebook_home": "/tmp/home", "notebook_home_size": "8G", "notebook_cpu_ceiling": "4"},
         {"hub_limits": {"cpus": "0.5", "memory": "1.5GB"}},
         {"listen_address": "192.0.2.1"},
         {"public_url": "http://192.0.2.1:8000/"},
         {"trusted_proxies": ["192.0.2.1", "2001:db8::1", "::1"]},
     ],
-    ids=["edges", "texts", "one-second-less", "ceilings", "limits", "address", "url", "proxies"],
+    ids=["edges", "texts", "one-second-less", "ceilings", "home", "limits", "address", "url", "proxies"],
 )
 def test_what_can_work_is_accepted(changes: dict[str, Any]) -> None:
     assert hub_findings({**SETTINGS, **{f"jupyterhub_{name}": value for name, value in changes.items()}}) == []

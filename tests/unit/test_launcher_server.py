@@ -45,7 +45,7 @@ NAMED = Kind.BAD_REQUEST, Kind.NAME
 
 
 ENV: dict[str, str] = PLAIN["task_template"]["container_spec"]["env"]
-OWN_VARIABLES = "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTER_IMAGE_SPEC"
+OWN_VARIABLES = "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTER_IMAGE_SPEC", "HOME"
 
 
 class Served:
@@ -513,9 +513,9 @@ def test_the_hubs_variables_are_those_that_jupyterhub_gives() -> None:
     }  # fmt: skip
 
 
-def test_a_ceiling_of_the_site_is_in_every_service(served: Served) -> None:
+def test_a_server_without_limits_of_xnat_gets_those_of_the_site(served: Served) -> None:
     served.options = {**PLAIN, "task_template": {**PLAIN["task_template"], "resources": None}}
     assert checked(*served.post("start", json.dumps(VALID["start"]).encode())) is None
     (service,) = served.bed.docker.services.values()
     limits = service["Spec"]["TaskTemplate"]["Resources"]["Limits"]
-    assert limits == {"NanoCPUs": 16 * 10**9, "MemoryBytes": 32 * 2**30, "Pids": 4096}
+    assert limits == {"NanoCPUs": 2 * 10**9, "MemoryBytes": 4 * 2**30, "Pids": 4096}

@@ -24,7 +24,7 @@ from xnat_launcher.docker import SwarmError, UnreachableError
 from xnat_launcher.launches import WORDS, _workspace_only
 from xnat_launcher.options import parse_launch
 from xnat_launcher.policy import allowed_mounts
-from xnat_launcher.service import LABEL, service_name
+from xnat_launcher.service import LABEL, former_service_name, service_name
 from xnat_launcher.settings import Settings
 from xnat_wire.launcher import Kind, RefusedError, Standing
 
@@ -353,6 +353,90 @@ def test_a_service_of_that_name_from_before_is_replaced(run: Run) -> None:
         await bed.docker.create("secrets", {"Name": f"{NAME}-env", "Data": "", "Labels": {}})
         await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
         assert len(bed.docker.services) == len(bed.docker.secrets) == 1
+
+    run(check)
+
+
+FORMER = former_service_name("jupyterhub", "jdoe", LAUNCH)
+
+
+async def former(bed: Bed) -> None:
+    """Have the service and the secret of a server of a release whose names showed the user's."""
+    await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+    for found in [*bed.docker.services.values(), *bed.docker.secrets.values()]:
+        found["Spec"]["Name"] = found["Spec"]["Name"].replace(NAME, FORMER)
+    for task in bed.docker.tasks:
+        task["Name"] = f"{FORMER}.1.x"
+    for reference in next(iter(bed.docker.services.values()))["Spec"]["TaskTemplate"]["ContainerSpec"]["Secrets"]:
+        reference["SecretName"] = f"{FORMER}-env"
+
+
+def test_a_server_of_a_former_release_is_seen_judged_logged_and_stopped(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(bed: Bed, state: State) -> None:
+        await former(bed)
+        (service,) = bed.docker.services.values()
+        assert await bed.hub.all() == {("jdoe", LAUNCH): service["ID"]}
+        assert (await bed.hub.one("jdoe", LAUNCH)).state == "running"
+        assert await bed.hub.lives("jdoe", LAUNCH)
+        bed.docker.logs[FORMER] = b"a line"
+        assert await bed.hub.log("jdoe", LAUNCH) == "a line"
+        bed.docker.nodes = [NODE]
+        bed.docker.set_state(State="pending", Err="no suitable node")
+        monkeypatch.setattr(launches, "GRACE", -1.0)
+        await bed.hub.one("jdoe", LAUNCH)
+        assert "no node has label jupyter=true" in (await bed.hub.one("jdoe", LAUNCH)).failed
+        bed.docker.age(launches.LONE + 60)
+        await bed.launcher.tidy()
+        assert len(bed.docker.secrets) == 1
+        assert await bed.hub.stop("jdoe", LAUNCH, 5)
+        assert not bed.docker.services
+        assert not bed.docker.secrets
+
+    run(check)
+
+
+def test_a_server_of_a_former_release_is_stopped_by_its_id_or_replaced(run: Run) -> None:
+    async def check(bed: Bed, state: State) -> None:
+        await former(bed)
+        await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+        assert [found["Spec"]["Name"] for found in bed.docker.services.values()] == [NAME]
+        assert [found["Spec"]["Name"] for found in bed.docker.secrets.values()] == [f"{NAME}-env"]
+        await former(bed)
+        await bed.hub.stop("jdoe", LAUNCH, 0, (await bed.hub.all())["jdoe", LAUNCH])
+        assert not bed.docker.services
+        assert not bed.docker.secrets
+
+    run(check)
+
+
+def test_a_replaced_server_of_a_former_release_ends_before_the_new_one_starts(run: Run) -> None:
+    async def check(bed: Bed, state: State) -> None:
+        await former(bed)
+        bed.docker.lingers = True
+        start = asyncio.create_task(bed.hub.start("jdoe", LAUNCH, HUB_ENV))
+        await until(lambda: not bed.docker.services)
+        await asyncio.sleep(0.02)
+        assert not bed.docker.services
+        bed.docker.set_state(State="shutdown")
+        await start
+        assert len(bed.docker.services) == 1
+
+    run(check)
+
+
+def test_home_is_the_directory_that_the_site_says_unless_the_root_is_writable(
+    run: Run, launcher_settings: Settings, socket: str
+) -> None:
+    async def check(bed: Bed, state: State) -> None:
+        for read_only, expected in ((True, ["HOME=/home/jovyan"]), (False, [])):
+            bed.launcher._settings = replace(launcher_settings, read_only=read_only)
+            await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+            (service,) = bed.docker.services.values()
+            env = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"]
+            assert [line for line in env if line.startswith("HOME=")] == expected
+        await bed.hub.stop("jdoe", LAUNCH, 0)
 
     run(check)
 

@@ -20,6 +20,7 @@ from node_report import (
     package_report,
     program_on,
     routed_networks,
+    security_report,
     short_network,
     short_node,
     started_at,
@@ -61,6 +62,20 @@ def test_of_a_node_remains_what_matters(changes: dict[str, Any], expected: dict[
 )  # fmt: skip
 def test_of_a_network_remain_driver_and_subnets(answer: dict[str, Any] | None, expected: dict[str, Any]) -> None:
     assert short_network(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], []),
+        (["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"], ["apparmor", "cgroupns", "seccomp"]),
+        (["name=seccomp,profile=default", "name=selinux"], ["seccomp", "selinux"]),
+        (["name=seccomp,profile=unconfined", "rootless"], []),
+    ],
+    ids=["nothing", "debian", "engine-20.10", "unconfined"],
+)
+def test_what_confines_containers_is_what_the_engine_enforces(options: list[str], expected: list[str]) -> None:
+    assert security_report(options) == expected
 
 
 def test_routes_are_told_without_the_default_one(tmp_path: Path) -> None:
@@ -118,6 +133,7 @@ def test_an_engine_that_does_not_answer_is_told_as_one(engine: Path) -> None:
     found, data_root, services = engine_report(str(engine / "none.sock"), "xnat")
     assert (data_root, services) == ("/var/lib/docker", [])
     assert (found["answers"], found["version"], found["swarm"], found["deployed"]) == (False, "", {}, False)
+    assert (found["security"], found["scratch_volumes"]) == ([], 0)
     assert (found["nodes"], found["images"], found["options"], found["restart_needed"]) == ([], {}, None, False)
 
 

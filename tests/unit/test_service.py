@@ -20,8 +20,10 @@ from xnat_launcher.service import (
     ENTRYPOINT,
     MAX_SECRET,
     OPEN_NAMES,
+    former_service_name,
     labels,
     literal,
+    scratch,
     secret_values,
     service_name,
     split_env,
@@ -61,9 +63,14 @@ def template(body: dict[str, Any], settings: Settings) -> dict[str, Any]:
     ids=["plain", "long-user", "punctuation", "no-letters-no-server", "not-ascii-long-server"],
 )
 def test_service_names_are_dns_safe_and_short(user: str, server: str) -> None:  # contract 6.12
-    name = service_name("jupyterhub", user, server)
-    assert len(name) <= 63 - len("-env")
-    assert all(part.isalnum() and part.isascii() and part == part.lower() for part in name.split("-"))
+    for name in (service_name("jupyterhub", user, server), former_service_name("jupyterhub", user, server)):
+        assert len(name) <= 63 - len("-env")
+        assert all(part.isalnum() and part.isascii() and part == part.lower() for part in name.split("-"))
+
+
+def test_a_services_name_tells_its_neighbours_no_users_name() -> None:
+    assert service_name("jupyterhub", "jdoe", "x") == "jupyterhub-a55322f28aca"
+    assert former_service_name("jupyterhub", "jdoe", "x") == "jupyterhub-jdoe-a55322f28aca"  # on live swarms
 
 
 def test_people_who_differ_in_letter_case_have_different_services() -> None:  # contract 6.11
@@ -88,8 +95,13 @@ def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     assert container["Command"] == list(ENTRYPOINT)
     assert container["Args"] == ["jupyterhub-singleuser"]
     assert container["Sysctls"] == {"net.ipv4.ip_unprivileged_port_start": "1024"}
-    *mounts, shm = container["Mounts"]
+    *mounts, tmp, home, shm = container["Mounts"]
+    assert tmp == scratch("/tmp", 8 * 2**30)
+    assert home == scratch("/home/jovyan", 4 * 2**30)
     assert shm == {"Type": "tmpfs", "Target": "/dev/shm", "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": 16 * 2**30}}
+    assert container["ReadOnly"] is True
+    assert container["Ulimits"] == [{"Name": "core", "Soft": 0, "Hard": 0}]
+    assert spec["LogDriver"]["Options"] == {"max-size": "10m", "max-file": "3"}
     assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in mounts] == [
         ("/srv/atlases", "/opt/atlases", True),
         ("/srv/xnat/workspaces/users/o'neil.x_y-1", "/workspace/o'neil.x_y-1", False),
@@ -276,6 +288,7 @@ PAYLOADS = st.fixed_dictionaries(
 @given(PAYLOADS | JSON)
 def test_whatever_xnat_sends_the_service_is_inside_the_policy_or_is_not_made(settings: Settings, body: Any) -> None:
     ceiled = replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30)
+    own = settings.constraints
     try:
         launch = parse_launch(body, "s1")
         open_env, secret_env = split_env(launch.env)
@@ -283,11 +296,20 @@ def test_whatever_xnat_sends_the_service_is_inside_the_policy_or_is_not_made(set
     except (OptionsError, MountError):
         return
     container = spec["ContainerSpec"]
-    *mounts, shm = container["Mounts"]
+    mounts = [mount for mount in container["Mounts"] if mount["Type"] == "bind"]
+    *scratches, shm = container["Mounts"][len(mounts) :]
     assert [(mount.source, mount.target, mount.read_only) for mount in allowed] == [
         (made["Source"], made["Target"], made["ReadOnly"]) for made in mounts
     ]
     assert (shm["Type"], shm["Target"]) == ("tmpfs", "/dev/shm")
+    for mount in scratches:
+        assert mount["Target"] in {"/tmp", "/home/jovyan"}
+        assert mount["VolumeOptions"]["DriverConfig"]["Options"]["o"].startswith("size=")
+        assert "Source" not in mount
+    targets = [mount["Target"] for mount in container["Mounts"]]
+    assert len(set(targets)) == len(targets)
+    assert container["ReadOnly"] is True
+    assert tuple(spec["Placement"]["Constraints"])[: len(own)] == own
     assert container["Image"] in ceiled.images
     for made in mounts:
         assert "{{" not in made["Source"] + made["Target"]
@@ -306,7 +328,7 @@ def test_whatever_xnat_sends_the_service_is_inside_the_policy_or_is_not_made(set
     assert container["Command"] == list(ENTRYPOINT)
     assert spec["Resources"]["Limits"]["NanoCPUs"] <= 16 * 10**9
     assert spec["Resources"]["Limits"]["MemoryBytes"] <= 32 * 2**30
-    assert set(spec) == {"ContainerSpec", "Resources", "Placement", "RestartPolicy", "Networks"}
+    assert set(spec) == {"ContainerSpec", "Resources", "Placement", "RestartPolicy", "Networks", "LogDriver"}
     json.dumps(spec, allow_nan=False)
 
 
@@ -335,18 +357,66 @@ def test_an_image_that_the_site_does_not_list_is_refused_by_name(settings: Setti
     assert template(body, replace(settings, images=(pinned,)))["ContainerSpec"]["Image"] == pinned
 
 
+def sizes(spec: dict[str, Any]) -> dict[str, int]:
+    """Return the size of each directory in memory."""
+    found = {}
+    for mount in spec["ContainerSpec"]["Mounts"]:
+        if mount["Type"] == "tmpfs":
+            found[mount["Target"]] = mount["TmpfsOptions"]["SizeBytes"]
+        elif mount["Type"] == "volume":
+            options = dict(part.partition("=")[::2] for part in volume_options(mount).split(","))
+            assert set(options) == {"size", "nr_inodes", "mode", "nosuid", "nodev"}
+            found[mount["Target"]] = int(options["size"])
+    return found
+
+
+def volume_options(mount: dict[str, Any]) -> str:
+    return str(mount["VolumeOptions"]["DriverConfig"]["Options"]["o"])
+
+
 @pytest.mark.parametrize(
-    ("limit", "shm_size", "expected"),
-    [("8G", None, 2**32), (None, None, None), ("8G", 2**30, 2**30), (None, 5, 5)],
-    ids=["half-of-the-limit", "no-limit", "the-sites", "the-sites-no-limit"],
+    ("limit", "changes", "expected"),
+    [
+        ("8G", {}, {"/tmp": 2**31, "/home/jovyan": 2**30, "/dev/shm": 2**32}),
+        (None, {}, {"/tmp": 2**30, "/home/jovyan": 2**29, "/dev/shm": 2**31}),
+        ("8G", {"tmp_size": 1, "home_size": 2, "shm_size": 3}, {"/tmp": 1, "/home/jovyan": 2, "/dev/shm": 3}),
+        ("8G", {"home": "/tmp/home"}, {"/tmp": 2**31, "/tmp/home": 2**30, "/dev/shm": 2**32}),
+        ("8G", {"read_only": False}, {"/dev/shm": 2**32}),
+    ],
+    ids=["shares-of-the-limit", "shares-of-the-default", "the-sites", "another-home", "writable-root"],
 )
-def test_shared_memory_is_half_of_the_memory_or_what_the_site_says(
-    settings: Settings, limit: str | None, shm_size: int | None, expected: int | None
+def test_directories_in_memory_are_shares_of_the_memory_or_what_the_site_says(
+    settings: Settings, limit: str | None, changes: dict[str, Any], expected: dict[str, int]
 ) -> None:
     body = copy.deepcopy(BY_NAME["project_plain"])
     body["task_template"]["resources"] = {"mem_limit": limit}
-    shm = template(body, replace(settings, shm_size=shm_size))["ContainerSpec"]["Mounts"][-1]
-    assert shm["TmpfsOptions"].get("SizeBytes") == expected
+    spec = template(body, replace(settings, **changes))
+    assert sizes(spec) == expected
+    assert spec["ContainerSpec"]["ReadOnly"] is changes.get("read_only", True)
+    if not {"tmp_size", "home_size", "shm_size"} & set(changes):
+        assert sum(expected.values()) < spec["Resources"]["Limits"]["MemoryBytes"]
+
+
+@pytest.mark.parametrize(
+    ("target", "left"), [("/home/jovyan", False), ("/home", False), ("/home/jovyan/shared", True)], ids=str
+)
+def test_a_directory_of_the_site_takes_the_place_of_the_home(settings: Settings, target: str, left: bool) -> None:
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    mount = {"source": "/srv/shared", "target": target, "type": "bind", "read_only": True}
+    body["task_template"]["container_spec"]["mounts"] = [mount]
+    root = replace(next(root for root in settings.roots if root.path == "/srv/shared"), targets=("/home",))
+    assert ("/home/jovyan" in sizes(template(body, replace(settings, roots=(root,))))) is left
+
+
+def test_xnat_adds_constraints_to_the_sites_and_replaces_none(settings: Settings) -> None:
+    body = copy.deepcopy(BY_NAME["project_plain"])
+    body["task_template"]["placement"] = {"constraints": ["node.labels.jupyter == true", "node.labels.gpu!=true"]}
+    asked = ["node.labels.jupyter==true", "node.labels.gpu!=true"]
+    assert template(body, settings)["Placement"] == {"Constraints": asked}
+    body["task_template"]["placement"] = None
+    assert template(body, settings)["Placement"] == {"Constraints": asked[:1]}
+    body["task_template"]["placement"] = {"constraints": ["node.labels.jupyter!=true"]}
+    assert template(body, settings)["Placement"]["Constraints"] == [asked[0], "node.labels.jupyter!=true"]
 
 
 def test_a_launch_too_large_for_a_service_is_refused_with_its_size(settings: Settings) -> None:
@@ -360,9 +430,18 @@ def test_a_launch_too_large_for_a_service_is_refused_with_its_size(settings: Set
         template(body, settings)
 
 
-def test_the_sites_ceiling_holds_where_xnat_names_no_limit(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("resources", "cpus", "memory"),
+    [
+        (None, 2, 4 * 2**30),
+        ({"cpu_reservation": 3.0, "mem_reservation": "6G"}, 3, 6 * 2**30),
+        ({"cpu_reservation": 1.0, "mem_reservation": "1G"}, 2, 4 * 2**30),
+        ({"cpu_limit": 1.0, "mem_limit": "1G"}, 1, 2**30),
+    ],
+    ids=["none", "reservations-above-the-default", "reservations-below", "limits"],
+)
+def test_every_server_has_limits(settings: Settings, resources: Any, cpus: int, memory: int) -> None:
     body = copy.deepcopy(BY_NAME["project_plain"])
-    body["task_template"]["resources"] = None
-    spec = template(body, replace(settings, cpu_ceiling=16.0, memory_ceiling=32 * 2**30))
-    assert spec["Resources"]["Limits"] == {"NanoCPUs": 16 * 10**9, "MemoryBytes": 32 * 2**30, "Pids": 4096}
-    assert "NanoCPUs" not in template(body, settings)["Resources"]["Limits"]
+    body["task_template"]["resources"] = resources
+    limits = template(body, settings)["Resources"]["Limits"]
+    assert limits == {"NanoCPUs": cpus * 10**9, "MemoryBytes": memory, "Pids": 4096}

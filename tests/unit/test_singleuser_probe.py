@@ -20,9 +20,11 @@ from xnat_launcher.settings import Settings
 from tests.unit.conftest import SAMPLES
 
 WANTED: dict[str, Any] = {"uid": 1500, "gid": 1501, "groups": [20], "jupyterhub_version": "5.5.4", "timeout": 60}
+WANTED |= {"read_only": True, "home": "/home/jovyan"}
+WRITABLE = {**WANTED, "read_only": False}
 SEEN: dict[str, Any] = {
     "home": "/home/jovyan", "owner": "1000:100", "writable": False, "served": True, "code": None, "version": "5.5.4",
-    "said": "last words",
+    "said": "last words", "unwritable": [],
 }  # fmt: skip
 
 
@@ -41,10 +43,25 @@ SEEN: dict[str, Any] = {
     ],
 )  # fmt: skip
 def test_an_image_that_cannot_serve_has_a_finding(changes: dict[str, Any], kind: str, facts: list[str]) -> None:
-    found = finding("quay.io/x:1", {**SEEN, **changes}, WANTED)
+    found = finding("quay.io/x:1", {**SEEN, **changes}, WRITABLE)
     assert found
     assert (found["kind"], found["image"]) == (kind, "quay.io/x:1")
     assert all(fact in found["text"] for fact in ["quay.io/x:1", *facts])
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts"),
+    [
+        ({"code": 1, "unwritable": ["/opt/x", "/srv"]}, ["exit code 1", "could not write /opt/x, /srv."]),
+        ({}, ["does not answer", "jupyterhub_notebook_home", "/home/jovyan"]),
+    ],
+)
+def test_an_image_that_needs_a_writable_root_has_a_finding(changes: dict[str, Any], facts: list[str]) -> None:
+    found = finding("quay.io/x:1", {**SEEN, "served": False, **changes}, WANTED)
+    assert found
+    assert found["kind"] == "read_only"
+    assert all(fact in found["text"] for fact in ["quay.io/x:1", "jupyterhub_notebook_read_only", "last words", *facts])
+    assert ("could not write" in found["text"]) is bool(changes)
 
 
 def test_an_image_that_serves_has_none() -> None:
@@ -55,6 +72,7 @@ def test_an_image_is_tried_as_the_hub_would_run_it(launcher_settings: Settings) 
     settings = launcher_settings
     body = SAMPLES[0]["response"]["body"]
     service = task_template(parse_launch(body, body["servername"]), settings, "jdoe", [], {})[0]["ContainerSpec"]
+    assert settings.home == WANTED["home"]
     wanted = {**WANTED, "uid": settings.uid, "gid": settings.gid, "groups": list(settings.groups)}
     made, place = container("sha256:1", wanted), host(wanted)
     assert made["user"] == service["User"]
@@ -62,7 +80,13 @@ def test_an_image_is_tried_as_the_hub_would_run_it(launcher_settings: Settings) 
     assert place["cap_drop"] == service["CapabilityDrop"]
     assert ("no-new-privileges" in place["security_opt"]) == service["Privileges"]["NoNewPrivileges"]
     assert place["init"] == service["Init"]
+    scratches = [mount["Target"] for mount in service["Mounts"] if mount["Type"] == "volume"]
+    assert place["read_only"] == service["ReadOnly"]
+    assert [mount["Target"] for mount in place["mounts"]] == scratches
     assert place["tmpfs"] == {WORKSPACE: f"uid={settings.uid},gid={settings.gid},mode=0700"}
+    assert made["environment"]["HOME"] == settings.home
+    assert host({**wanted, "read_only": False})["mounts"] == []
+    assert "HOME" not in container("sha256:1", {**wanted, "read_only": False})["environment"]
     assert made["environment"]["JUPYTERHUB_ROOT_DIR"] == WORKSPACE
 
 
@@ -78,6 +102,8 @@ http.server.HTTPServer(("127.0.0.1", {port}), Server).serve_forever()
 """
 ENDS = """#!/bin/sh
 echo first
+echo "mkdir: cannot create directory '/opt/x': Read-only file system"
+echo "OSError: [Errno 30] Read-only file system: '/srv/y/z'"
 echo "cannot write below $HOME"
 exit 3
 """
@@ -87,7 +113,16 @@ exit 3
     ("program", "expected"),
     [
         (SERVES, {"served": True, "code": None, "version": "5.5.3"}),
-        (ENDS, {"served": False, "code": 3, "version": jupyterhub.__version__, "said": "cannot write below {home}"}),
+        (
+            ENDS,
+            {
+                "served": False,
+                "code": 3,
+                "version": jupyterhub.__version__,
+                "said": "cannot write below {home}",
+                "unwritable": ["/opt/x", "/srv/y/z"],
+            },
+        ),
         (None, {"served": False, "code": 127, "version": jupyterhub.__version__}),
     ],
 )

@@ -185,7 +185,7 @@ class Report:
 REPORTS = [
     Report(
         "library/node_report.py",
-        r"\w*report|__offline_bundle_look|__docker_swarm_nodes",
+        r"\w*report|preflight_fleet|__offline_bundle_look|__docker_swarm_nodes",
         readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("hosts", "engine", "fleet")),
     ),
     Report(
