@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .firewall import firewall_facts, lets_in
 from .hosts import (
     HOST_LABEL,
     HUB_LABEL,
@@ -85,7 +86,10 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
          "joining": ["w3"],              # hosts that are not members yet, managers first
          "address_pools": ["10.77.0.0/16"],  # for a new swarm
          "stale": [],                    # those of `joining` that must leave an old swarm first
-         "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]}}  # what each host must reach
+         "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]},  # what each host must reach
+         "firewall": {...},              # of `firewall_facts`
+         "firewalls": {"m1": {...}},     # C(firewall) of each report
+         "local_ports": {"m1": [443]}}   # of the site's addresses that are on this host
     """
     site = Site.from_inventory(inventory, limits)
     found = findings(site)
@@ -111,7 +115,10 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
         "joining": site.joining,
         "address_pools": list(site.address_pools),
         "stale": [name for name in site.joining if site.swarm(name).is_member],
-        "peers": {name: peers for name in reports if (peers := port_peers(site.hosts, site.joining, name))},
+        "peers": {name: peers for name in reports if (peers := _open_peers(site, name))},
+        "firewall": firewall_facts(site),
+        "firewalls": {name: dict(report.raw["firewall"]) for name, report in reports.items()},
+        "local_ports": {name: list(report.raw["local_ports"]) for name, report in reports.items()},
     }
 
 
@@ -143,6 +150,38 @@ def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> li
             ports = [port for port in ports if port.endswith("/tcp")]
         peers.append({"host": name, "address": host.address, "ports": ports})
     return peers
+
+
+def _open_peers(site: Site, me: str) -> list[dict[str, Any]]:
+    """Return the peers of `port_peers` without those whose own rules do not let this host in yet.
+
+    The layer `swarm` changes these rules before the host joins, and tests the same ports then.
+    """
+    address = site.hosts[me].address
+
+    def is_open(name: str) -> bool:
+        sources = site.reports[name].firewall_sources
+        return sources is None or lets_in(sources, address)
+
+    return [peer for peer in port_peers(site.hosts, site.joining, me) if is_open(peer["host"])]
+
+
+def firewall_peers(
+    hosts: Mapping[str, Mapping[str, Any]], joining: Sequence[str], host: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Return which ports `host` must reach when firewall rules change: the filter `xnat_firewall_peers`.
+
+    hosts, joining: of `fleet`. Returns {"known": [...], "new": [...]}, lists as of `port_peers`: pairs of members,
+    which reach each other unless something is wrong already, and pairs that include a joining host.
+    """
+    found = {name: Host.from_dict(one) for name, one in hosts.items()}
+    known = []
+    for name, other in found.items():
+        there = name != host and bool(other.role and other.answers and other.engine and other.address)
+        if there and found[host].role and not {name, host} & set(joining):
+            ports = ("2377/tcp", "7946/tcp") if other.role == "manager" else ("7946/tcp",)
+            known.append({"host": name, "address": other.address, "ports": list(ports)})
+    return {"known": known, "new": port_peers(found, joining, host)}
 
 
 # ---- hosts and nodes
@@ -661,6 +700,17 @@ def _silent(site: Site) -> Iterable[Finding]:
             yield _note("silent", f"{name} does not answer and is left as it is.")
 
 
+def _silent_firewalls(site: Site) -> Iterable[Finding]:
+    """Tell of nodes whose rules cannot be changed in this run, so that they let in no node that joins now."""
+    silent = [name for name in site.silent if site.hosts[name].role]
+    if site.nodes and silent and site.joining:
+        yield _note(
+            "silent_firewall",
+            f"{', '.join(site.joining)} will join while {', '.join(silent)} cannot be changed: the firewall there does"
+            " not let new nodes in until you run site.yml again without --limit and with these hosts started.",
+        )
+
+
 def _hub_host(site: Site) -> Iterable[Finding]:
     name = site.hub_label_host
     if not name:
@@ -753,6 +803,7 @@ SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
     _several_swarms,
     _foreign_nodes,
     _silent,
+    _silent_firewalls,
     _hub_host,
     _told_addresses,
     _not_ready,

@@ -33,7 +33,11 @@ LIMITS = {
 TINY = {"subnet_size": 28, "servers": 0}
 OUTSIDE: dict[str, Any] = {
     "state": "inactive", "manager": False, "node_id": "", "address": "", "error": "", "cluster": "", "managers": [],
-    "subnet_size": 0,
+    "subnet_size": 0, "data_path_port": 0,
+}  # fmt: skip
+NO_FIREWALL: dict[str, Any] = {
+    "nft": True, "systemd": True, "package_manager": "apt", "loaded": "", "count": 0, "sources": [], "rules": "",
+    "unit": "", "enabled": False, "pending": False, "bridges": [], "other_bridges": [],
 }  # fmt: skip
 ROCKY = {"id": "rocky", "like": "rhel centos fedora", "codename": "", "name": "Rocky Linux 9"}
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader"
@@ -63,6 +67,7 @@ def membership(name: str) -> dict[str, Any]:
     return {
         **OUTSIDE, "state": "active", "manager": manager, "node_id": f"id-{name}", "address": address(name),
         "cluster": "c1" if manager else "", "managers": [f"{address('m1')}:2377"], "subnet_size": 20,
+        "data_path_port": 4789 if manager else 0,
     }  # fmt: skip
 
 
@@ -86,7 +91,7 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
         "system": {"id": "debian", "like": "", "codename": "trixie", "name": "Debian GNU/Linux 13 (trixie)"},
         "architecture": "x86_64", "memory_mb": 1800, "disk": {"path": "/var/lib/docker", "free_mb": 6000},
         "kernel": {"release": "6.12", "overlay": True, "vxlan": True, "bridge": True, "veth": True, "ip_vs": True},
-        "accounts": {}, "held_ports": [], "packages": {}, "systemd": True,
+        "accounts": {}, "held_ports": [], "packages": {}, "systemd": True, "local_ports": [], "firewall": NO_FIREWALL,
         "engine": {
             "answers": True, "version": "26.1.5+dfsg1", "options_broken": False, "deployed": False,
             "swarm": membership(name) if member else OUTSIDE, "nodes": nodes if member and name[0] == "m" else [],
