@@ -99,7 +99,7 @@ FIREWALL_UNIT = "/etc/systemd/system/xnat-jupyter-firewall.service"
 FIREWALL_ENABLED = "/etc/systemd/system/sysinit.target.wants/xnat-jupyter-firewall.service"
 INTERFACES = "/sys/class/net"
 DEFAULT_BRIDGES = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}")
-FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs")
+FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs", "esp4")
 
 
 class Engine(http.client.HTTPConnection):

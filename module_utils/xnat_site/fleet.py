@@ -534,6 +534,17 @@ def _ipvs(site: Site) -> Iterable[Finding]:
         )
 
 
+def _no_esp(site: Site) -> Iterable[Finding]:
+    members = [name for name, report in site.reports.items() if site.hosts[name].role]
+    without = [name for name in members if site.reports[name].kernel.get("esp4") is not True]
+    if without and len(members) > 1:
+        yield _note(
+            "no_esp",
+            f"The kernels of {', '.join(without)} may lack ESP (module esp4), without which"
+            " jupyterhub_network_encrypted cannot protect the traffic between containers of different nodes.",
+        )
+
+
 def _engines_differ(site: Site) -> Iterable[Finding]:
     versions = {name: report.version for name, report in site.reports.items() if report.answers}
     if len({_version(version) for version in versions.values()}) > 1:
@@ -795,6 +806,7 @@ SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
     _same_hostname,
     _pools,
     _ipvs,
+    _no_esp,
     _engines_differ,
     _untested_system,
     _servers_network,

@@ -90,7 +90,8 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
         "networks": ["192.0.2.0/24", "172.17.0.0/16"],
         "system": {"id": "debian", "like": "", "codename": "trixie", "name": "Debian GNU/Linux 13 (trixie)"},
         "architecture": "x86_64", "memory_mb": 1800, "disk": {"path": "/var/lib/docker", "free_mb": 6000},
-        "kernel": {"release": "6.12", "overlay": True, "vxlan": True, "bridge": True, "veth": True, "ip_vs": True},
+        "kernel": {"release": "6.12"}
+        | dict.fromkeys(("overlay", "vxlan", "bridge", "veth", "ip_vs", "esp4"), True),
         "accounts": {}, "held_ports": [], "packages": {}, "systemd": True, "local_ports": [], "firewall": NO_FIREWALL,
         "engine": {
             "answers": True, "version": "26.1.5+dfsg1", "options_broken": False, "deployed": False,
@@ -295,6 +296,11 @@ def test_what_forbids_a_change_is_an_error(wanted: dict[str, Any], expected: tup
         case("nothing", {}),
         case("no IPVS", {"changes": {"m1": {"kernel": {"ip_vs": False}}, "w1": {"kernel": {"ip_vs": None}}}},
              ("no_ipvs", "m1, w1")),
+        case("no ESP", {"changes": {"w1": {"kernel": {"esp4": None}}}},
+             ("no_esp", "w1", "esp4", "jupyterhub_network_encrypted")),
+        case("no ESP on a single node", {"workers": "", "changes": {"m1": {"kernel": {"esp4": False}}}}),
+        case("a node joins while another is silent", {"workers": "w1 w2", "members": "m1 w1", "silent": "w1"},
+             ("silent", "w1"), ("silent_firewall", "w2", "w1", "site.yml")),
         case("engines", {"changes": {"w1": {"engine": {"version": "29.0.1"}}}},
              ("engines_differ", "m1 26.1.5+dfsg1", "w1 29.0.1")),
         case("engines that differ little", {"changes": {"w1": {"engine": {"version": "26.1.4"}}}}),
