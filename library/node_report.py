@@ -54,8 +54,8 @@ report:
       C(holder)), C(local_ports) (ports of O(urls) whose host name is this host).
     - C(firewall), the state of the rules that the role node_firewall loads, with C(nft) and C(systemd) (whether they
       are there), C(package_manager) (apt, dnf or empty), C(loaded) (identifies the loaded rules, empty for none),
-      C(count) (of these rules), C(sources) (networks that they let in), C(rules) and C(unit) (SHA-256 of the files,
-      empty if missing), C(enabled), C(pending) (whether rules are loaded that no run has confirmed), C(bridges)
+      C(count) (of these rules), C(sources) (networks that they let in), C(rules), C(unit), C(drop_in) (SHA-256 of the
+      files, empty if missing), C(enabled), C(pending) (whether rules are loaded that no run has confirmed), C(bridges)
       (Docker's bridges with unusual names) and C(other_bridges) (interfaces whose names look like Docker's).
     - C(engine) with C(answers), C(version), C(installed), C(options), C(options_broken), C(restart_needed), C(swarm),
       C(images), C(deployed) (whether it has anything of O(deployment)), and on managers C(nodes)
@@ -96,6 +96,7 @@ LOOKUP_TIMEOUT = 3
 FIREWALL_TABLE = "xnat_jupyter"
 FIREWALL_RULES = "/etc/xnat-jupyter/firewall.nft"
 FIREWALL_UNIT = "/etc/systemd/system/xnat-jupyter-firewall.service"
+FIREWALL_DROP_IN = "/etc/systemd/system/nftables.service.d/xnat-jupyter.conf"
 FIREWALL_ENABLED = "/etc/systemd/system/sysinit.target.wants/xnat-jupyter-firewall.service"
 INTERFACES = "/sys/class/net"
 DEFAULT_BRIDGES = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}")
@@ -390,6 +391,7 @@ def firewall_report(path: str, run: Callable[..., Any]) -> dict[str, Any]:
         "package_manager": next((name for name in ("apt", "dnf") if shutil.which(name)), ""),
         "rules": digest(FIREWALL_RULES),
         "unit": digest(FIREWALL_UNIT),
+        "drop_in": digest(FIREWALL_DROP_IN),
         "enabled": os.path.lexists(FIREWALL_ENABLED),
         "pending": os.path.exists(f"{FIREWALL_RULES}.new"),
         "bridges": sorted(name for name in bridges - usual if not name.startswith("br-")),

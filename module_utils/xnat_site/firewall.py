@@ -23,7 +23,6 @@ PORT = re.compile(r"([1-9][0-9]{0,4})/(tcp|udp)")
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,14}[A-Za-z0-9_.*-]?")
 
 RULES_FILE = "/etc/xnat-jupyter/firewall.nft"
-# Restarts and reloads of the distribution's nftables.service flush all tables, so they are followed by one of ours.
 UNIT = f"""\
 # Written by the role node_firewall.
 [Unit]
@@ -33,8 +32,6 @@ ConditionPathExists={RULES_FILE}
 DefaultDependencies=no
 Wants=network-pre.target
 After=nftables.service
-PartOf=nftables.service
-ReloadPropagatedFrom=nftables.service
 Before=network-pre.target docker.service shutdown.target
 Conflicts=shutdown.target
 
@@ -42,11 +39,17 @@ Conflicts=shutdown.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/sbin/nft -f {RULES_FILE}
-ExecReload=/usr/sbin/nft -f {RULES_FILE}
 ExecStop=-/usr/sbin/nft delete table inet {TABLE}
 
 [Install]
 WantedBy=sysinit.target
+"""
+DROP_IN = f"""\
+# Written by the role node_firewall: whatever this service does flushes all tables, also that of XNAT JupyterHub.
+[Service]
+ExecStartPost=-/usr/sbin/nft -f {RULES_FILE}
+ExecReload=-/usr/sbin/nft -f {RULES_FILE}
+ExecStopPost=-/usr/sbin/nft -f {RULES_FILE}
 """
 
 
@@ -141,25 +144,36 @@ def firewall_plan(
 
         {"rules": "...",    # content of RULES_FILE
          "unit": "...",     # content of the systemd unit
+         "drop_in": "...",  # content of the drop-in for the distribution's nftables.service
          "install": False,  # whether the program nft is missing
          "load": True,      # whether rules must be loaded and tested
          "remove": False,   # whether rules or files must be removed
          "done": False}     # whether nothing must be changed
     """
     if state == "absent":
-        there = any(report[key] for key in ("loaded", "rules", "unit", "enabled", "pending"))
-        return {"rules": "", "unit": "", "install": False, "load": False, "remove": there, "done": not there}
+        there = any(report[key] for key in ("loaded", "rules", "unit", "drop_in", "enabled", "pending"))
+        return {
+            "rules": "",
+            "unit": "",
+            "drop_in": "",
+            "install": False,
+            "load": False,
+            "remove": there,
+            "done": not there,
+        }
     rules = ruleset(sources, ports, allowed, closed, report["bridges"], report["other_bridges"])
     loaded = (report["loaded"], report["count"]) == (_chain_id(rules), _rule_count(rules)) and not report["pending"]
     current = loaded and report["rules"] == _digest(rules)
-    unit = not report["systemd"] or (report["unit"] == _digest(UNIT) and report["enabled"])
+    files = (report["unit"], report["drop_in"]) == (_digest(UNIT), _digest(DROP_IN))
+    boot = not report["systemd"] or (files and report["enabled"])
     return {
         "rules": rules,
         "unit": UNIT,
+        "drop_in": DROP_IN,
         "install": not report["nft"],
         "load": not current,
         "remove": False,
-        "done": current and unit,
+        "done": current and boot,
     }
 
 

@@ -17,6 +17,7 @@ from node_report import loaded_rules, local_ports, set_networks
 
 from module_utils.xnat_site.firewall import (
     BRIDGES,
+    DROP_IN,
     RULES_FILE,
     TABLE,
     UNIT,
@@ -176,7 +177,7 @@ def state(**changes: Any) -> dict[str, Any]:
     count = sum(not line.startswith("type filter") for lines in chains for line in lines)
     return {
         **NO_FIREWALL, "loaded": text.rpartition("chain id_")[2][:16], "count": count,
-        "rules": digest(text), "unit": digest(UNIT), "enabled": True, **changes,
+        "rules": digest(text), "unit": digest(UNIT), "drop_in": digest(DROP_IN), "enabled": True, **changes,
     }  # fmt: skip
 
 
@@ -194,7 +195,8 @@ def planned(report: dict[str, Any], state: str = "present") -> dict[str, Any]:
         pytest.param({"pending": True}, True, False, id="a run was killed"),
         pytest.param({"enabled": False}, False, False, id="not loaded at boot"),
         pytest.param({"unit": "old"}, False, False, id="an older unit"),
-        pytest.param({"unit": "", "enabled": False, "systemd": False}, False, True, id="no systemd"),
+        pytest.param({"drop_in": ""}, False, False, id="lost when nftables.service starts"),
+        pytest.param({"unit": "", "drop_in": "", "enabled": False, "systemd": False}, False, True, id="no systemd"),
     ],
 )
 def test_what_differs_is_changed_and_nothing_else(changes: dict[str, Any], load: bool, done: bool) -> None:
@@ -208,7 +210,7 @@ def test_a_fresh_node_gets_program_and_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"loaded": "1"}, {"rules": "1"}, {"unit": "1"}, {"enabled": True}, {"pending": True}]
+    "changes", [{"loaded": "1"}, {"rules": "1"}, {"unit": "1"}, {"drop_in": "1"}, {"enabled": True}, {"pending": True}]
 )
 def test_whatever_is_left_is_removed(changes: dict[str, Any]) -> None:
     plan = planned({**NO_FIREWALL, **changes}, "absent")
@@ -242,8 +244,9 @@ def test_preflight_does_not_try_nodes_whose_rules_let_the_host_in_only_later() -
 def test_the_unit_loads_the_file_and_outlives_a_flush_of_the_distributions_rules() -> None:
     assert f"nft -f {RULES_FILE}" in UNIT
     assert "Before=network-pre.target docker.service" in UNIT
-    for line in ("After", "PartOf", "ReloadPropagatedFrom"):
-        assert f"{line}=nftables.service" in UNIT
+    assert "After=nftables.service" in UNIT
+    for action in ("StartPost", "Reload", "StopPost"):
+        assert f"Exec{action}=-/usr/sbin/nft -f {RULES_FILE}" in DROP_IN
     variables = (ROOT / "roles/node_firewall/vars/main.yml").read_text()
     assert f"nft delete table inet {TABLE}" in variables
 

@@ -37,7 +37,7 @@ OUTSIDE: dict[str, Any] = {
 }  # fmt: skip
 NO_FIREWALL: dict[str, Any] = {
     "nft": True, "systemd": True, "package_manager": "apt", "loaded": "", "count": 0, "sources": [], "rules": "",
-    "unit": "", "enabled": False, "pending": False, "bridges": [], "other_bridges": [],
+    "unit": "", "drop_in": "", "enabled": False, "pending": False, "bridges": [], "other_bridges": [],
 }  # fmt: skip
 ROCKY = {"id": "rocky", "like": "rhel centos fedora", "codename": "", "name": "Rocky Linux 9"}
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader"
