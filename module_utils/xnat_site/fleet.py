@@ -137,7 +137,8 @@ def _engine(report: Mapping[str, Any]) -> dict[str, Any]:
 def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> list[dict[str, Any]]:
     """Return what `me` must reach before nodes join: [{"host", "address", "ports": ["2377/tcp", ...]}, ...].
 
-    The ports in use by a member's engine only answer to TCP. Members already reach each other.
+    The ports in use by the engine of a member only answer to TCP, also if it is in an old swarm that it will leave.
+    Members already reach each other.
     """
     peers = []
     for name, host in hosts.items():
@@ -146,7 +147,7 @@ def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> li
         if not {me, name} & set(joining):
             continue
         ports = [*(MANAGER_PORTS if host.role == "manager" else ()), *NODE_PORTS]
-        if name not in joining:
+        if name not in joining or host.node_id:
             ports = [port for port in ports if port.endswith("/tcp")]
         peers.append({"host": name, "address": host.address, "ports": ports})
     return peers

@@ -389,6 +389,9 @@ def test_only_nodes_that_join_are_tried_and_members_on_what_answers_to_tcp() -> 
         "x1": {},
     }
     assert port_peers(hosts, ["w2"], "m1")[0]["address"] == "192.0.2.22"
+    # One that has left the inventory's swarm only in the inventory: its engine has the ports until it leaves.
+    stale = hosts_of("m1", "w2", members="m1", changes={"w2": swarm(**FOREIGN, state="active")})
+    assert port_peers(stale, ["w2"], "m1")[0]["ports"] == TCP
     assert judged("m1", "w1", members="m1 w1")["peers"] == {}
     assert {name: [peer["host"] for peer in peers] for name, peers in judged("m1", "w1")["peers"].items()} == {
         "m1": ["w1"],
