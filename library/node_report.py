@@ -25,6 +25,11 @@ options:
       purpose: {description: "What will listen there, returned unchanged.", type: str, required: true}
       variable: {description: "The variable that sets the port, returned unchanged.", type: str, required: true}
   user_ids: {description: User ids whose accounts are returned., type: list, elements: int, default: []}
+  urls:
+    description: Addresses of web services. The ports of those that are on this host are returned.
+    type: list
+    elements: str
+    default: []
   packages: {description: Packages whose version and state are returned., type: list, elements: str, default: []}
   asked_at:
     description: The control node's clock in seconds since 1970, returned unchanged.
@@ -46,7 +51,12 @@ report:
       in CIDR notation), C(system), C(architecture), C(memory_mb), C(disk) (C(path), C(free_mb)), C(systemd),
       C(kernel) (its release and features; null if unknown), C(packages), C(accounts) (account names by user id,
       for those of O(user_ids) that have one), C(held_ports) (those of O(ports) that another program uses, with
-      C(holder)).
+      C(holder)), C(local_ports) (ports of O(urls) whose host name is this host).
+    - C(firewall), the state of the rules that the role node_firewall loads, with C(nft) and C(systemd) (whether they
+      are there), C(package_manager) (apt, dnf or empty), C(loaded) (identifies the loaded rules, empty for none),
+      C(count) (of these rules), C(sources) (networks that they let in), C(rules), C(unit), C(drop_in) (SHA-256 of the
+      files, empty if missing), C(enabled), C(pending) (whether rules are loaded that no run has confirmed), C(bridges)
+      (Docker's bridges with unusual names) and C(other_bridges) (interfaces whose names look like Docker's).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
       C(scratch_volumes) (the number of unused ones that starts of servers have left), C(installed), C(options),
       C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has anything of
@@ -56,7 +66,9 @@ report:
   returned: always
 """
 
+import hashlib
 import http.client
+import ipaddress
 import json
 import os
 import pwd
@@ -64,12 +76,13 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -82,7 +95,15 @@ PID_FILES = ("/run/docker.pid", "/var/run/docker.pid")
 BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd", "/usr/local/sbin/dockerd")
 TIMEOUT = 15
 TRIES = 10
-FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs")
+LOOKUP_TIMEOUT = 3
+FIREWALL_TABLE = "xnat_jupyter"
+FIREWALL_RULES = "/etc/xnat-jupyter/firewall.nft"
+FIREWALL_UNIT = "/etc/systemd/system/xnat-jupyter-firewall.service"
+FIREWALL_DROP_IN = "/etc/systemd/system/nftables.service.d/xnat-jupyter.conf"
+FIREWALL_ENABLED = "/etc/systemd/system/sysinit.target.wants/xnat-jupyter-firewall.service"
+INTERFACES = "/sys/class/net"
+DEFAULT_BRIDGES = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}")
+FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs", "esp4")
 
 
 class Engine(http.client.HTTPConnection):
@@ -147,6 +168,7 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
             "error": swarm.get("Error", ""),
             "cluster": (swarm.get("Cluster") or {}).get("ID", ""),
             "subnet_size": (swarm.get("Cluster") or {}).get("SubnetSize", 0),
+            "data_path_port": (swarm.get("Cluster") or {}).get("DataPathPort", 0),
             "managers": [remote["Addr"] for remote in swarm.get("RemoteManagers") or ()],
         },
         images=images,
@@ -374,6 +396,94 @@ def program_on(port: int) -> str:
     return f"{match[1]} (process {match[2]})" if match else ""
 
 
+def firewall_report(path: str, run: Callable[..., Any]) -> dict[str, Any]:
+    """Return the state of the rules of the role node_firewall, and the interfaces that they depend on."""
+    nft = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    bridges = engine_bridges(path)
+    interfaces = set(os.listdir(INTERFACES)) if os.path.isdir(INTERFACES) else set()
+    usual = {name for name in bridges | interfaces if DEFAULT_BRIDGES.fullmatch(name)}
+    found: dict[str, Any] = {
+        "nft": bool(nft),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "package_manager": next((name for name in ("apt", "dnf") if shutil.which(name)), ""),
+        "rules": digest(FIREWALL_RULES),
+        "unit": digest(FIREWALL_UNIT),
+        "drop_in": digest(FIREWALL_DROP_IN),
+        "enabled": os.path.lexists(FIREWALL_ENABLED),
+        "pending": os.path.exists(f"{FIREWALL_RULES}.new"),
+        "bridges": sorted(name for name in bridges - usual if not name.startswith("br-")),
+        "other_bridges": sorted(name for name in interfaces - bridges - usual if name.startswith("br-")),
+    }
+    code, text, _ = run([nft, "--json", "list", "table", "inet", FIREWALL_TABLE]) if nft else (1, "", "")
+    return {**found, **loaded_rules(text if code == 0 else "")}
+
+
+def digest(path: str) -> str:
+    """Return the SHA-256 of a file, empty if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def engine_bridges(path: str) -> set[str]:
+    """Return the names of the interfaces of Docker's bridge networks."""
+    networks = ask(path, f"/networks?filters={quote(json.dumps({'driver': ['bridge']}))}") or ()
+    return {
+        (network.get("Options") or {}).get("com.docker.network.bridge.name") or f"br-{network['Id'][:12]}"
+        for network in networks
+    }
+
+
+def loaded_rules(text: str) -> dict[str, Any]:
+    """Return id, number and sources of the rules that nft lists as JSON; empty ones for no table."""
+    loaded, count, sources = "", 0, []
+    for item in (json.loads(text) if text.strip() else {}).get("nftables", ()):
+        if "chain" in item and item["chain"]["name"].startswith("id_"):
+            loaded = item["chain"]["name"].removeprefix("id_")
+        elif "rule" in item:
+            count += 1
+        elif "set" in item:
+            sources += [network for element in item["set"].get("elem", ()) for network in set_networks(element)]
+    return {"loaded": loaded, "count": count, "sources": sources}
+
+
+def set_networks(element: Any) -> list[str]:
+    """Return the networks of one element of a set: an address, a prefix or a range."""
+    if isinstance(element, str):
+        return [str(ipaddress.ip_network(element))]
+    if "prefix" in element:
+        return [f"{element['prefix']['addr']}/{element['prefix']['len']}"]
+    first, last = (ipaddress.ip_address(end) for end in element["range"])
+    return [str(network) for network in ipaddress.summarize_address_range(first, last)]
+
+
+def local_ports(urls: list[str]) -> list[int]:
+    """Return the ports of the addresses whose host name is this host. Names that no server knows take seconds."""
+    found: set[int] = set()
+
+    def look_up(host: str, port: int) -> None:
+        with suppress(OSError, UnicodeError):
+            for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
+                with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
+                    probe.bind((address[0], 0))  # refused for the address of another machine
+                    found.add(port)
+
+    threads = []
+    for url in urls:
+        with suppress(ValueError):
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            if parts.hostname:
+                threads.append(threading.Thread(target=look_up, args=(parts.hostname, port), daemon=True))
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + LOOKUP_TIMEOUT
+    for thread in threads:
+        thread.join(max(0, deadline - time.monotonic()))
+    return sorted(found.copy())
+
+
 def main() -> None:
     now = time.time()
     module = AnsibleModule(
@@ -391,6 +501,7 @@ def main() -> None:
                 },
             },
             "user_ids": {"type": "list", "elements": "int", "default": []},
+            "urls": {"type": "list", "elements": "str", "default": []},
             "packages": {"type": "list", "elements": "str", "default": []},
             "asked_at": {"type": "float", "default": 0},
         },
@@ -414,6 +525,8 @@ def main() -> None:
         "packages": package_report(wanted["packages"], module.run_command),
         "accounts": account_report(wanted["user_ids"]),
         "held_ports": held_ports(wanted["ports"], SOCKET, wanted["deployment"], services),
+        "local_ports": local_ports(wanted["urls"]),
+        "firewall": firewall_report(SOCKET, module.run_command),
         "engine": engine,
     }
     module.exit_json(changed=False, report=report)

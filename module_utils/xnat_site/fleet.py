@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .firewall import firewall_facts, lets_in
 from .hosts import (
     HOST_LABEL,
     HUB_LABEL,
@@ -85,7 +86,10 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
          "joining": ["w3"],              # hosts that are not members yet, managers first
          "address_pools": ["10.77.0.0/16"],  # for a new swarm
          "stale": [],                    # those of `joining` that must leave an old swarm first
-         "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]}}  # what each host must reach
+         "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]},  # what each host must reach
+         "firewall": {...},              # of `firewall_facts`
+         "firewalls": {"m1": {...}},     # C(firewall) of each report
+         "local_ports": {"m1": [443]}}   # of the site's addresses that are on this host
     """
     site = Site.from_inventory(inventory, limits)
     found = findings(site)
@@ -111,7 +115,10 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
         "joining": site.joining,
         "address_pools": list(site.address_pools),
         "stale": [name for name in site.joining if site.swarm(name).is_member],
-        "peers": {name: peers for name in reports if (peers := port_peers(site.hosts, site.joining, name))},
+        "peers": {name: peers for name in reports if (peers := _open_peers(site, name))},
+        "firewall": firewall_facts(site),
+        "firewalls": {name: dict(report.raw["firewall"]) for name, report in reports.items()},
+        "local_ports": {name: list(report.raw["local_ports"]) for name, report in reports.items()},
     }
 
 
@@ -130,7 +137,8 @@ def _engine(report: Mapping[str, Any]) -> dict[str, Any]:
 def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> list[dict[str, Any]]:
     """Return what `me` must reach before nodes join: [{"host", "address", "ports": ["2377/tcp", ...]}, ...].
 
-    The ports in use by a member's engine only answer to TCP. Members already reach each other.
+    The ports in use by the engine of a member only answer to TCP, also if it is in an old swarm that it will leave.
+    Members already reach each other.
     """
     peers = []
     for name, host in hosts.items():
@@ -139,10 +147,42 @@ def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> li
         if not {me, name} & set(joining):
             continue
         ports = [*(MANAGER_PORTS if host.role == "manager" else ()), *NODE_PORTS]
-        if name not in joining:
+        if name not in joining or host.node_id:
             ports = [port for port in ports if port.endswith("/tcp")]
         peers.append({"host": name, "address": host.address, "ports": ports})
     return peers
+
+
+def _open_peers(site: Site, me: str) -> list[dict[str, Any]]:
+    """Return the peers of `port_peers` without those whose own rules do not let this host in yet.
+
+    The layer `swarm` changes these rules before the host joins, and tests the same ports then.
+    """
+    address = site.hosts[me].address
+
+    def is_open(name: str) -> bool:
+        sources = site.reports[name].firewall_sources
+        return sources is None or lets_in(sources, address)
+
+    return [peer for peer in port_peers(site.hosts, site.joining, me) if is_open(peer["host"])]
+
+
+def firewall_peers(
+    hosts: Mapping[str, Mapping[str, Any]], joining: Sequence[str], host: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Return which ports `host` must reach when firewall rules change: the filter `xnat_firewall_peers`.
+
+    hosts, joining: of `fleet`. Returns {"known": [...], "new": [...]}, lists as of `port_peers`: pairs of members,
+    which reach each other unless something is wrong already, and pairs that include a joining host.
+    """
+    found = {name: Host.from_dict(one) for name, one in hosts.items()}
+    known = []
+    for name, other in found.items():
+        there = name != host and bool(other.role and other.answers and other.engine and other.address)
+        if there and found[host].role and not {name, host} & set(joining):
+            ports = ("2377/tcp", "7946/tcp") if other.role == "manager" else ("7946/tcp",)
+            known.append({"host": name, "address": other.address, "ports": list(ports)})
+    return {"known": known, "new": port_peers(found, joining, host)}
 
 
 # ---- hosts and nodes
@@ -514,6 +554,17 @@ def _unconfined(site: Site) -> Iterable[Finding]:
         )
 
 
+def _no_esp(site: Site) -> Iterable[Finding]:
+    members = [name for name, report in site.reports.items() if site.hosts[name].role]
+    without = [name for name in members if site.reports[name].kernel.get("esp4") is not True]
+    if without and len(members) > 1:
+        yield _note(
+            "no_esp",
+            f"The kernels of {', '.join(without)} may lack ESP (module esp4), without which"
+            " jupyterhub_network_encrypted cannot protect the traffic between containers of different nodes.",
+        )
+
+
 def _engines_differ(site: Site) -> Iterable[Finding]:
     versions = {name: report.version for name, report in site.reports.items() if report.answers}
     if len({_version(version) for version in versions.values()}) > 1:
@@ -680,6 +731,17 @@ def _silent(site: Site) -> Iterable[Finding]:
             yield _note("silent", f"{name} does not answer and is left as it is.")
 
 
+def _silent_firewalls(site: Site) -> Iterable[Finding]:
+    """Tell of nodes whose rules cannot be changed in this run, so that they let in no node that joins now."""
+    silent = [name for name in site.silent if site.hosts[name].role]
+    if site.nodes and silent and site.joining:
+        yield _note(
+            "silent_firewall",
+            f"{', '.join(site.joining)} will join while {', '.join(silent)} cannot be changed: the firewall there does"
+            " not let new nodes in until you run site.yml again without --limit and with these hosts started.",
+        )
+
+
 def _hub_host(site: Site) -> Iterable[Finding]:
     name = site.hub_label_host
     if not name:
@@ -765,6 +827,7 @@ SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
     _pools,
     _ipvs,
     _unconfined,
+    _no_esp,
     _engines_differ,
     _untested_system,
     _servers_network,
@@ -773,6 +836,7 @@ SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
     _several_swarms,
     _foreign_nodes,
     _silent,
+    _silent_firewalls,
     _hub_host,
     _told_addresses,
     _not_ready,

@@ -31,8 +31,8 @@ class Membership:
     """What an engine knows of its swarm.
 
     state: Docker's LocalNodeState; empty if no engine answers. manager: whether it manages a swarm. error: why it
-    cannot. managers: addresses of the managers it knows, such as 192.0.2.11:2377. subnet_size: of new networks, 0 if
-    unknown.
+    cannot. managers: addresses of the managers it knows, such as 192.0.2.11:2377. subnet_size: of new networks,
+    data_path_port: of traffic between containers; both 0 if unknown.
     """
 
     state: str = ""
@@ -43,6 +43,7 @@ class Membership:
     cluster: str = ""
     managers: tuple[str, ...] = ()
     subnet_size: int = 0
+    data_path_port: int = 0
 
     @classmethod
     def from_report(cls, swarm: Mapping[str, Any]) -> Membership:
@@ -58,6 +59,7 @@ class Membership:
             cluster=swarm["cluster"],
             managers=tuple(swarm["managers"]),
             subnet_size=swarm["subnet_size"],
+            data_path_port=swarm["data_path_port"],
         )
 
     @property
@@ -112,7 +114,8 @@ class Report:
     forbidden user id. held_ports: dictionaries with port, purpose, variable, holder. security: what confines the
     engine's containers, such as apparmor. deployed: whether anything of the
     deployment exists. network: driver and subnets of the servers' network, empty without one. images: ids by
-    name. raw: the whole report.
+    name. firewall_sources: networks that the loaded rules of the role node_firewall let in, None without such rules.
+    raw: the whole report.
     """
 
     hostname: str
@@ -141,12 +144,14 @@ class Report:
     nodes: tuple[Node, ...]
     network: Mapping[str, Any]
     images: Mapping[str, str]
+    firewall_sources: tuple[str, ...] | None
     raw: Mapping[str, Any] = field(repr=False)
 
     @classmethod
     def from_report(cls, report: Mapping[str, Any]) -> Report:
         """Return what `node_report` has returned as C(report)."""
         engine, system, kernel, disk = report["engine"], report["system"], report["kernel"], report["disk"]
+        firewall = report["firewall"]
         return cls(
             hostname=report["hostname"],
             user_id=report["user_id"],
@@ -174,6 +179,7 @@ class Report:
             nodes=tuple(Node.from_report(node) for node in engine["nodes"]),
             network=engine["network"],
             images=engine["images"],
+            firewall_sources=tuple(firewall["sources"]) if firewall["loaded"] else None,
             raw=report,
         )
 
@@ -189,7 +195,8 @@ class Host:
 
     groups: those of `inventory_hosts` that have it. role: manager, worker, or empty for a host outside the swarm.
     address: where other nodes reach it; empty without a report. current_address: the inventory's, otherwise that of its
-    default route now. node_id: its id in Swarm; empty if unknown. answers: whether it has reported. engine: whether its
+    default route now. data_path_address: the inventory's for the traffic between containers, mostly empty. node_id: its
+    id in Swarm; empty if unknown. answers: whether it has reported. engine: whether its
     engine answers. managers: addresses of the managers that its engine knows. Roles get these fields too.
     """
 
@@ -198,6 +205,7 @@ class Host:
     role: str
     address: str
     current_address: str
+    data_path_address: str
     availability: str
     labels: Mapping[str, str]
     node_id: str
@@ -217,6 +225,7 @@ class Host:
             role=next((role for group, role in ROLES.items() if group in groups), ""),
             address=said["advertise_addr"] or swarm.address or current,
             current_address=said["advertise_addr"] or current,
+            data_path_address=said["data_path_addr"],
             availability=said["availability"],
             labels=said["labels"],
             node_id=swarm.node_id,
@@ -384,6 +393,7 @@ def inventory_hosts(
 
         {"groups": ["managers", "swarm"],  # those of the four that contain it
          "advertise_addr": "",           # docker_swarm_advertise_addr
+         "data_path_addr": "",           # docker_swarm_data_path_addr
          "availability": "active",       # docker_swarm_availability
          "labels": {"gpu": "true"},      # docker_swarm_labels, in Swarm's form
          "report": {...}}                # of the module node_report; None if the host does not answer
@@ -393,6 +403,7 @@ def inventory_hosts(
         str(name): {
             "groups": [group for group, hosts in names.items() if name in hosts],
             "advertise_addr": str(hostvars[name].get("docker_swarm_advertise_addr") or ""),
+            "data_path_addr": str(hostvars[name].get("docker_swarm_data_path_addr") or ""),
             "availability": str(hostvars[name].get("docker_swarm_availability") or "active"),
             "labels": {
                 str(key): _label_value(value)

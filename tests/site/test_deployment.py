@@ -37,6 +37,11 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(sit
     assert "jupyterhub-launcher" not in volumes
     assert not site.docker.volumes(filters={"label": "org.xnat.jupyterhub.scratch"})["Volumes"]
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
+    firewall = "nft list tables; ls -R /etc/xnat-jupyter /etc/systemd/system"
+    left = site.on_node("sh", "-c", f"{firewall} 2>&1 || true")
+    assert "firewall" not in left
+    assert "xnat_jupyter" not in left
+    assert "xnat-jupyter.conf" not in left
     assert plays.play("playbooks/remove.yml").changed() == set()
 
     plays.play(*DEPLOY, "-e", "xnat_jupyterhub_purge=false")  # this launch's environment is the tests' own

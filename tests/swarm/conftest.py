@@ -7,6 +7,7 @@ of the file system.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import docker
 import pytest
 import yaml
 
+from module_utils.xnat_site.firewall import lets_in
 from tests.site.conftest import ALL, ROOT, Playbooks, Run, Server, Site, nothing_left, wait_for
 
 __all__ = ["ALL", "ROOT", "Run", "Server", "Site", "nothing_left"]
@@ -80,6 +82,16 @@ class Swarm(Playbooks):
         code = self.outer.exec_inspect(made["Id"])["ExitCode"]
         assert code == 0, f"{command!r} on {node} ended with {code}: {output.decode()}"
         return output.decode()
+
+    def firewall(self, node: str) -> str:
+        """Return the rules of a node, without the numbers of its counters."""
+        return self.on(node, "nft --stateless list table inet xnat_jupyter")
+
+    def let_in(self, node: str, other: str) -> bool:
+        """Whether the rules of a node let another one use Swarm's ports."""
+        networks = self.outer.inspect_container(f"xnatjh-{other}")["NetworkSettings"]["Networks"].values()
+        address = next(network["IPAddress"] for network in networks)
+        return lets_in(re.findall(r"[0-9.]+(?:/[0-9]+)?", self.firewall(node).partition("nodes6")[0]), address)
 
     def power_off(self, node: str) -> None:
         """Power a node off."""

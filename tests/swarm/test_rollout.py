@@ -107,6 +107,7 @@ def test_a_lost_worker_is_noticed_and_the_work_goes_on_elsewhere(site: Cluster, 
         assert run.changed() == set()
     finally:
         swarm.power_on("node3")
+    assert swarm.let_in("node3", "node1")  # loaded at boot
     mounted = wait_for(
         "files on node3", lambda: swarm.on("node3", "mount | grep -c fuse.sshfs || true").strip() == "2", 60
     )
@@ -118,12 +119,15 @@ def test_a_node_is_added_though_the_run_is_killed_again_and_again(site: Cluster,
     skip = ("--skip-tags", "verify")
     for line in (
         "TASK [docker_engine : Install the engine",
+        "TASK [node_firewall : Open a new connection",
         "TASK [docker_swarm : Join]",
         "TASK [node_images : Pull missing",
     ):
         swarm.kill_at(line, "site.yml", *skip)
     swarm.play("site.yml", *skip)
     assert swarm.state("node5") == "ready"
+    assert all(swarm.let_in(node, "node5") for node in ("node1", *WORKERS))
+    assert all(swarm.let_in("node5", node) for node in ("node1", *WORKERS))
     assert swarm.play("site.yml", *skip).changed() == set()
     server = launch(
         site, hardware=site.hardware(constraints=[{"key": "node.labels.room", "operator": "IN", "values": ["b"]}])
@@ -170,6 +174,8 @@ def test_a_node_is_removed(swarm: Swarm) -> None:
     swarm.write()
     swarm.play("playbooks/swarm.yml")
     assert "node5" not in swarm.nodes()
+    assert not any(swarm.let_in(node, "node5") for node in ("node1", *WORKERS))
+    assert swarm.play("playbooks/swarm.yml").changed() == set()
 
 
 def test_a_node_that_was_removed_can_come_back(swarm: Swarm) -> None:
@@ -485,6 +491,57 @@ def test_ports_that_a_firewall_closes_are_named(swarm: Swarm) -> None:
         swarm.on("node5", f"iptables -D {rule}")
         swarm.write()
     assert "node1 does not reach 4789/udp of node5" in run.flat
+
+
+# From a container, a packet to Swarm's ports of another node would arrive there with this node's address.
+SNEAK = """
+docker run --rm --cap-drop ALL --user 1500 {image} python3 -c '
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as frames:
+    for _ in range(10):
+        frames.sendto(bytes([8, 0, 0, 0, 0, 16, 1, 0]) + bytes(60), ("{address}", 4789))
+for port in (2377, 7946):
+    try:
+        socket.create_connection(("{address}", port), 2).close()
+        print("open", port)
+    except OSError as error:
+        print("closed", port)
+'
+"""
+
+
+def test_a_container_reaches_swarms_ports_on_no_node_and_the_rules_outlive_engine_and_flush(
+    site: Cluster, swarm: Swarm
+) -> None:
+    rules = swarm.firewall("node4")
+    swarm.on("node4", "systemctl restart docker")
+    wait_for("node4 is ready", lambda: swarm.state("node4") == "ready", 120)
+    assert swarm.firewall("node4") == rules
+    sneak = SNEAK.format(image=site.image("singleuser"), address=site.address)
+    assert set(swarm.on("node4", sneak).split("\n")) == {"closed 2377", "closed 7946", ""}
+    swarm.on("node4", "nft delete table inet xnat_jupyter")
+    assert "open 2377" in swarm.on("node4", sneak)  # what the rules are for
+    assert "node4" in swarm.play("playbooks/firewall.yml", "--check").changed()
+    assert swarm.play("playbooks/firewall.yml").changed() == {"node4"}
+    assert swarm.firewall("node4") == rules
+    assert swarm.play("playbooks/firewall.yml").changed() == set()
+
+
+def test_rules_that_would_cut_a_node_off_are_taken_back(swarm: Swarm) -> None:
+    before = {node: swarm.firewall(node) for node in ("node1", "node4")}
+    swarm.write(everywhere={"node_firewall_allowed_ports": ["9/udp"]})
+    # Stands for an address that nobody knew of: the manager answers no more once the new rules are loaded.
+    swarm.on("node1", "(while ! nft list table inet xnat_jupyter | grep -q 'udp dport 9 '; do sleep 0.1; done;"
+             " iptables -I INPUT -p tcp --dport 2377 ! -i lo -j DROP) >/dev/null 2>&1 &")  # fmt: skip
+    try:
+        run = swarm.play("playbooks/firewall.yml", code=2)
+    finally:
+        swarm.on("node1", "iptables -D INPUT -p tcp --dport 2377 ! -i lo -j DROP")
+        swarm.write()
+    assert "does not reach 2377/tcp of node1" in run.flat
+    assert {node: swarm.firewall(node) for node in before} == before
+    wait_for("all nodes are ready", lambda: all(swarm.state(node) == "ready" for node in WORKERS), 120)
+    assert swarm.play("playbooks/firewall.yml").changed() == set()
 
 
 def test_a_node_that_reaches_no_manager_is_named_though_its_host_answers(swarm: Swarm) -> None:

@@ -33,7 +33,11 @@ LIMITS = {
 TINY = {"subnet_size": 28, "servers": 0}
 OUTSIDE: dict[str, Any] = {
     "state": "inactive", "manager": False, "node_id": "", "address": "", "error": "", "cluster": "", "managers": [],
-    "subnet_size": 0,
+    "subnet_size": 0, "data_path_port": 0,
+}  # fmt: skip
+NO_FIREWALL: dict[str, Any] = {
+    "nft": True, "systemd": True, "package_manager": "apt", "loaded": "", "count": 0, "sources": [], "rules": "",
+    "unit": "", "drop_in": "", "enabled": False, "pending": False, "bridges": [], "other_bridges": [],
 }  # fmt: skip
 ROCKY = {"id": "rocky", "like": "rhel centos fedora", "codename": "", "name": "Rocky Linux 9"}
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader"
@@ -63,6 +67,7 @@ def membership(name: str) -> dict[str, Any]:
     return {
         **OUTSIDE, "state": "active", "manager": manager, "node_id": f"id-{name}", "address": address(name),
         "cluster": "c1" if manager else "", "managers": [f"{address('m1')}:2377"], "subnet_size": 20,
+        "data_path_port": 4789 if manager else 0,
     }  # fmt: skip
 
 
@@ -85,8 +90,9 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
         "networks": ["192.0.2.0/24", "172.17.0.0/16"],
         "system": {"id": "debian", "like": "", "codename": "trixie", "name": "Debian GNU/Linux 13 (trixie)"},
         "architecture": "x86_64", "memory_mb": 1800, "disk": {"path": "/var/lib/docker", "free_mb": 6000},
-        "kernel": {"release": "6.12", "overlay": True, "vxlan": True, "bridge": True, "veth": True, "ip_vs": True},
-        "accounts": {}, "held_ports": [], "packages": {}, "systemd": True,
+        "kernel": {"release": "6.12"}
+        | dict.fromkeys(("overlay", "vxlan", "bridge", "veth", "ip_vs", "esp4"), True),
+        "accounts": {}, "held_ports": [], "packages": {}, "systemd": True, "local_ports": [], "firewall": NO_FIREWALL,
         "engine": {
             "answers": True, "version": "26.1.5+dfsg1", "security": ["apparmor", "seccomp"], "options_broken": False,
             "deployed": False,
@@ -295,6 +301,11 @@ def test_what_forbids_a_change_is_an_error(wanted: dict[str, Any], expected: tup
              ("no_apparmor", "m1, w1"), ("no_seccomp", "m1, w1")),
         case("SELinux", {"changes": {"m1": {"engine": {"security": ["selinux", "seccomp"]}}}}),
         case("no engine yet", {"changes": {"w1": {"engine": {"answers": False, "security": []}}}}),
+        case("no ESP", {"changes": {"w1": {"kernel": {"esp4": None}}}},
+             ("no_esp", "w1", "esp4", "jupyterhub_network_encrypted")),
+        case("no ESP on a single node", {"workers": "", "changes": {"m1": {"kernel": {"esp4": False}}}}),
+        case("a node joins while another is silent", {"workers": "w1 w2", "members": "m1 w1", "silent": "w1"},
+             ("silent", "w1"), ("silent_firewall", "w2", "w1", "site.yml")),
         case("engines", {"changes": {"w1": {"engine": {"version": "29.0.1"}}}},
              ("engines_differ", "m1 26.1.5+dfsg1", "w1 29.0.1")),
         case("engines that differ little", {"changes": {"w1": {"engine": {"version": "26.1.4"}}}}),
@@ -383,6 +394,9 @@ def test_only_nodes_that_join_are_tried_and_members_on_what_answers_to_tcp() -> 
         "x1": {},
     }
     assert port_peers(hosts, ["w2"], "m1")[0]["address"] == "192.0.2.22"
+    # One that has left the inventory's swarm only in the inventory: its engine has the ports until it leaves.
+    stale = hosts_of("m1", "w2", members="m1", changes={"w2": swarm(**FOREIGN, state="active")})
+    assert port_peers(stale, ["w2"], "m1")[0]["ports"] == TCP
     assert judged("m1", "w1", members="m1 w1")["peers"] == {}
     assert {name: [peer["host"] for peer in peers] for name, peers in judged("m1", "w1")["peers"].items()} == {
         "m1": ["w1"],

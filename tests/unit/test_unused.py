@@ -185,8 +185,8 @@ class Report:
 REPORTS = [
     Report(
         "library/node_report.py",
-        r"\w*report|preflight_fleet|__offline_bundle_look|__docker_swarm_nodes",
-        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("hosts", "engine", "fleet")),
+        r"\w*report|preflight_fleet|__offline_bundle_look|__docker_swarm_nodes|__node_firewall_(state|inspection)",
+        readers=tuple(f"module_utils/xnat_site/{name}.py" for name in ("hosts", "engine", "firewall", "fleet")),
     ),
     Report(
         "library/storage_probe.py",
@@ -214,6 +214,9 @@ REPORTS = [
     Report("library/context_archive.py", "__hub_images_packed", ("main",)),
     Report("module_utils/xnat_site/fleet.py", "preflight_fleet", ("fleet",)),
     Report("module_utils/xnat_site/fleet.py", r"__docker_swarm_(changes|node)|item", ("swarm_changes", "_update")),
+    Report("module_utils/xnat_site/fleet.py", "peers", ("firewall_peers",), sent=("host", "address", "ports")),
+    Report("module_utils/xnat_site/firewall.py", "preflight_fleet", ("firewall_facts",)),
+    Report("module_utils/xnat_site/firewall.py", "node_firewall_plan|plans", ("firewall_plan",)),
     Report("module_utils/xnat_site/engine.py", "__docker_engine_plan", ("engine_plan",)),
     Report("module_utils/xnat_site/images.py", r"__hub_images_(builds|checked)", ("image_builds", "pulled_images")),
     Report("module_utils/xnat_site/maintenance.py", "__node_maintenance_quorum", ("manager_quorum",)),
