@@ -23,15 +23,18 @@ DEFAULT_SERVER = ("refuse", "workspace")
 class Settings:
     """The launcher's settings. Times are seconds; paths are those of the launcher's container or, in roots, of nodes.
 
-    hub_uid: the hub's user id, the only one that may call the launcher. default_server: whether the default server is
-    refused or gets only the workspace. cpu_ceiling (CPUs) and memory_ceiling (bytes): the most that one server may
-    have; None for no ceiling. shm_size (bytes): the size of a server's /dev/shm; None for half of its memory limit.
-    images: the images that a launch may use, each as named in XNAT. image_names: maps names in XNAT to names on nodes
-    where these differ.
+    network: the notebooks' network. proxy_url: the forward proxy of notebooks, empty for none. no_proxy: the hosts that
+    they reach without it, with commas. hub_uid: the hub's user id, the only one that may call the launcher.
+    default_server: whether the default server is refused or gets only the workspace. cpu_ceiling (CPUs) and
+    memory_ceiling (bytes): the most that one server may have; None for no ceiling. shm_size (bytes): the size of a
+    server's /dev/shm; None for half of its memory limit. images: the images that a launch may use, each as named in
+    XNAT. image_names: maps names in XNAT to names on nodes where these differ.
     """
 
     deployment: str
     network: str
+    proxy_url: str
+    no_proxy: str
     hub_uid: int
     xnat: XnatSite
     xnat_username: str

@@ -110,8 +110,8 @@ class Report:
     time, asked_at: seconds since 1970 by the host's and by the control node's clock. networks: those to which the host
     has routes, in CIDR notation. kernel: whether it has a feature, None if unknown. accounts: names by
     forbidden user id. held_ports: dictionaries with port, purpose, variable, holder. deployed: whether anything of the
-    deployment exists. network: driver and subnets of the servers' network, empty without one. images: ids by
-    name. raw: the whole report.
+    deployment exists. network, former_network: driver and subnets of the servers' network and of the single network of
+    an earlier release, empty without one. images: ids by name. raw: the whole report.
     """
 
     hostname: str
@@ -138,6 +138,7 @@ class Report:
     swarm: Membership
     nodes: tuple[Node, ...]
     network: Mapping[str, Any]
+    former_network: Mapping[str, Any]
     images: Mapping[str, str]
     raw: Mapping[str, Any] = field(repr=False)
 
@@ -170,6 +171,7 @@ class Report:
             swarm=Membership.from_report(engine["swarm"]),
             nodes=tuple(Node.from_report(node) for node in engine["nodes"]),
             network=engine["network"],
+            former_network=engine["former_network"],
             images=engine["images"],
             raw=report,
         )
@@ -246,6 +248,7 @@ class Limits:
     address_pools: tuple[str, ...]
     subnet_size: int
     network: str
+    former_network: str
     network_subnet: str
     servers: int
 
@@ -261,6 +264,7 @@ class Limits:
             address_pools=_listed(limits["address_pools"]),
             subnet_size=int(limits["subnet_size"]),
             network=str(limits["network"]),
+            former_network=str(limits["former_network"]),
             network_subnet=str(limits["network_subnet"]),
             servers=int(limits["servers"]),
         )

@@ -1,4 +1,4 @@
-"""Checks the times, limits and addresses of the role jupyterhub.
+"""Checks the times, limits and addresses of the role jupyterhub, and what notebooks may reach.
 
 Used on the control node by the filter `xnat_hub_findings`; imports only the standard library. A finding is one
 problem::
@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .egress import egress_findings
+
 Finding = dict[str, str]
 
 LOCKED = ", since XNAT locks an account for an hour after 20 failed log-ins"
@@ -26,7 +28,7 @@ RANGES: dict[str, tuple[int, int | None, str]] = {
     "jupyterhub_prune_interval": (10, None, ""),
 }
 CEILINGS = ("jupyterhub_notebook_memory_ceiling", "jupyterhub_notebook_shm_size")
-SERVICES = ("hub", "launcher", "proxy")
+SERVICES = ("hub", "launcher", "proxy", "gate", "squid")
 CEILING = re.compile(r"([0-9]+(\.[0-9]+)?[KMGT]i?B?)?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
 URL = re.compile(r"https?://[^/?#\s]+/?")
@@ -34,7 +36,13 @@ URL = re.compile(r"https?://[^/?#\s]+/?")
 
 def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
     """Return what is wrong with settings of the hub. settings: the role's variables that are checked here, by name."""
-    return [*_times(settings), *_ceilings(settings), *_limits(settings), *_addresses(settings)]
+    return [
+        *_times(settings),
+        *_ceilings(settings),
+        *_limits(settings),
+        *_addresses(settings),
+        *egress_findings(settings),
+    ]
 
 
 def _times(settings: Mapping[str, Any]) -> Iterator[Finding]:
