@@ -300,7 +300,7 @@ def squid_config(name: str, settings: Mapping[str, Any]) -> str:
         f"acl tunnels port {' '.join(str(port) for port in ports if port != PLAIN_PORT) or '0'}",
         f"acl local dst {' '.join([*LOCAL, *nodes])}",
         f"acl refused dst {' '.join(refused_networks(settings))}",
-        "acl resolved dst 0.0.0.0/0 ::/0",
+        "acl resolved dst all",
     ]
     lines += [f"acl internal dstdomain -n {' '.join(internal)}"] if internal else []
     lines += [f"acl allowed dstdomain -n {' '.join(hosts)}"] if hosts else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -52,6 +53,11 @@ print("both")
 ENVIRONMENT = ". /run/secrets/server-env; export XNAT_HOST XNAT_USER XNAT_PASS http_proxy https_proxy no_proxy; "
 
 
+def runs(site: Site, service: str) -> bool:
+    tasks = site.docker.tasks(filters={"service": service, "desired-state": "running"})
+    return any(task["Status"]["State"] == "running" for task in tasks)
+
+
 @pytest.fixture(scope="module")
 def hosts(site: Site) -> Iterator[None]:
     """Two web servers on the network of the forward proxy, both with private addresses."""
@@ -67,10 +73,7 @@ def hosts(site: Site) -> Iterator[None]:
         for name in (MIRROR, PRIVATE)
     ]
     for service in made:
-        filters = {"service": service["ID"], "desired-state": "running"}
-        wait_for("web server", lambda wanted=filters: [
-            task for task in site.docker.tasks(filters=wanted) if task["Status"]["State"] == "running"
-        ])  # fmt: skip
+        wait_for("web server", functools.partial(runs, site, service["ID"]))
     yield
     for service in made:
         site.docker.remove_service(service["ID"])
@@ -164,7 +167,7 @@ def test_squids_log_has_the_notebooks_address_and_no_path(site: Site, server: Se
     _, address = site.run(server, "hostname -i")
 
     def log() -> str:
-        parts = site.docker.service_logs("jupyterhub-squid", stdout=True, stderr=True, tail=50, is_tty=False)
+        parts = site.docker.service_logs("jupyterhub-squid", stdout=True, stderr=True, is_tty=False)
         return b"".join(parts).decode()
 
     wait_for("squid's log", lambda: f"{address.strip()} GET {MIRROR}:80 TCP" in log())
