@@ -40,6 +40,7 @@ NODE_PORTS = ("7946/tcp", "7946/udp", "4789/udp")
 # the tasks that replace them. Each node takes one more.
 RESERVED_ADDRESSES = 16
 DOCKERS_SUBNET_SIZE = 24
+NETWORKS = 6  # of a new swarm: its own, three of the deployment, and one for each service on one address of its node
 READY = "ready"  # Swarm's word for a node that takes tasks
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -567,6 +568,14 @@ def _new_network(site: Site) -> Iterable[Finding]:
                 " or set docker_swarm_subnet_size.",
             )
         if small:
+            return
+        prefixes = [net.prefixlen for pool in site.address_pools if (net := parsed_network(pool))]
+        if prefixes and sum(2 ** (size - prefix) for prefix in prefixes) < NETWORKS:
+            yield _error(
+                "pool_small",
+                f"docker_swarm_default_addr_pool ({', '.join(site.address_pools)}) has no room for {NETWORKS} networks of"
+                f" /{size}, which Swarm and the deployment need: make it larger, or set docker_swarm_subnet_size.",
+            )
             return
     members, wanted = _member_count(site), site.limits.servers
     room = _room(size, members)

@@ -20,7 +20,7 @@ SWARM, MANAGERS, WORKERS, DEMO_XNAT = "swarm", "managers", "workers", "demo_xnat
 ROLES = {MANAGERS: "manager", WORKERS: "worker"}
 MEMBER_STATES = ("active", "pending", "error")
 # A new swarm without a pool of its site gets the first of these to which no host has a route.
-ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.192.0/18")
+ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.128.0/17")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

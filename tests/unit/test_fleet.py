@@ -465,7 +465,7 @@ def test_without_a_node_that_joins_the_other_address_is_noted() -> None:
         ([], "10.77.0.0/16"),
         (["10.77.5.0/24"], "10.177.0.0/16"),
         (["10.0.0.0/8"], "172.28.0.0/16"),
-        (["10.0.0.0/8", "172.16.0.0/12"], "192.168.192.0/18"),
+        (["10.0.0.0/8", "172.16.0.0/12"], "192.168.128.0/17"),
         (["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], "10.77.0.0/16"),
     ],
 )
@@ -496,7 +496,9 @@ def network(*subnets: str, driver: str = "overlay", **swarm_changes: Any) -> dic
         ({"network_subnet": "10.78.0.1/20"}, {}, ["jupyterhub_network_subnet is '10.78.0.1/20'"]),
         ({"network_subnet": "none"}, {}, ["jupyterhub_network_subnet is 'none'"]),
         ({"address_pools": ["10.77.0.0/22"]}, {}, ["10.77.0.0/22", "/20", "docker_swarm_subnet_size"]),
-        ({"address_pools": ["10.77.0.0/20"]}, {}, []),
+        ({"address_pools": ["10.77.0.0/18"]}, {}, ["10.77.0.0/18", "6 networks", "/20", "docker_swarm_subnet_size"]),
+        ({"address_pools": ["10.77.0.0/18", "10.78.0.0/19"]}, {}, []),
+        ({"address_pools": ["10.77.0.0/17"]}, {}, []),
         ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, ["239 servers", "jupyterhub_network_subnet"]),
         ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=0)}}, ["239 servers"]),  # an engine that tells none
         ({"servers": 100}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, []),
