@@ -298,14 +298,16 @@ def squid_config(name: str, settings: Mapping[str, Any]) -> str:
         "cache_log stdio:/dev/stderr",
         f"acl web port {' '.join(map(str, ports))}",
         f"acl tunnels port {' '.join(str(port) for port in ports if port != PLAIN_PORT) or '0'}",
+        # Squid ignores IPv6 networks where the container has no IPv6.
+        r"acl ipv6 dstdom_regex -n ^\[",
         f"acl local dst {' '.join([*LOCAL, *nodes])}",
         f"acl refused dst {' '.join(refused_networks(settings))}",
         "acl resolved dst all",
     ]
     lines += [f"acl internal dstdomain -n {' '.join(internal)}"] if internal else []
     lines += [f"acl allowed dstdomain -n {' '.join(hosts)}"] if hosts else []
-    rules = ["allow checks manager", "deny checks", "deny manager", "deny !web", "deny CONNECT !tunnels", "deny local"]
-    rules += ["allow internal"] if internal else []
+    rules = ["allow checks manager", "deny checks", "deny manager", "deny !web", "deny CONNECT !tunnels", "deny ipv6"]
+    rules += ["deny local", *(["allow internal"] if internal else [])]
     rules += ["deny all"] if hosts == [] else ["deny !allowed"] if hosts else []
     rules += [] if hosts == [] else ["deny refused", *([] if upstream else ["deny !resolved"]), "allow all"]
     lines += [f"http_access {rule}" for rule in rules]

@@ -137,7 +137,15 @@ def test_without_anything_outside_there_is_no_forward_proxy() -> None:
     assert "squid" not in found["files"]["gate"]
 
 
-CHECKS = ["allow checks manager", "deny checks", "deny manager", "deny !web", "deny CONNECT !tunnels", "deny local"]
+CHECKS = [
+    "allow checks manager",
+    "deny checks",
+    "deny manager",
+    "deny !web",
+    "deny CONNECT !tunnels",
+    "deny ipv6",
+    "deny local",
+]
 
 
 @pytest.mark.parametrize(
