@@ -573,8 +573,8 @@ def _new_network(site: Site) -> Iterable[Finding]:
         if prefixes and sum(2 ** (size - prefix) for prefix in prefixes) < NETWORKS:
             yield _error(
                 "pool_small",
-                f"docker_swarm_default_addr_pool ({', '.join(site.address_pools)}) has no room for the {NETWORKS} networks"
-                f" of /{size} that are needed: make it larger, or set docker_swarm_subnet_size.",
+                f"docker_swarm_default_addr_pool ({', '.join(site.address_pools)}) has no room for the"
+                f" {NETWORKS} networks of /{size} that are needed: make it larger, or set docker_swarm_subnet_size.",
             )
             return
     members, wanted = _member_count(site), site.limits.servers
