@@ -26,7 +26,7 @@ SQUID_PORT, SQUID_HEALTH_PORT = 3128, 3129
 RELAY_PORT = 10000  # of the first target; the next one has the next port
 HEALTH_PORT = 8404  # of gate and relay, on the loopback address only
 PLAIN_PORT = 80  # the only port without CONNECT
-MAX_CONNECTIONS = 8000
+MAX_FILES = 16000  # of haproxy, two for each connection; fewer where the engine allows fewer
 MAX_CONNECTIONS_EACH = 500  # of one notebook
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 # Addresses of the node, its links and of nobody: never reached, not even as an internal host.
@@ -133,7 +133,7 @@ def _haproxy(hold: int, taken: Sequence[int]) -> str:
     """Return the common part. hold: seconds after which a valid name is asked for again."""
     return f"""\
 global
-    maxconn {MAX_CONNECTIONS}
+    fd-hard-limit {MAX_FILES}
     log stdout format raw daemon notice
 
 defaults
