@@ -77,7 +77,7 @@ def egress_plan(settings: Mapping[str, Any]) -> dict[str, Any]:
         "xnat": relay_config(targets),
     }
     if forward:
-        files |= {"squid": squid_config(name, settings), "unbound": unbound_config(settings)}
+        files |= {"squid": squid_config(name, settings, targets), "unbound": unbound_config(settings, targets)}
     return {
         "aliases": aliases,
         "ports": [*dict.fromkeys(taken), *([proxy_port] if forward else [])],
@@ -259,11 +259,12 @@ def is_address(text: object) -> bool:
     return True
 
 
-def squid_config(name: str, settings: Mapping[str, Any]) -> str:
+def squid_config(name: str, settings: Mapping[str, Any], targets: Sequence[Target]) -> str:
     """Return squid's file. name: of the deployment. settings: of `egress_plan`.
 
     Names are resolved by squid. Each of a host's addresses must be allowed, and a name that cannot be resolved is
-    refused, except with an upstream proxy, which resolves the names that this site cannot.
+    refused, except with an upstream proxy, which resolves the names that this site cannot. XNAT is reached here too, for
+    programs that ignore no_proxy, such as pyxnat.
     """
     hosts, internal = _hosts(settings["egress"]), names(settings["internal_hosts"])
     ports = [int(port) for port in settings["ports"]]
@@ -306,7 +307,18 @@ def squid_config(name: str, settings: Mapping[str, Any]) -> str:
     ]
     lines += [f"acl internal dstdomain -n {' '.join(internal)}"] if internal else []
     lines += [f"acl allowed dstdomain -n {' '.join(hosts)}"] if hosts else []
-    rules = ["allow checks manager", "deny checks", "deny manager", "deny !web", "deny CONNECT !tunnels", "deny ipv6"]
+    for number, target in enumerate(targets):
+        lines += [f"acl xnat{number} dstdomain -n {target.host}", f"acl xnat{number}port port {target.port}"]
+    xnat = [f"allow xnat{number} xnat{number}port" for number in range(len(targets))]
+    rules = [
+        "allow checks manager",
+        "deny checks",
+        "deny manager",
+        *xnat,
+        "deny !web",
+        "deny CONNECT !tunnels",
+        "deny ipv6",
+    ]
     rules += ["deny local", *(["allow internal"] if internal else [])]
     rules += ["deny all"] if hosts == [] else ["deny !allowed"] if hosts else []
     rules += [] if hosts == [] else ["deny refused", *([] if upstream else ["deny !resolved"]), "allow all"]
@@ -320,12 +332,12 @@ def squid_config(name: str, settings: Mapping[str, Any]) -> str:
         lines.append(
             f"cache_peer {upstream.hostname} parent {upstream.port or PROXY_PORT} 0 no-query no-digest default"
         )
-        lines += ["always_direct allow internal"] if internal else []
+        lines += [f"always_direct {rule}" for rule in [*xnat, *(["allow internal"] if internal else [])]]
         lines.append("never_direct allow all")
     return "\n".join(lines) + "\n"
 
 
-def unbound_config(settings: Mapping[str, Any]) -> str:
+def unbound_config(settings: Mapping[str, Any], targets: Sequence[Target]) -> str:
     """Return unbound's file: it forwards to Docker's resolver and removes addresses that notebooks may not reach.
 
     Without it, a name could have another address when squid connects than when squid has checked it. With an upstream
@@ -355,7 +367,8 @@ def unbound_config(settings: Mapping[str, Any]) -> str:
         lines += [f"    private-address: {network}" for network in refused]
         # For the addresses behind IPv6's mapped form.
         lines.append("    private-address: ::ffff:0:0/96")
-        lines += [f'    private-domain: "{host.lstrip(".")}"' for host in names(settings["internal_hosts"])]
+        own = [*names(settings["internal_hosts"]), *names(target.host for target in targets)]
+        lines += [f'    private-domain: "{host.lstrip(".")}"' for host in own]
     lines += [
         "remote-control:",
         "    control-enable: no",

@@ -139,7 +139,7 @@ def test_an_allowed_host_is_reached_without_any_setting(site: Site, server: Serv
     "host",
     [
         LINK_LOCAL, "127.0.0.1", "10.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "2852039166", "0xa9fea9fe",
-        "0251.0376.0251.0376", "localhost", PRIVATE, "jupyterhub-hub", "jupyterhub-demo-xnat", "tasks.jupyterhub-squid",
+        "0251.0376.0251.0376", "localhost", PRIVATE, "jupyterhub-hub", "jupyterhub-demo-xnat.jupyterhub-egress", "tasks.jupyterhub-squid",
         "NODE",
     ],
 )  # fmt: skip

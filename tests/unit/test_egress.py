@@ -198,17 +198,28 @@ def test_networks_that_the_site_refuses_are_refused() -> None:
     assert "private-address: 8.8.0.0/16" in plan(**changes)["files"]["unbound"]
 
 
-def test_only_internal_hosts_may_have_a_private_address() -> None:
+def test_only_internal_hosts_and_xnat_may_have_a_private_address() -> None:
     unbound = plan(internal_hosts=["Mirror.example.org", ".lab.example.org"])["files"]["unbound"]
-    assert re.findall(r"private-domain: (\S+)", unbound) == ['".lab.example.org"'.replace('".', '"'),
-                                                            '"mirror.example.org"']  # fmt: skip
-    assert "private-domain" not in plan()["files"]["unbound"]
+    names_ = ["lab.example.org", "mirror.example.org", "xnat.example.org"]
+    assert re.findall(r"private-domain: (\S+)", unbound) == [f'"{name}"' for name in names_]
+    assert re.findall(r"private-domain: (\S+)", plan()["files"]["unbound"]) == ['"xnat.example.org"']
+
+
+def test_programs_that_ignore_no_proxy_reach_xnat_on_its_own_port() -> None:
+    changes = {"xnat_urls": [XNAT, "http://demo-xnat:8080"]}
+    assert [words(f"acl xnat{number} dstdomain -n", **changes) for number in range(2)] == [
+        {"xnat.example.org"}, {"demo-xnat"},
+    ]  # fmt: skip
+    assert [words(f"acl xnat{number}port port", **changes) for number in range(2)] == [{"443"}, {"8080"}]
+    assert rules(**changes)[3:5] == ["allow xnat0 xnat0port", "allow xnat1 xnat1port"]
 
 
 def test_with_an_upstream_proxy_squid_goes_through_it_except_to_internal_hosts() -> None:
     lines = squid(upstream="http://proxy.example.org", internal_hosts=["mirror.example.org"])
     assert "cache_peer proxy.example.org parent 3128 0 no-query no-digest default" in lines
-    assert lines[-2:] == ["always_direct allow internal", "never_direct allow all"]
+    assert lines[-3:] == [
+        "always_direct allow xnat0 xnat0port", "always_direct allow internal", "never_direct allow all",
+    ]  # fmt: skip
     # It must see the private addresses of names, to refuse them.
     assert "private-address" not in plan(upstream="http://proxy.example.org:8080")["files"]["unbound"]
     assert not [line for line in squid() if line.startswith(("cache_peer", "never_direct", "always_direct"))]
