@@ -263,8 +263,8 @@ def squid_config(name: str, settings: Mapping[str, Any], targets: Sequence[Targe
     """Return squid's file. name: of the deployment. settings: of `egress_plan`.
 
     Names are resolved by squid. Each of a host's addresses must be allowed, and a name that cannot be resolved is
-    refused, except with an upstream proxy, which resolves the names that this site cannot. XNAT is reached here too, for
-    programs that ignore no_proxy, such as pyxnat.
+    refused, except with an upstream proxy, which resolves the names that this site cannot. XNAT is reached here too,
+    for programs that ignore no_proxy, such as pyxnat.
     """
     hosts, internal = _hosts(settings["egress"]), names(settings["internal_hosts"])
     ports = [int(port) for port in settings["ports"]]

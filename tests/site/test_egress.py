@@ -139,8 +139,8 @@ def test_an_allowed_host_is_reached_without_any_setting(site: Site, server: Serv
     "host",
     [
         LINK_LOCAL, "127.0.0.1", "10.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "2852039166", "0xa9fea9fe",
-        "0251.0376.0251.0376", "localhost", PRIVATE, "jupyterhub-hub", "jupyterhub-demo-xnat.jupyterhub-egress", "tasks.jupyterhub-squid",
-        "NODE",
+        "0251.0376.0251.0376", "localhost", PRIVATE, "jupyterhub-hub",
+        "jupyterhub-demo-xnat.jupyterhub-egress", "tasks.jupyterhub-squid", "NODE",
     ],
 )  # fmt: skip
 def test_a_private_address_is_refused_in_every_notation_and_by_every_name(

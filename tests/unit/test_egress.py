@@ -141,6 +141,7 @@ CHECKS = [
     "allow checks manager",
     "deny checks",
     "deny manager",
+    "allow xnat0 xnat0port",
     "deny !web",
     "deny CONNECT !tunnels",
     "deny ipv6",
