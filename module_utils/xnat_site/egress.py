@@ -25,6 +25,7 @@ PROXY_PORT = 3128  # of the gate, or the next one that XNAT does not use
 SQUID_PORT, SQUID_HEALTH_PORT = 3128, 3129
 RELAY_PORT = 10000  # of the first target; the next one has the next port
 HEALTH_PORT = 8404  # of gate and relay, on the loopback address only
+MAX_TTL = 10  # seconds: Docker gives its services' addresses 600, also to those that have moved
 PLAIN_PORT = 80  # the only port without CONNECT
 MAX_FILES = 16000  # of haproxy, two for each connection; fewer where the engine allows fewer
 MAX_CONNECTIONS_EACH = 500  # of one notebook
@@ -291,6 +292,8 @@ def squid_config(name: str, settings: Mapping[str, Any], targets: Sequence[Targe
         "# The resolver beside it, not the container's own names.",
         "dns_nameservers 127.0.0.1",
         "dns_timeout 5 seconds",
+        f"positive_dns_ttl {MAX_TTL} seconds",
+        "negative_dns_ttl 1 second",
         "hosts_file none",
         "# Time, notebook, method, host and port, result, bytes: no path, since it may contain a secret.",
         "logformat notebook %tg %>a %rm %>rd:%>rP %Ss/%03>Hs %<st",
@@ -358,7 +361,8 @@ def unbound_config(settings: Mapping[str, Any], targets: Sequence[Target]) -> st
         "    num-threads: 1",
         "    msg-cache-size: 4m",
         "    rrset-cache-size: 8m",
-        "    cache-max-negative-ttl: 5",
+        f"    cache-max-ttl: {MAX_TTL}",
+        "    cache-max-negative-ttl: 1",
         "    do-not-query-localhost: no",
         '    module-config: "iterator"',
     ]

@@ -206,6 +206,11 @@ def test_only_internal_hosts_and_xnat_may_have_a_private_address() -> None:
     assert re.findall(r"private-domain: (\S+)", plan()["files"]["unbound"]) == ['"xnat.example.org"']
 
 
+def test_a_service_of_docker_that_has_moved_is_found_again_within_seconds() -> None:
+    assert "positive_dns_ttl 10 seconds" in squid()
+    assert "cache-max-ttl: 10" in plan()["files"]["unbound"]
+
+
 def test_programs_that_ignore_no_proxy_reach_xnat_on_its_own_port() -> None:
     changes = {"xnat_urls": [XNAT, "http://demo-xnat:8080"]}
     assert [words(f"acl xnat{number} dstdomain -n", **changes) for number in range(2)] == [
