@@ -85,6 +85,8 @@ def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
     return {
         "deployment": f"{PREFIX}-{name}",
         "network": PREFIX,
+        "proxy_url": "",
+        "no_proxy": "",
         "hub_uid": hub_uid(),
         "xnat": XNAT,
         "xnat_username": "jupyterhub",

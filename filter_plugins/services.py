@@ -1,4 +1,4 @@
-"""Filters for the services of the hub, their secrets and network; the YAML file with its name documents each."""
+"""Filters for the services of the hub, their secrets and networks; the YAML file with its name documents each."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # Ansible provides module_utils only to modules
 
-from module_utils.xnat_site import services
+from module_utils.xnat_site import egress, services
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "xnat_config_mounts": services.config_mounts,
+            "xnat_egress_plan": egress.egress_plan,
+            "xnat_former_network": services.former_network,
             "xnat_network_differs": services.network_differs,
             "xnat_network_options": services.network_options,
             "xnat_rotation": services.rotation,

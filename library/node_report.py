@@ -15,6 +15,7 @@ options:
     type: str
     default: ""
   network: {description: Name of the servers' network., type: str, default: ""}
+  former_network: {description: Name of the single network of an earlier release., type: str, default: ""}
   ports:
     description: TCP ports to check for other programs.
     type: list
@@ -60,8 +61,8 @@ report:
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
       C(scratch_volumes) (the number of unused ones that starts of servers have left), C(installed), C(options),
       C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has anything of
-      O(deployment)), and on managers C(nodes) and C(network) (C(driver), C(subnets) of O(network), empty if it does not
-      exist).
+      O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver), C(subnets), empty if it
+      does not exist).
   type: dict
   returned: always
 """
@@ -133,7 +134,9 @@ def ask(path: str, url: str) -> Any:
         engine.close()
 
 
-def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[str, Any], str, list[str]]:
+def engine_report(
+    path: str, deployment: str, network: str = "", former_network: str = ""
+) -> tuple[dict[str, Any], str, list[str]]:
     """Return the state of the Docker Engine, running or not, its data directory, and the ids of our services."""
     services: list[str] = []
     found: dict[str, Any] = {
@@ -146,6 +149,7 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
         "images": {},
         "nodes": [],
         "network": {},
+        "former_network": {},
         "deployed": False,
         **options_report(),
     }
@@ -176,7 +180,8 @@ def engine_report(path: str, deployment: str, network: str = "") -> tuple[dict[s
     ours = quote(json.dumps({"label": [f"{LABEL}={deployment}"]}))
     if swarm.get("ControlAvailable"):
         found["nodes"] = [short_node(node) for node in ask(path, "/nodes") or ()]
-        found["network"] = short_network(ask(path, f"/networks/{quote(network)}") if network else None)
+        for key, name in (("network", network), ("former_network", former_network)):
+            found[key] = short_network(ask(path, f"/networks/{quote(name)}") if name else None)
         services = [service["ID"] for service in ask(path, f"/services?filters={ours}") or ()]
     found["deployed"] = bool(services or ask(path, f"/containers/json?all=true&filters={ours}"))
     return found, info.get("DockerRootDir", DATA_ROOT), services
@@ -490,6 +495,7 @@ def main() -> None:
         argument_spec={
             "deployment": {"type": "str", "default": ""},
             "network": {"type": "str", "default": ""},
+            "former_network": {"type": "str", "default": ""},
             "ports": {
                 "type": "list",
                 "elements": "dict",
@@ -508,7 +514,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     wanted = module.params
-    engine, data_root, services = engine_report(SOCKET, wanted["deployment"], wanted["network"])
+    engine, data_root, services = engine_report(
+        SOCKET, wanted["deployment"], wanted["network"], wanted["former_network"]
+    )
     report = {
         "time": now,
         "asked_at": wanted["asked_at"],

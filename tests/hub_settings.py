@@ -36,7 +36,7 @@ def settings_data(**changes: Any) -> dict[str, Any]:
         "public_url": "https://hub.example.org",
         "trusted_proxies": [],
         "hub_host": "jupyterhub-hub",
-        "proxy_api_url": "http://jupyterhub-proxy:8001",
+        "proxy_api_url": "http://jupyterhub-proxy.jupyterhub-control:8001",
         "launcher_socket": "/nowhere/launcher.sock",
         "xnat": XNAT,
         "xnat_username": "jupyterhub",
@@ -56,7 +56,9 @@ def launcher_settings_data(**changes: Any) -> dict[str, Any]:
     """The JSON of the launcher's settings file."""
     return {
         "deployment": "jupyterhub",
-        "network": "jupyterhub",
+        "network": "jupyterhub-notebooks",
+        "proxy_url": "http://jupyterhub-gate:3128",
+        "no_proxy": "localhost,jupyterhub-hub,xnat.example.org",
         "hub_uid": os.getuid(),
         "xnat": XNAT,
         "xnat_username": "jupyterhub",

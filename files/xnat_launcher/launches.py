@@ -29,6 +29,7 @@ from xnat_launcher.diagnostics import failure, how_it_ended, node_name, unschedu
 from xnat_launcher.docker import MissingError, SwarmError
 from xnat_launcher.options import Launch, OptionsError, parse_launch
 from xnat_launcher.policy import MountError, is_below
+from xnat_launcher.proxies import proxy_variables
 from xnat_launcher.service import (
     CA_FILE,
     CA_VARIABLES,
@@ -287,7 +288,8 @@ class Launcher:
         return launch if server else _workspace_only(launch)
 
     def _variables(self, launch: Launch, env: Mapping[str, str]) -> dict[str, str]:
-        variables = {**launch.env, **env}
+        proxies = proxy_variables(launch.env, self._settings.proxy_url, self._settings.no_proxy)
+        variables = {**launch.env, **proxies, **env}
         # XNAT's plugin opens servers with ?token=, which JupyterHub 5 ignores without this variable (contract 2.7).
         variables |= {"JUPYTERHUB_ALLOW_TOKEN_IN_URL": "1", "JUPYTER_IMAGE_SPEC": launch.image}
         if self._settings.read_only:

@@ -28,19 +28,22 @@ SIZES = ("tmp_size", "home_size", "shm_size")
 class Settings:
     """The launcher's settings. Times are seconds; paths are those of the launcher's container or, in roots, of nodes.
 
-    hub_uid: the hub's user id, the only one that may call the launcher. default_server: whether the default server is
-    refused or gets only the workspace. constraints: of Swarm's placement, for every server. cpu_ceiling (CPUs) and
-    memory_ceiling (bytes): the most that one server may have. cpu_default, memory_default: the limits of a server for
-    which XNAT sets none. read_only: whether a server's root is read-only, and /tmp and `home`, its HOME, are
-    directories in memory. tmp_size, home_size, shm_size (bytes): the sizes of these and of /dev/shm; None for a share
-    of the server's memory limit.
-    images: the images that a launch may use, each as named in XNAT. image_names: maps names in XNAT to names on nodes
-    where these differ. audit_days: the age at which files of the audit log are removed, 0 for never. audit_failure:
-    what happens to a launch that cannot be recorded, `refuse` or `continue`. audit_syslog: None for no syslog server.
+    network: the notebooks' network. proxy_url: the forward proxy of notebooks, empty for none. no_proxy: the hosts that
+    they reach without it, with commas. hub_uid: the hub's user id, the only one that may call the launcher.
+    default_server: whether the default server is refused or gets only the workspace. constraints: of Swarm's placement,
+    for every server. cpu_ceiling (CPUs) and memory_ceiling (bytes): the most that one server may have. cpu_default,
+    memory_default: the limits of a server for which XNAT sets none. read_only: whether a server's root is read-only,
+    and /tmp and `home`, its HOME, are directories in memory. tmp_size, home_size, shm_size (bytes): the sizes of these
+    and of /dev/shm; None for a share of the server's memory limit. images: the images that a launch may use, each as
+    named in XNAT. image_names: maps names in XNAT to names on nodes where these differ. audit_days: the age at which
+    files of the audit log are removed, 0 for never. audit_failure: what happens to a launch that cannot be recorded,
+    `refuse` or `continue`. audit_syslog: None for no syslog server.
     """
 
     deployment: str
     network: str
+    proxy_url: str
+    no_proxy: str
     hub_uid: int
     xnat: XnatSite
     xnat_username: str

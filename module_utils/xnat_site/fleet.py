@@ -37,10 +37,11 @@ ARCHITECTURES = ("x86_64", "aarch64")
 NEEDED_FEATURES = ("overlay", "vxlan", "bridge", "veth")
 MANAGER_PORTS = ("2377/tcp",)
 NODE_PORTS = ("7946/tcp", "7946/udp", "4789/udp")
-# Addresses of a network that no server gets: the network's own, broadcast, gateway, those of hub, proxy, demo XNAT and
-# of the tasks that replace them. Each node takes one more.
+# Addresses of a network that no server gets: the network's own, broadcast, gateway, those of hub, proxy, gate and of
+# the tasks that replace them. Each node takes one more.
 RESERVED_ADDRESSES = 16
 DOCKERS_SUBNET_SIZE = 24
+NETWORKS = 6  # of a new swarm: its own, three of the deployment, and one for each service on one address of its node
 READY = "ready"  # Swarm's word for a node that takes tasks
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -65,8 +66,8 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
     inventory: of `inventory_hosts`. limits: {"deployment", "disk_gb", "memory_mb", "clock_skew" (seconds), "now"
     (seconds since 1970, by the control node's clock, after the last report), "address_pools" (CIDR texts for a new
     swarm, empty to choose one here), "subnet_size" (prefix length of the networks in the pools), "network" (name of the
-    servers' network), "network_subnet" (its CIDR text, "" for one from the pool), "servers" (how many can run at
-    once)}. Returns::
+    servers' network), "former_network" (that of the single network of an earlier release), "network_subnet" (its CIDR
+    text, "" for one from the pool), "servers" (how many can run at once)}. Returns::
 
         {"errors": ["sentence", ...],    # the run fails if there are any
          "warnings": ["sentence", ...],  # every playbook reports these
@@ -130,7 +131,11 @@ def _deployments(reports: Iterable[Report]) -> list[str]:
 
 def _engine(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the role docker_engine reads: a report without its long parts."""
-    engine = {key: value for key, value in report["engine"].items() if key not in ("images", "nodes", "network")}
+    engine = {
+        key: value
+        for key, value in report["engine"].items()
+        if key not in ("images", "nodes", "network", "former_network")
+    }
     return {**{key: report[key] for key in ("packages", "system", "systemd")}, "engine": engine}
 
 
@@ -611,6 +616,16 @@ def _new_network(site: Site) -> Iterable[Finding]:
                 f"jupyterhub_network_subnet is {said!r}, which is not a network such as 10.77.16.0/20.",
             )
             return
+        former = site.reports[site.live_managers[0]].former_network if site.live_managers else {}
+        taken = [text for text in former.get("subnets", ()) if (net := parsed_network(text)) and net.overlaps(subnet)]
+        if taken:
+            yield _error(
+                "subnet_taken",
+                f"jupyterhub_network_subnet is {said}, but the network {site.limits.former_network} of an earlier"
+                f" release has {taken[0]} until its last server has ended: set jupyterhub_network_subnet to an unused"
+                f" network of /{subnet.prefixlen}.",
+            )
+            return
         size = subnet.prefixlen
     elif site.nodes:
         size = site.swarm(site.live_managers[0]).subnet_size or DOCKERS_SUBNET_SIZE
@@ -623,6 +638,14 @@ def _new_network(site: Site) -> Iterable[Finding]:
                 " or set docker_swarm_subnet_size.",
             )
         if small:
+            return
+        prefixes = [net.prefixlen for pool in site.address_pools if (net := parsed_network(pool))]
+        if prefixes and sum(2 ** (size - prefix) for prefix in prefixes) < NETWORKS:
+            yield _error(
+                "pool_small",
+                f"docker_swarm_default_addr_pool ({', '.join(site.address_pools)}) has no room for the"
+                f" {NETWORKS} networks of /{size} that are needed: make it larger, or set docker_swarm_subnet_size.",
+            )
             return
     members, wanted = _member_count(site), site.limits.servers
     room = _room(size, members)

@@ -20,7 +20,7 @@ SWARM, MANAGERS, WORKERS, DEMO_XNAT = "swarm", "managers", "workers", "demo_xnat
 ROLES = {MANAGERS: "manager", WORKERS: "worker"}
 MEMBER_STATES = ("active", "pending", "error")
 # A new swarm without a pool of its site gets the first of these to which no host has a route.
-ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.192.0/18")
+ADDRESS_POOLS = ("10.77.0.0/16", "10.177.0.0/16", "172.28.0.0/16", "192.168.128.0/17")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -112,10 +112,10 @@ class Report:
     time, asked_at: seconds since 1970 by the host's and by the control node's clock. networks: those to which the host
     has routes, in CIDR notation. kernel: whether it has a feature, None if unknown. accounts: names by
     forbidden user id. held_ports: dictionaries with port, purpose, variable, holder. security: what confines the
-    engine's containers, such as apparmor. deployed: whether anything of the
-    deployment exists. network: driver and subnets of the servers' network, empty without one. images: ids by
-    name. firewall_sources: networks that the loaded rules of the role node_firewall let in, None without such rules.
-    raw: the whole report.
+    engine's containers, such as apparmor. deployed: whether anything of the deployment exists. network,
+    former_network: driver and subnets of the servers' network and of the single network of an earlier release, empty
+    without one. images: ids by name. firewall_sources: networks that the loaded rules of the role node_firewall let in,
+    None without such rules. raw: the whole report.
     """
 
     hostname: str
@@ -143,6 +143,7 @@ class Report:
     swarm: Membership
     nodes: tuple[Node, ...]
     network: Mapping[str, Any]
+    former_network: Mapping[str, Any]
     images: Mapping[str, str]
     firewall_sources: tuple[str, ...] | None
     raw: Mapping[str, Any] = field(repr=False)
@@ -178,6 +179,7 @@ class Report:
             swarm=Membership.from_report(engine["swarm"]),
             nodes=tuple(Node.from_report(node) for node in engine["nodes"]),
             network=engine["network"],
+            former_network=engine["former_network"],
             images=engine["images"],
             firewall_sources=tuple(firewall["sources"]) if firewall["loaded"] else None,
             raw=report,
@@ -258,6 +260,7 @@ class Limits:
     address_pools: tuple[str, ...]
     subnet_size: int
     network: str
+    former_network: str
     network_subnet: str
     servers: int
 
@@ -273,6 +276,7 @@ class Limits:
             address_pools=_listed(limits["address_pools"]),
             subnet_size=int(limits["subnet_size"]),
             network=str(limits["network"]),
+            former_network=str(limits["former_network"]),
             network_subnet=str(limits["network_subnet"]),
             servers=int(limits["servers"]),
         )

@@ -1,4 +1,4 @@
-"""Checks the times, limits and addresses of the role jupyterhub.
+"""Checks the times, limits and addresses of the role jupyterhub, and what notebooks may reach.
 
 Used on the control node by the filter `xnat_hub_findings`; imports only the standard library. A finding is one
 problem::
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..xnat_launcher.policy import DATA_TARGETS, is_below
+from .egress import egress_findings
 from .storage import SYSTEM_DIRS
 
 Finding = dict[str, str]
@@ -40,7 +41,7 @@ CEILINGS = (
     "jupyterhub_notebook_home_size",
     "jupyterhub_notebook_shm_size",
 )
-SERVICES = ("hub", "launcher", "proxy")
+SERVICES = ("hub", "launcher", "proxy", "gate", "squid")
 CEILING = re.compile(r"([0-9]+(\.[0-9]+)?[KMGT]i?B?)?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
 SYSLOG = re.compile(r"(?:udp|tcp|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -56,6 +57,7 @@ def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
         *_limits(settings),
         *_addresses(settings),
         *_syslog(settings),
+        *egress_findings(settings),
     ]
 
 

@@ -18,7 +18,7 @@ from .hosts import DEMO_XNAT
 DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 CACHE = "__pycache__"  # the only files in a folder that are not in the image
-ON_MANAGERS = ("runtime", "hub", "launcher", "verify")  # in addition to the images of every node
+ON_MANAGERS = ("runtime", "hub", "launcher", "egress", "verify")  # in addition to the images of every node
 SERVERS = "singleuser"  # the image of every node
 DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines do not look up such a name in a registry on the internet
@@ -47,7 +47,7 @@ def image_plan(
 ) -> dict[str, dict[str, Any]]:
     """Return the content of each image, in build order.
 
-    The images are base, runtime, hub, launcher, verify, singleuser, registry and demo_xnat.
+    The images are base, runtime, hub, launcher, egress, verify, singleuser, registry and demo_xnat.
 
     The value of each::
 
@@ -95,6 +95,7 @@ def image_plan(
     on_runtime = {"RUNTIME": add("runtime", {**on_base, "HUB_UID": hub_uid})}
     add("hub", on_runtime, "jupyterhub_config.py", "templates", "xnat_hub", "xnat_wire")
     add("launcher", on_runtime, "xnat_launcher", "xnat_wire")
+    add("egress", {**on_base, "HUB_UID": hub_uid})
     add("verify", on_runtime, "xnat_verify", "xnat_wire")
     singleuser = add("singleuser", {**on_base, "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid})
     add("registry", {**on_base, "HUB_UID": hub_uid})

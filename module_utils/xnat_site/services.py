@@ -1,4 +1,4 @@
-"""Secrets, configs, limits and network of hub, launcher and proxy, and what to do when one of these changes.
+"""Secrets, configs, limits and networks of hub, launcher and proxy, and what to do when one of these changes.
 
 Used on the control node by the filters of `filter_plugins/services.py`; imports only the standard library. No function
 gets the value of a secret, only its name and its name in Docker.
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+USER_LABEL = "org.xnat.jupyterhub.user"  # on the services of servers
 CERTIFICATE = "xnat_client_certificate"  # the only optional secret
 # The hub needs the certificate for log-in checks, the launcher for its calls. Only the launcher gets the service
 # account's password.
@@ -122,6 +123,34 @@ def network_differs(options: Mapping[str, str], network: Mapping[str, Any] | Non
         return False
     has = network.get("Options") or {}
     return any(name not in has or has[name] != value for name, value in options.items())
+
+
+def former_network(network: Mapping[str, Any] | None, services: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what is on the single network that a deployment had before it had several.
+
+    Such as::
+
+        {"exists": True,             # whether the network exists
+         "servers": 3,               # servers on it; as long as there are any, proxy and hub stay attached to it
+         "services": ["xnat-hub"]}   # every service on it; without any, it can be removed
+
+    network: Docker's JSON, None if it does not exist. services: those of the deployment, Docker's JSON.
+    """
+    if network is None:
+        return {"exists": False, "servers": 0, "services": []}
+    names = {network["Id"], network["Name"]}
+    attached = [service["Spec"] for service in services if names & _targets(service["Spec"])]
+    return {
+        "exists": True,
+        "servers": sum(1 for spec in attached if USER_LABEL in (spec.get("Labels") or {})),
+        "services": sorted(str(spec["Name"]) for spec in attached),
+    }
+
+
+def _targets(spec: Mapping[str, Any]) -> set[str]:
+    """Return the networks of a service, each by its name or id."""
+    networks = (spec.get("TaskTemplate") or {}).get("Networks") or spec.get("Networks") or ()
+    return {str(network["Target"]) for network in networks}
 
 
 def to_roll_back(results: Mapping[str, Mapping[str, Any]]) -> list[str]:

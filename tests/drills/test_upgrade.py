@@ -29,6 +29,7 @@ NODE = os.environ.get("XNATJH_NODE") or "xnatjh-node0"
 PATIENCE = 1800  # seconds for a playbook: installs an engine and builds all images
 EXPIRES = 3 * PATIENCE  # seconds for which the notebook's token is valid
 OPEN_AGAIN = 60  # seconds after the end of site.yml within which a notebook must be reachable again
+FORMER_NETWORK = "jupyterhub"  # the only one of releases before 0.1.0
 SITE = ("site.yml", "--skip-tags", "verify")  # without the smoke test
 
 
@@ -151,7 +152,9 @@ def test_a_notebook_stays_open_while_its_site_is_upgraded(older: Path) -> None:
     assert [how for how, _ in before["containers"]] == ["running"]
 
     plays = Playbooks(inventory)
-    plays.play("site.yml", seconds=PATIENCE)  # with the smoke test, beside the open notebook
+    run = plays.play("site.yml", seconds=PATIENCE)  # with the smoke test, beside the open notebook
+    former = FORMER_NETWORK in [network["Name"] for network in site.docker.networks()]
+    assert former == ("network jupyterhub of an earlier release: 1." in run.flat)
     wait_for("hub and XNAT answer", site.answers)
     wait_for("the new hub lists the server", lambda: site.servers("jdoe").get(server.name, {}).get("ready"))
     wait_for("the notebook answers through the new proxy", notebook.answers, OPEN_AGAIN)
@@ -162,3 +165,7 @@ def test_a_notebook_stays_open_while_its_site_is_upgraded(older: Path) -> None:
     assert state(site, server) == before
     site.stop(server)
     wait_for("removal", lambda: not site.left())
+
+    plays.play(*SITE, seconds=PATIENCE)
+    assert FORMER_NETWORK not in [network["Name"] for network in site.docker.networks()]
+    assert plays.play(*SITE, seconds=PATIENCE).changed() == set()

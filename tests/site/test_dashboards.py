@@ -25,7 +25,7 @@ PATIENCE = 90  # seconds until a framework shows its page
 
 @pytest.fixture(scope="module")
 def repository(site: Site) -> Iterator[str]:
-    """A repository with the four examples, served to everybody by a git daemon on the node."""
+    """A repository with the four examples on a web server, which notebooks reach through the forward proxy."""
     image = site.image("singleuser")
     files = {path.name: path.read_text() for path in sorted(HERE.iterdir())}
     writes = [f"cat > {name} <<'END_OF_FILE'\n{text}\nEND_OF_FILE\n" for name, text in files.items()]
@@ -35,21 +35,22 @@ def repository(site: Site) -> Iterator[str]:
             *writes,
             "git add .; git -c user.name=x -c user.email=x@example.org commit --quiet --message x",
             "git clone --quiet --bare . /tmp/git/examples.git",
-            "exec git daemon --verbose --export-all --reuseaddr --base-path=/tmp/git",
+            "git -C /tmp/git/examples.git update-server-info",
+            "exec python3 -u -m http.server 80 --directory /tmp/git",
         ]
     )
     made = site.docker.create_service(
         {
             "ContainerSpec": {"Image": image, "Command": ["sh", "-c", script]},
-            "Networks": [{"Target": "jupyterhub"}],
+            "Networks": [{"Target": "jupyterhub-egress"}],
         },
         name="test-git",
         endpoint_spec={"Mode": "dnsrr"},
     )
-    ready = b"Ready to rumble"
+    ready = b"Serving HTTP"
     logs = functools.partial(site.docker.service_logs, made["ID"], stdout=True, stderr=True, is_tty=False)
-    wait_for("the git daemon", lambda: ready in b"".join(logs()))
-    yield "git://test-git/examples.git"
+    wait_for("the web server", lambda: ready in b"".join(logs()))
+    yield "http://test-git/examples.git"
     site.docker.remove_service(made["ID"])
 
 

@@ -28,7 +28,8 @@ Variables = tuple[dict[str, dict[str, Any]], dict[str, list[str]]]
 HUB_PORT = {"port": 8000, "purpose": "JupyterHub", "variable": "site_hub_port"}
 LIMITS = {
     "deployment": "xnat", "disk_gb": 6, "memory_mb": 1800, "clock_skew": 30, "now": 1000.0, "address_pools": [],
-    "subnet_size": 20, "network": "xnat", "network_subnet": "", "servers": 2000,
+    "subnet_size": 20, "network": "xnat-notebooks", "former_network": "xnat",
+    "network_subnet": "", "servers": 2000,
 }  # fmt: skip
 TINY = {"subnet_size": 28, "servers": 0}
 OUTSIDE: dict[str, Any] = {
@@ -97,7 +98,7 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
             "answers": True, "version": "26.1.5+dfsg1", "security": ["apparmor", "seccomp"], "options_broken": False,
             "deployed": False,
             "swarm": membership(name) if member else OUTSIDE, "nodes": nodes if member and name[0] == "m" else [],
-            "network": {}, "images": {}, "options": None,
+            "network": {}, "former_network": {}, "images": {}, "options": None,
         },
     }  # fmt: skip
 
@@ -483,7 +484,7 @@ def test_without_a_node_that_joins_the_other_address_is_noted() -> None:
         ([], "10.77.0.0/16"),
         (["10.77.5.0/24"], "10.177.0.0/16"),
         (["10.0.0.0/8"], "172.28.0.0/16"),
-        (["10.0.0.0/8", "172.16.0.0/12"], "192.168.192.0/18"),
+        (["10.0.0.0/8", "172.16.0.0/12"], "192.168.128.0/17"),
         (["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], "10.77.0.0/16"),
     ],
 )
@@ -491,6 +492,10 @@ def test_a_new_swarm_takes_addresses_to_which_no_host_has_a_route(networks: list
     found = judged("m1", "w1", changes={"w1": {"networks": networks}})
     assert found["address_pools"] == [pool]
     assert judged("m1", limits={"address_pools": ["10.1.0.0/16"]})["address_pools"] == ["10.1.0.0/16"]
+
+
+def former(*subnets: str) -> dict[str, Any]:
+    return {"m1": {"engine": {"former_network": {"driver": "overlay", "subnets": list(subnets)}}}}
 
 
 def network(*subnets: str, driver: str = "overlay", **swarm_changes: Any) -> dict[str, Any]:
@@ -510,14 +515,20 @@ def network(*subnets: str, driver: str = "overlay", **swarm_changes: Any) -> dic
         ({"network_subnet": "10.78.0.1/20"}, {}, ["jupyterhub_network_subnet is '10.78.0.1/20'"]),
         ({"network_subnet": "none"}, {}, ["jupyterhub_network_subnet is 'none'"]),
         ({"address_pools": ["10.77.0.0/22"]}, {}, ["10.77.0.0/22", "/20", "docker_swarm_subnet_size"]),
-        ({"address_pools": ["10.77.0.0/20"]}, {}, []),
+        ({"address_pools": ["10.77.0.0/18"]}, {}, ["10.77.0.0/18", "6 networks", "/20", "docker_swarm_subnet_size"]),
+        ({"address_pools": ["10.77.0.0/18", "10.78.0.0/19"]}, {}, []),
+        ({"address_pools": ["10.77.0.0/17"]}, {}, []),
         ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, ["239 servers", "jupyterhub_network_subnet"]),
         ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=0)}}, ["239 servers"]),  # an engine that tells none
         ({"servers": 100}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, []),
         ({"network_subnet": "10.78.0.0/20"}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, []),
         ({}, {"members": "m1", "changes": network("172.20.0.0/16", driver="bridge")}, ["bridge", "site_deployment"]),
+        ({"network_subnet": "10.78.0.0/20"}, {"members": "m1", "changes": former("10.78.8.0/24")},
+         ["10.78.0.0/20", "network xnat of", "10.78.8.0/24", "/20"]),
+        ({"network_subnet": "10.78.0.0/20"}, {"members": "m1", "changes": former("10.79.0.0/20")}, []),
+        ({}, {"members": "m1", "changes": former("10.78.0.0/20")}, []),
     ],
-)
+)  # fmt: skip
 def test_a_network_that_is_made_has_an_address_for_each_server(
     limits: dict[str, Any], wanted: dict[str, Any], facts: list[str]
 ) -> None:

@@ -13,7 +13,10 @@ from tests.unit.conftest import ROOT
 ROLE = ROOT / "roles/jupyterhub"
 DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
 JUDGED = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__jupyterhub_judged_settings"]
-SETTINGS = {name: DEFAULTS[name] for name in JUDGED} | {"jupyterhub_public_url": "https://hub.example.org"}
+SETTINGS = {name: DEFAULTS[name] for name in JUDGED} | {
+    "jupyterhub_public_url": "https://hub.example.org",
+    "jupyterhub_notebook_xnat_urls": ["https://xnat.example.org"],
+}
 
 
 def test_each_setting_is_judged_by_its_own_value() -> None:

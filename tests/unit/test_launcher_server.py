@@ -45,7 +45,10 @@ NAMED = Kind.BAD_REQUEST, Kind.NAME
 
 
 ENV: dict[str, str] = PLAIN["task_template"]["container_spec"]["env"]
-OWN_VARIABLES = "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTER_IMAGE_SPEC", "HOME"
+OWN_VARIABLES = (
+    "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTER_IMAGE_SPEC", "HOME", "http_proxy", "https_proxy", "no_proxy",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+)  # fmt: skip
 
 
 class Served:

@@ -10,6 +10,7 @@ import yaml
 from module_utils.xnat_site.services import (
     ROTATIONS,
     config_mounts,
+    former_network,
     network_differs,
     network_options,
     rotation,
@@ -131,6 +132,36 @@ def test_a_network_differs_where_it_lacks_an_option(
     options: dict[str, str], network: dict[str, Any] | None, differs: bool
 ) -> None:
     assert network_differs(options, network) is differs
+
+
+FORMER = {"Id": "n1", "Name": "x"}
+
+
+def on(name: str, *networks: str, user: str = "") -> dict[str, Any]:
+    """A service as Docker lists it."""
+    labels = {"org.xnat.jupyterhub.deployment": "x"} | ({"org.xnat.jupyterhub.user": user} if user else {})
+    attached = {"Networks": [{"Target": network} for network in networks]} if networks else {}
+    return {"ID": f"id-{name}", "Spec": {"Name": name, "Labels": labels, "TaskTemplate": attached}}
+
+
+@pytest.mark.parametrize(
+    ("services", "servers", "names"),
+    [
+        pytest.param([], 0, [], id="nothing"),
+        pytest.param([on("x-hub", "n1"), on("x-jdoe", "n1", user="jdoe")], 1, ["x-hub", "x-jdoe"], id="both"),
+        pytest.param([on("x-hub", "n2", "n1"), on("x-jdoe", "n2", user="jdoe")], 0, ["x-hub"], id="server-elsewhere"),
+        pytest.param([on("x-jdoe", "x", user="jdoe"), on("x-b", "n1", user="b")], 2, ["x-b", "x-jdoe"], id="by-name"),
+        pytest.param([on("x-registry"), on("x-hub", "n2")], 0, [], id="others"),
+    ],
+)
+def test_what_is_on_the_network_of_an_earlier_release_is_found_by_the_services_themselves(
+    services: list[dict[str, Any]], servers: int, names: list[str]
+) -> None:
+    assert former_network(FORMER, services) == {"exists": True, "servers": servers, "services": names}
+
+
+def test_a_site_without_that_network_has_nothing_on_it() -> None:
+    assert former_network(None, [on("x-jdoe", "x", user="jdoe")]) == {"exists": False, "servers": 0, "services": []}
 
 
 CHANGED, SAME, NOT_RUN = {"changed": True}, {"changed": False}, dict[str, Any]()
