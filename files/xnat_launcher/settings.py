@@ -27,7 +27,7 @@ class Settings:
     refused or gets only the workspace. cpu_ceiling (CPUs) and memory_ceiling (bytes): the most that one server may
     have; None for no ceiling. shm_size (bytes): the size of a server's /dev/shm; None for half of its memory limit.
     images: the images that a launch may use, each as named in XNAT. image_names: maps names in XNAT to names on nodes
-    where these differ.
+    where these differ. guard: whether servers start only where the service DEPLOYMENT-guard keeps them apart.
     """
 
     deployment: str
@@ -50,6 +50,7 @@ class Settings:
     shm_size: int | None
     images: tuple[str, ...]
     image_names: dict[str, str]
+    guard: bool
     roots: tuple[Root, ...]
 
 
