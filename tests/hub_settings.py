@@ -75,6 +75,7 @@ def launcher_settings_data(**changes: Any) -> dict[str, Any]:
         "shm_size": "",
         "images": IMAGES,
         "image_names": {},
+        "guard": False,
         "roots": mount_policy(STORAGE, ATLASES),
         **changes,
     }

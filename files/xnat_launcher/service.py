@@ -55,13 +55,16 @@ exec "$@\""""
 ENTRYPOINT = ("/bin/sh", "-c", ENTRYPOINT_SCRIPT, "server")
 GUARD_PORT = 60900  # xnat_guard.rules.READY_PORT: answers at the gateway's address once this node's rules are loaded
 # Before anything else, since a network that is new on a node has no rules for a second. Isolated Python, and before any
-# variable of the launch is set, so that nothing of the user's can change what it does.
+# variable of the launch is set, so that nothing of the user's can change what it does. The guard ends each connection
+# with a reset, which may arrive before connect() returns; where nothing listens, a connection is refused instead.
 WAIT_FOR_GUARD = """python3 -I -S -c '
 import socket, sys, time
 end = time.monotonic() + 30
 while True:
     try:
         socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).close()
+        break
+    except ConnectionResetError:
         break
     except OSError as error:
         if time.monotonic() > end:

@@ -41,6 +41,15 @@ def ended(error: str, state: str = "rejected", code: int | None = 0) -> dict[str
     return {"State": state, "Err": error, "ContainerStatus": {"ExitCode": code}}
 
 
+def test_nodes_without_a_guard_are_not_named_by_their_ids() -> None:
+    wanted = {"Placement": {"Constraints": ["node.id!=id-w2", "node.labels.gpu==true"]}}
+    assert unschedulable(wanted, NODES, CONSTRAINTS).startswith("no node has label gpu=true (")
+    wanted["Placement"]["Constraints"].append("node.id!=id-m1")
+    text = unschedulable(wanted, NODES, CONSTRAINTS)
+    assert "keeps notebooks apart" in text
+    assert "id-m1" not in text
+
+
 NO_SUCH_PATH = 'invalid mount config for type "bind": bind source path does not exist: /srv/xnat/archive/P1/arc001'
 NO_PROGRAM = 'starting container failed: ... exec: "nope": executable file not found in $PATH: unknown'
 
