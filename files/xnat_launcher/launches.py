@@ -42,12 +42,13 @@ from xnat_launcher.service import (
     task_template,
 )
 from xnat_launcher.settings import Settings
-from xnat_launcher.swarm import Swarm, Task, guard_name
+from xnat_launcher.swarm import GUARDS_AGE, Swarm, Task, guard_name
 from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher.launches")
 
 GRACE = 3.0  # seconds that a task may be without node or address before that counts as a failure
+GUARD_PATIENCE = 10.0  # seconds for which a start waits for a node whose guard runs, as after a restart of the guard
 LONE = 120.0  # a secret that is older (in seconds) and has no service is an orphan
 REMEMBERED = 900.0  # seconds for which a start is remembered; longer than any start takes
 LONGEST_MESSAGE = 2000  # characters: a refused path from XNAT can have any length
@@ -279,8 +280,12 @@ class Launcher:
 
     async def _keep_apart(self, user: str, server: str, template: dict[str, Any]) -> dict[str, Any]:
         """Return the template for the nodes that keep notebooks apart. Raises RefusedError if there is none."""
+        deadline = asyncio.get_running_loop().time() + GUARD_PATIENCE
         try:
             guards = await self._swarm.guards()
+            while not guards.guarded and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(GUARDS_AGE / 2)
+                guards = await self._swarm.guards()
         except SwarmError as error:
             message = f"Docker could not report which nodes keep notebooks apart: {error}."
             raise self._refusal(user, server, Kind.DOCKER, message) from error

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from demo_xnat.state import State
-from xnat_launcher import service, swarm
+from xnat_launcher import launches, service, swarm
 from xnat_launcher.docker import SwarmError
 from xnat_launcher.service import ENTRYPOINT, ENTRYPOINT_SCRIPT, WAIT_FOR_GUARD, keep_apart
 from xnat_launcher.settings import Settings
@@ -83,6 +83,30 @@ def test_nodes_without_a_running_guard_are_excluded(
         bed.docker.nodes, bed.docker.tasks = nodes, tasks
         await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
         assert [each for each in constraints(bed) if "node.id" in each] == [f"node.id!={name}" for name in excluded]
+
+    run(check)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have waits take no time."""
+    monkeypatch.setattr(swarm, "GUARDS_AGE", 0.0)
+    monkeypatch.setattr(launches, "GUARD_PATIENCE", 0.0)
+
+
+def test_a_start_waits_for_a_guard_that_is_restarted(
+    run: Callable[[Check], Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launches, "GUARD_PATIENCE", 10.0)
+    monkeypatch.setattr(launches, "GUARDS_AGE", 0.01)
+
+    async def check(bed: Bed, state: State) -> None:
+        bed.docker.nodes = [node("a")]
+        start = asyncio.create_task(bed.hub.start("jdoe", LAUNCH, HUB_ENV))
+        await asyncio.sleep(0.1)
+        assert not start.done()
+        bed.docker.tasks.append(guard("a"))
+        await start
 
     run(check)
 
