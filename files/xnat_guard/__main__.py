@@ -10,6 +10,7 @@ from pathlib import Path
 
 from xnat_guard.guard import Guard, Services, UnguardedError
 from xnat_guard.names import Names
+from xnat_guard.namespaces import release
 
 HEARTBEAT = Path("/run/xnat-guard/alive")
 
@@ -26,8 +27,9 @@ def main() -> None:
     services = Services(given.hub, given.proxy, given.gate, given.gate_ports)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     try:
+        release(given.network)
         Guard(given.network, services, Names((given.hub, given.proxy, given.gate)).look, HEARTBEAT).run()
-    except UnguardedError as error:
+    except (UnguardedError, OSError) as error:
         sys.exit(f"Notebooks on this node are not kept apart: {error}.")
 
 

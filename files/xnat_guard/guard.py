@@ -98,8 +98,6 @@ class Guard:
         for inode in found.keys() - self._namespaces.keys():
             log.info("The network is in the namespace %s", found[inode])
             self._namespaces[inode] = self._namespace(found[inode], READY_PORT)
-            # At once, before anything is asked that may take time.
-            self._namespaces[inode].load(self._text())
 
     def _load(self, now: float) -> None:
         names = self._look()

@@ -6,12 +6,14 @@ beginning of the network's id, 12 characters in all; what is left of a removed o
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +21,7 @@ DIRECTORY = Path("/run/docker/netns")
 OWN = Path("/proc/self/ns/net")
 NAME = re.compile(r"[0-9]+-(?P<network>[0-9a-z]+)")
 LENGTH = 12
+MNT_DETACH = 2  # of the kernel's sys/mount.h
 BACKLOG = 512
 NFT_TIMEOUT = 20  # seconds
 # Connections to the port end with a reset, so that none of them stays in the kernel.
@@ -31,16 +34,42 @@ class LoadError(Exception):
 
 def find(network: str, directory: Path = DIRECTORY) -> dict[int, Path]:
     """Return the namespaces of the network with this id: their files by inode. Raises OSError."""
+    return {inode: path for path, inode in _mounted(directory).items() if _is_of(network, path)}
+
+
+def release(network: str, directory: Path = DIRECTORY, unmount: Callable[[Path], None] | None = None) -> None:
+    """Unmount all namespaces but those of this network in this container. Raises OSError.
+
+    The container got copies of all mounts of the node. They would keep namespaces that Docker removes: of another
+    overlay network with its VXLAN device, so that Docker could not set this network up again on the node.
+    """
+    for path in _mounted(directory):
+        if not _is_of(network, path):
+            (unmount or _unmount)(path)
+
+
+def _mounted(directory: Path) -> dict[Path, int]:
+    """Return the files on which a namespace is mounted, with its inode."""
     found = {}
     device = directory.stat().st_dev
-    for path in directory.iterdir():
-        match = NAME.fullmatch(path.name)
-        if match and len(path.name) == LENGTH and network.startswith(match["network"]):
-            with suppress(FileNotFoundError):
-                state = path.stat()
-                if state.st_dev != device:
-                    found[state.st_ino] = path
+    for path in sorted(directory.iterdir()):
+        with suppress(FileNotFoundError):
+            state = path.stat()
+            if state.st_dev != device:
+                found[path] = state.st_ino
     return found
+
+
+def _is_of(network: str, path: Path) -> bool:
+    match = NAME.fullmatch(path.name)
+    return bool(match and len(path.name) == LENGTH and network.startswith(match["network"]))
+
+
+def _unmount(path: Path) -> None:
+    if ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(path), MNT_DETACH):
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOENT):  # no longer mounted
+            raise OSError(number, os.strerror(number), str(path))
 
 
 class Namespace:

@@ -234,9 +234,8 @@ def lacking_images(
     """Return the missing images of the hosts that answered: {"w1": ["prefix/singleuser:..."], ...}.
 
     Managers may run hub, launcher, proxy and smoke test, all nodes guard and servers, the group demo_xnat the demo.
-    images: ids
-    by name from each host's report. hosts: of `fleet`. ids: the images' ids on the builder; images that it lacks are
-    ignored. further: names of extra images on the nodes. builder: the host that built the images.
+    images: ids by name from each host's report. hosts: of `fleet`. ids: the images' ids on the builder; images that it
+    lacks are ignored. further: names of extra images on the nodes. builder: the host that built the images.
     """
     everywhere = [*(plan[image]["image"] for image in ON_NODES), *further]
     lacking: dict[str, list[str]] = {}

@@ -189,7 +189,7 @@ def test_logging_out_leaves_servers_alone(hub_config: Config) -> None:  # 6.23  
 
 
 def test_no_secret_is_in_a_services_environment() -> None:  # 6.25
-    assert set(SERVICES) == {"Run the hub", "Run the launcher", "Run the proxy"}
+    assert set(SERVICES) == {"Run the guard on every node", "Run the hub", "Run the launcher", "Run the proxy"}
     for service in SERVICES.values():
         assert "env" not in service
         assert "secrets" in service
