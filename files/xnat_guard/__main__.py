@@ -22,7 +22,9 @@ def main() -> None:
     parser.add_argument("--network", required=True, help="the id of the notebooks' network")
     for service in ("hub", "proxy", "gate"):
         parser.add_argument(f"--{service}", required=True, help="the name of the service on this network")
-    parser.add_argument("--gate-ports", required=True, type=_ports, help="the ports of the gate, with commas")
+    parser.add_argument(
+        "--gate-ports", required=True, type=_ports, help="the ports of the gate, with commas; empty for none"
+    )
     given = parser.parse_args()
     services = Services(given.hub, given.proxy, given.gate, given.gate_ports)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
@@ -34,7 +36,7 @@ def main() -> None:
 
 
 def _ports(text: str) -> tuple[int, ...]:
-    ports = tuple(int(part) for part in text.split(","))
+    ports = tuple(int(part) for part in text.split(",") if part)
     if not all(0 < port < 2**16 for port in ports):
         raise ValueError(text)
     return ports

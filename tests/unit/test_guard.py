@@ -14,6 +14,7 @@ import pytest
 import xnat_launcher.service
 from xnat_guard import guard as guards
 from xnat_guard import names
+from xnat_guard.__main__ import _ports
 from xnat_guard.guard import Guard, Services, UnguardedError
 from xnat_guard.names import NO_SUCH_NAME, AnswerError, Names, addresses, ask, question
 from xnat_guard.namespaces import LoadError, Namespace, find, release
@@ -80,6 +81,15 @@ def test_the_bridge_itself_takes_only_the_question_whether_the_rules_are_loaded(
     text = rules(ALL, [443])
     assert chain(text, "input")[1:] == [f"ether type ip tcp dport {READY_PORT} accept"]
     assert chain(text, "output")[1:] == [f"ether type ip tcp sport {READY_PORT} {NO_REQUEST} accept"]
+
+
+@pytest.mark.parametrize(("text", "ports"), [("443,3128", (443, 3128)), ("", ()), ("0", None), ("x", None)])
+def test_ports_are_read_from_the_command_line(text: str, ports: tuple[int, ...] | None) -> None:
+    if ports is None:
+        with pytest.raises(ValueError, match=text):
+            _ports(text)
+    else:
+        assert _ports(text) == ports
 
 
 # ---- names
