@@ -112,6 +112,7 @@ def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
         "shm_size": "",
         "images": images,
         "image_names": {},
+        "guard": False,
         "roots": [
             {"name": "archive", "path": "/srv/archive", "read_only": True, "targets": ["/data"], "per_user": False}
         ],

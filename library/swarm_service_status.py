@@ -19,6 +19,10 @@ options:
     description: Whether the service was changed just now, so that a roll-back in progress belongs to this change.
     type: bool
     default: false
+  share:
+    description: For a global service, the share of the nodes on which it must run, above 0 and at most 1.
+    type: float
+    default: 1.0
   log_lines: {description: Number of log lines that are returned if it does not run., type: int, default: 20}
 requirements: [docker Python package]
 attributes:
@@ -41,6 +45,7 @@ state: {description: The newest task's state with its error., type: str, returne
 log: {description: The service's last log lines., type: list, elements: str, returned: always}
 """
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -63,12 +68,14 @@ def judge(
     attempts: int,
     updated: bool = False,
     ready: Mapping[str, str] | None = None,
+    share: float = 1.0,
 ) -> dict[str, Any]:
     """Return converged, unrecoverable and state of a service. service, tasks: Docker's JSON.
 
     updated: whether a roll-back belongs to the awaited change; the result then has the id of the failed task as well.
     ready: the availability of ready nodes by their id. For a global service only tasks on these nodes count, and no old
-    tasks on paused nodes, which Swarm does not update. An update does not finish while a node is lost.
+    tasks on paused nodes, which Swarm does not update. An update does not finish while a node is lost. share: the share
+    of these nodes on which it must run.
     """
     wanted = service["Spec"]["Mode"].get("Replicated", {}).get("Replicas", 1)
     update = service.get("UpdateStatus") or {}
@@ -86,7 +93,7 @@ def judge(
         current = [task for task in current if task.get("NodeID") in ready]
         changing = [task for task in tasks if ready.get(task.get("NodeID", "")) == "active"]
         due = [task for task in [*changing, *current] if task["DesiredState"] in ("ready", "running")]
-        wanted = max(1, len({task["NodeID"] for task in due}))
+        wanted = max(1, math.ceil(share * len({task["NodeID"] for task in due})))
         attempts *= wanted
     newest = max(current, key=lambda task: task["CreatedAt"], default=None)
     running = [task for task in current if task["DesiredState"] == "running" and task["Status"]["State"] == "running"]
@@ -110,7 +117,7 @@ def judge(
     if updated and update.get("State", "").startswith("rollback_"):
         return judge_rollback(tasks, update)
     return {
-        "converged": len(running) >= wanted and (lost or not updating),
+        "converged": len(running) >= wanted and (lost or share < 1 or not updating),
         "unrecoverable": len(failed) >= attempts or stuck,
         "state": state,
     }
@@ -158,6 +165,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "attempts": {"type": "int", "default": 3},
             "updated": {"type": "bool", "default": False},
+            "share": {"type": "float", "default": 1.0},
             "log_lines": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
@@ -171,7 +179,9 @@ def main() -> None:
         tasks = client.tasks(filters={"service": name})
         nodes = client.nodes()
         ready = {node["ID"]: node["Spec"]["Availability"] for node in nodes if node["Status"]["State"] == "ready"}
-        result = judge(service, tasks, module.params["attempts"], module.params["updated"], ready)
+        result = judge(
+            service, tasks, module.params["attempts"], module.params["updated"], ready, module.params["share"]
+        )
         result["log"] = []
         if not result["converged"]:
             result["log"] = log_of(client, name, result.pop("task", ""), module.params["log_lines"])

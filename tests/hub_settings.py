@@ -84,6 +84,7 @@ def launcher_settings_data(**changes: Any) -> dict[str, Any]:
         "shm_size": "",
         "images": IMAGES,
         "image_names": {},
+        "guard": False,
         "roots": mount_policy(STORAGE, ATLASES),
         "audit_days": 30,
         "audit_failure": "refuse",

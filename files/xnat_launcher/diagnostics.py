@@ -71,6 +71,14 @@ def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str
         for text in (template.get("Placement") or {}).get("Constraints") or ()
         if (found := CONSTRAINT.fullmatch(text))
     ]
+    # The launcher excludes the nodes without a running guard by their ids.
+    excluded = [constraint for constraint in constraints if constraint[:2] == ("node.id", "!=")]
+    constraints = [constraint for constraint in constraints if constraint not in excluded]
+    asked = [node for node in usable if all(_fulfils(node, *constraint) for constraint in constraints)]
+    usable = [node for node in usable if all(_fulfils(node, *constraint) for constraint in excluded)]
+    if asked and not any(node in usable for node in asked):
+        names = ", ".join(map(_hostname, asked))
+        return f"the service that keeps notebooks apart does not run on {names} ({error})"
     for constraint in constraints:
         if not any(_fulfils(node, *constraint) for node in usable):
             return f"{_no_node(*constraint)} ({error})"

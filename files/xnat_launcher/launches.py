@@ -7,6 +7,7 @@ influence them.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from xnat_launcher.service import (
     CA_FILE,
     CA_VARIABLES,
     PORT,
+    keep_apart,
     labels,
     secret_values,
     service_name,
@@ -41,13 +43,14 @@ from xnat_launcher.service import (
     task_template,
 )
 from xnat_launcher.settings import Settings
-from xnat_launcher.swarm import Swarm, Task
+from xnat_launcher.swarm import GUARDS_AGE, Swarm, Task, guard_name
 from xnat_launcher.watch import Watch
 from xnat_launcher.xnat import ServiceAccount
 
 log = logging.getLogger("xnat_launcher.launches")
 
 GRACE = 3.0  # seconds that a task may be without node or address before that counts as a failure
+GUARD_PATIENCE = 10.0  # seconds for which a start waits for a node whose guard runs, as after a restart of the guard
 LONE = 120.0  # a secret that is older (in seconds) and has no service is an orphan
 REMEMBERED = 900.0  # seconds for which a start is remembered; longer than any start takes
 # Launches that XNAT or the site does not allow. All others that do not start are failures.
@@ -151,6 +154,8 @@ class Launcher:
                 raise self._refusal(user, server, Kind.OPTIONS, message) from error
             if launch.dropped_env:
                 log.warning("Dropped variables of %s's server %r: %s", user, server, ", ".join(launch.dropped_env))
+            if self._settings.guard:
+                template = await self._keep_apart(user, server, template)
             reader = (self._settings.uid, self._settings.gid)
             image_id = await self._swarm.image_id(template["ContainerSpec"]["Image"])
             async with under_way.lock:
@@ -330,6 +335,29 @@ class Launcher:
             reason, final = without_address(task, await self._swarm.addresses())
             return Seen(task.state, reason or words, f"The server cannot start: {reason}." if final else "", None)
         return Seen(task.state, words, "", None)
+
+    async def _keep_apart(self, user: str, server: str, template: dict[str, Any]) -> dict[str, Any]:
+        """Return the template for the nodes that keep notebooks apart. Raises RefusedError if there is none."""
+        deadline = asyncio.get_running_loop().time() + GUARD_PATIENCE
+        try:
+            guards = await self._swarm.guards()
+            while not guards.guarded and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(GUARDS_AGE / 2)
+                guards = await self._swarm.guards()
+        except SwarmError as error:
+            message = f"Docker could not report which nodes keep notebooks apart: {error}."
+            raise self._refusal(user, server, Kind.DOCKER, message) from error
+        if not guards.guarded or not guards.gateway:
+            guard = guard_name(self._settings.deployment)
+            message = (
+                f"No node keeps notebooks apart: the service {guard} is healthy on none of them. Ask the administrator"
+                f" to run docker service ps {guard} and to run site.yml again."
+                if guards.gateway
+                else f"The network {self._settings.network} has no gateway, so that no node can show that it keeps"
+                " notebooks apart. Ask the administrator to create it again: run playbooks/remove.yml, then site.yml."
+            )
+            raise self._refusal(user, server, Kind.UNGUARDED, message)
+        return keep_apart(template, guards.unguarded, str(ipaddress.IPv4Address(guards.gateway)))
 
     async def _template(self, user: str, server: str) -> dict[str, Any]:
         try:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from xnat_launcher.options import Launch, OptionsError
@@ -61,6 +61,25 @@ ENTRYPOINT_SCRIPT = f"""set -a; . {ENV_FILE}; set +a
 command -v setpriv >/dev/null && exec setpriv --no-new-privs -- "$@"
 exec "$@\""""
 ENTRYPOINT = ("/bin/sh", "-c", ENTRYPOINT_SCRIPT, "server")
+GUARD_PORT = 60900  # xnat_guard.rules.READY_PORT: answers at the gateway's address once this node's rules are loaded
+# Before anything else, since a network that is new on a node has no rules for a second. Isolated Python, and before any
+# variable of the launch is set, so that nothing of the user's can change what it does. The guard ends each connection
+# with a reset, which may arrive before connect() returns; where nothing listens, a connection is refused instead.
+WAIT_FOR_GUARD = """python3 -I -S -c '
+import socket, sys, time
+end = time.monotonic() + 30
+while True:
+    try:
+        socket.create_connection((sys.argv[1], int(sys.argv[2])), 1).close()
+        break
+    except ConnectionResetError:
+        break
+    except OSError as error:
+        if time.monotonic() > end:
+            sys.exit("The service that keeps notebooks apart does not answer on this node: " + str(error))
+        time.sleep(0.1)
+' {gateway} {port} || exit 1
+"""
 
 
 def service_name(deployment: str, username: str, server_name: str) -> str:
@@ -259,6 +278,22 @@ def task_template(
             f" {len(launch.constraints)} placement.constraints: Swarm accepts at most {MAX_TEMPLATE} bytes"
         )
     return template, mounts
+
+
+def keep_apart(template: Mapping[str, Any], unguarded: Iterable[str], gateway: str) -> dict[str, Any]:
+    """Return the `TaskTemplate` of a server that starts only where the guard has loaded its rules.
+
+    unguarded: ids of the nodes without a running guard; Swarm places the server on another one. gateway: the address at
+    which the guard answers; the server waits for it, since Swarm may know of a lost guard only later.
+    """
+    wait = WAIT_FOR_GUARD.format(gateway=gateway, port=GUARD_PORT)
+    shell, option, script, name = template["ContainerSpec"]["Command"]
+    constraints = [*template["Placement"]["Constraints"], *(f"node.id!={node}" for node in sorted(unguarded))]
+    return {
+        **template,
+        "ContainerSpec": {**template["ContainerSpec"], "Command": [shell, option, wait + script, name]},
+        "Placement": {**template["Placement"], "Constraints": constraints},
+    }
 
 
 def _within(

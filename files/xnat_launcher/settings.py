@@ -35,9 +35,10 @@ class Settings:
     memory_default: the limits of a server for which XNAT sets none. read_only: whether a server's root is read-only,
     and /tmp and `home`, its HOME, are directories in memory. tmp_size, home_size, shm_size (bytes): the sizes of these
     and of /dev/shm; None for a share of the server's memory limit. images: the images that a launch may use, each as
-    named in XNAT. image_names: maps names in XNAT to names on nodes where these differ. audit_days: the age at which
-    files of the audit log are removed, 0 for never. audit_failure: what happens to a launch that cannot be recorded,
-    `refuse` or `continue`. audit_syslog: None for no syslog server.
+    named in XNAT. image_names: maps names in XNAT to names on nodes where these differ. guard: whether servers start
+    only where the service DEPLOYMENT-guard keeps them apart. audit_days: the age at which files of the audit log are
+    removed, 0 for never. audit_failure: what happens to a launch that cannot be recorded, `refuse` or `continue`.
+    audit_syslog: None for no syslog server.
     """
 
     deployment: str
@@ -69,6 +70,7 @@ class Settings:
     shm_size: int | None
     images: tuple[str, ...]
     image_names: dict[str, str]
+    guard: bool
     roots: tuple[Root, ...]
     audit_days: int
     audit_failure: str

@@ -24,6 +24,7 @@ NODES_AGE = 5.0  # seconds for which all callers reuse one list of nodes
 ADDRESSES_AGE = 5.0  # the same for the addresses in use on the network
 IMAGE_AGE = 60.0  # the same for the id of an image
 IMAGE_TIMEOUT = 1.0  # seconds that a launch waits for the id of its image
+GUARDS_AGE = 1.0  # the same for the nodes whose guard runs
 LOG_LINES = 15
 DEPLOYMENT, USER, SERVER = f"{LABEL}.deployment", f"{LABEL}.user", f"{LABEL}.server"
 PROJECT = f"{LABEL}.project"
@@ -69,6 +70,15 @@ class Addresses:
     services: list[dict[str, Any]] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Guards:
+    """The ids of the nodes that keep notebooks apart, and of all others. gateway: the network's, empty for none."""
+
+    guarded: frozenset[str]
+    unguarded: frozenset[str]
+    gateway: str
+
+
 class Swarm:
     """The services of one deployment, on one network."""
 
@@ -82,6 +92,7 @@ class Swarm:
         self._nodes = Shared(self._list_nodes, NODES_AGE)
         self._addresses = Shared(self._list_addresses, ADDRESSES_AGE)
         self._images: dict[str, Shared[str]] = {}
+        self._guards = Shared(self._list_guards, GUARDS_AGE)
 
     async def create(
         self, server: Owner, template: dict[str, Any], labels: Mapping[str, str], secret: bytes, reader: tuple[int, int]
@@ -204,6 +215,10 @@ class Swarm:
         """Return what may have an address on the network, at most ADDRESSES_AGE seconds old. Raises SwarmError."""
         return await self._addresses.get()
 
+    async def guards(self) -> Guards:
+        """Return where servers may run, at most GUARDS_AGE seconds old. Raises SwarmError."""
+        return await self._guards.get()
+
     async def servers(self) -> dict[Owner, str]:
         """Return the service id of every server of this deployment. Raises SwarmError."""
         found = {}
@@ -269,6 +284,23 @@ class Swarm:
         network = await self._docker.get(f"/networks/{self._network}")
         return Addresses(network, list(await self._docker.get("/tasks")), list(await self._docker.get("/services")))
 
+    async def _list_guards(self) -> Guards:
+        # Swarm calls a task with a health check running once it is healthy: the guard's when the rules are loaded.
+        running = {"name": [f"{guard_name(self._deployment)}."], "desired-state": ["running"]}
+        tasks, nodes, network = await asyncio.gather(
+            self._docker.get("/tasks", running),
+            self._docker.get("/nodes"),
+            self._docker.get(f"/networks/{self._network}"),
+        )
+        on = {str(task.get("NodeID")) for task in tasks if task["Status"]["State"] == "running"}
+        ready = {str(node["ID"]) for node in nodes if (node.get("Status") or {}).get("State") == "ready"}
+        pools = (network.get("IPAM") or {}).get("Config") or ()
+        return Guards(
+            frozenset(ready & on),
+            frozenset(str(node["ID"]) for node in nodes) - (ready & on),
+            next((str(pool["Gateway"]) for pool in pools if pool.get("Gateway")), ""),
+        )
+
     async def _newest(self, filters: Mapping[str, Any]) -> dict[Owner, Task]:
         """Return the newest task of each server's service."""
         newest: dict[Owner, Any] = {}
@@ -293,6 +325,11 @@ def _owner(labels: Mapping[str, str] | None) -> Owner | None:
     """Return the server that a service, secret or task with these labels belongs to; None for none."""
     user = (labels or {}).get(USER)
     return (user, (labels or {}).get(SERVER, "")) if user else None
+
+
+def guard_name(deployment: str) -> str:
+    """Return the name of the service that keeps notebooks apart on each node."""
+    return f"{deployment}-guard"
 
 
 def _age(created: str) -> float:

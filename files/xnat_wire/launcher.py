@@ -103,6 +103,8 @@ class Kind(StrEnum):
     """The mount policy refuses the launch."""
     STOPPED = "stopped"
     """The server was stopped while it was starting."""
+    UNGUARDED = "unguarded"
+    """No node keeps notebooks apart."""
     DOCKER = "docker"
     """The Docker request failed."""
     AUDIT = "audit"
@@ -116,6 +118,7 @@ class Kind(StrEnum):
 STATUS = {
     Kind.BAD_REQUEST: 400, Kind.BUSY: 503, Kind.NAME: 400, Kind.DEFAULT_SERVER: 400, Kind.NO_LAUNCH: 403,
     Kind.SERVICE_ACCOUNT: 503, Kind.XNAT: 503, Kind.OPTIONS: 400, Kind.MOUNTS: 403, Kind.STOPPED: 503,
+    Kind.UNGUARDED: 503,
     Kind.DOCKER: 503, Kind.AUDIT: 503, Kind.INTERNAL: 500, Kind.AWAY: 503,
 }  # fmt: skip
 

@@ -19,7 +19,8 @@ DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 CACHE = "__pycache__"  # the only files in a folder that are not in the image
 ON_MANAGERS = ("runtime", "hub", "launcher", "egress", "verify")  # in addition to the images of every node
-SERVERS = "singleuser"  # the image of every node
+SERVERS = "singleuser"
+ON_NODES = ("guard", SERVERS)  # the images of every node
 DIGITS = 12  # of a hash in a tag
 OWN = "localhost/"  # engines do not look up such a name in a registry on the internet
 # A reference as Docker accepts it: registry, path, and a tag or a digest.
@@ -47,7 +48,7 @@ def image_plan(
 ) -> dict[str, dict[str, Any]]:
     """Return the content of each image, in build order.
 
-    The images are base, runtime, hub, launcher, egress, verify, singleuser, registry and demo_xnat.
+    The images are base, runtime, hub, launcher, egress, verify, guard, singleuser, registry and demo_xnat.
 
     The value of each::
 
@@ -97,6 +98,7 @@ def image_plan(
     add("launcher", on_runtime, "xnat_launcher", "xnat_wire")
     add("egress", {**on_base, "HUB_UID": hub_uid})
     add("verify", on_runtime, "xnat_verify", "xnat_wire")
+    add("guard", on_base, "xnat_guard")
     singleuser = add("singleuser", {**on_base, "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid})
     add("registry", {**on_base, "HUB_UID": hub_uid})
     add("demo_xnat", {"BASE": singleuser})
@@ -108,7 +110,7 @@ def site_images(plan: Mapping[str, Mapping[str, Any]], *, registry: bool, demo_x
 
     registry, demo_xnat: whether the site runs these as well. The base image does not run.
     """
-    names = [*ON_MANAGERS, SERVERS, *(["registry"] if registry else []), *(["demo_xnat"] if demo_xnat else [])]
+    names = [*ON_MANAGERS, *ON_NODES, *(["registry"] if registry else []), *(["demo_xnat"] if demo_xnat else [])]
     return {name: str(plan[name]["image"]) for name in names}
 
 
@@ -232,11 +234,11 @@ def lacking_images(
 ) -> dict[str, list[str]]:
     """Return the missing images of the hosts that answered: {"w1": ["prefix/singleuser:..."], ...}.
 
-    Managers may run hub, launcher, proxy and smoke test, all nodes servers, the group demo_xnat the demo. images: ids
-    by name from each host's report. hosts: of `fleet`. ids: the images' ids on the builder; images that it lacks are
-    ignored. further: names of extra images on the nodes. builder: the host that built the images.
+    Managers may run hub, launcher, proxy and smoke test, all nodes guard and servers, the group demo_xnat the demo.
+    images: ids by name from each host's report. hosts: of `fleet`. ids: the images' ids on the builder; images that it
+    lacks are ignored. further: names of extra images on the nodes. builder: the host that built the images.
     """
-    everywhere = [plan["singleuser"]["image"], *further]
+    everywhere = [*(plan[image]["image"] for image in ON_NODES), *further]
     lacking: dict[str, list[str]] = {}
     for name, has in images.items():
         host = hosts[name]

@@ -41,6 +41,15 @@ def ended(error: str, state: str = "rejected", code: int | None = 0) -> dict[str
     return {"State": state, "Err": error, "ContainerStatus": {"ExitCode": code}}
 
 
+def test_nodes_without_a_guard_are_not_named_by_their_ids() -> None:
+    def text(*constraints: str) -> str:
+        return unschedulable({"Placement": {"Constraints": list(constraints)}}, NODES, CONSTRAINTS)
+
+    assert text("node.id!=id-w2", "node.labels.gpu==true").startswith("no node has label gpu=true: ")
+    assert "apart does not run on w2 (" in text("node.id!=id-w2", "node.hostname==w2")
+    assert "apart does not run on m1, w2 (" in text("node.id!=id-w2", "node.id!=id-m1")
+
+
 NO_SUCH_PATH = 'invalid mount config for type "bind": bind source path does not exist: /srv/xnat/archive/P1/arc001'
 NO_PROGRAM = 'starting container failed: ... exec: "nope": executable file not found in $PATH: unknown'
 

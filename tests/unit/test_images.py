@@ -69,6 +69,7 @@ RUNTIME = {"runtime", "hub", "launcher", "verify"}
         ("templates/home.html", {"hub"}),
         ("hub/Dockerfile", {"hub"}),
         ("launcher/Dockerfile", {"launcher"}),
+        ("xnat_guard/rules.py", {"guard"}),
         ("verify/Dockerfile", {"verify"}),
         ("runtime/Dockerfile", RUNTIME),
         ("runtime/package-lock.json", RUNTIME),
@@ -129,7 +130,9 @@ def test_an_archive_holds_what_a_link_leads_to(tmp_path: Path) -> None:
         assert content.read() == (ROOT / "files/healthy").read_bytes()
 
 
-EVERY = {"base", "runtime", "hub", "launcher", "egress", "verify", "singleuser", "registry", "demo_xnat"}
+EVERY = {
+    "base", "runtime", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -203,14 +206,14 @@ def test_two_images_that_would_have_one_name_are_refused() -> None:
         further_images(["r:5000/x:1", "r-5000/x:1"], "p")
 
 
-ALL = ["runtime", "hub", "launcher", "egress", "verify", "singleuser", "registry", "demo_xnat"]
-ROUNDS = [["runtime", "egress", "singleuser"], ["hub", "launcher", "verify"]]
+ALL = ["runtime", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat"]
+ROUNDS = [["runtime", "egress", "guard", "singleuser"], ["hub", "launcher", "verify"]]
 
 
 @pytest.mark.parametrize(
     ("wanted", "rounds"),
     [
-        (ALL, [["runtime", "egress", "singleuser", "registry"], ["hub", "launcher", "verify", "demo_xnat"]]),
+        (ALL, [["runtime", "egress", "guard", "singleuser", "registry"], ["hub", "launcher", "verify", "demo_xnat"]]),
         (["hub", "singleuser"], [["hub", "singleuser"]]),  # the runtime is there already
         ([], []),
     ],
@@ -223,9 +226,9 @@ def test_images_that_need_none_of_each_other_are_built_at_once(wanted: list[str]
 @pytest.mark.parametrize(
     ("registry", "demo_xnat", "expected"),
     [
-        pytest.param(False, False, ALL[:6], id="one-node"),
-        pytest.param(True, False, ALL[:7], id="several-nodes"),
-        pytest.param(False, True, [*ALL[:6], "demo_xnat"], id="demo"),
+        pytest.param(False, False, ALL[:7], id="one-node"),
+        pytest.param(True, False, ALL[:8], id="several-nodes"),
+        pytest.param(False, True, [*ALL[:7], "demo_xnat"], id="demo"),
         pytest.param(True, True, ALL, id="all"),
     ],
 )
@@ -254,10 +257,10 @@ def test_an_image_is_missing_where_no_image_has_its_name(has: tuple[str, ...], m
 @pytest.mark.parametrize(
     ("has", "expected"),
     [
-        pytest.param([], (ALL[:6], ROUNDS, True), id="nothing"),
-        pytest.param(["base"], (ALL[:6], ROUNDS, False), id="base"),
-        pytest.param(["base", *ALL[:5]], (["singleuser"], [["singleuser"]], False), id="one-is-missing"),
-        pytest.param(ALL[:6], ([], [], False), id="the-base-is-missing-and-not-needed"),
+        pytest.param([], (ALL[:7], ROUNDS, True), id="nothing"),
+        pytest.param(["base"], (ALL[:7], ROUNDS, False), id="base"),
+        pytest.param(["base", *ALL[:6]], (["singleuser"], [["singleuser"]], False), id="one-is-missing"),
+        pytest.param(ALL[:7], ([], [], False), id="the-base-is-missing-and-not-needed"),
         pytest.param(["base", *ALL], ([], [], False), id="all"),
     ],
 )
@@ -300,12 +303,12 @@ def test_servers_start_from_what_rollouts_have_built_and_from_what_comes_from_el
 
 
 IDS = {
-    "runtime": "r1", "hub": "h1", "launcher": "l1", "egress": "g1", "verify": "v1", "user": "u1", "demo": "d1",
-    "extra": "e1",
+    "runtime": "r1", "hub": "h1", "launcher": "l1", "egress": "g1", "verify": "v1", "guard": "w1", "user": "u1",
+    "demo": "d1", "extra": "e1",
 }  # fmt: skip
 NAMES = {
     "runtime": "runtime", "hub": "hub", "launcher": "launcher", "egress": "egress", "verify": "verify",
-    "singleuser": "user", "demo_xnat": "demo", "registry": "registry",
+    "guard": "guard", "singleuser": "user", "demo_xnat": "demo", "registry": "registry",
 }  # fmt: skip
 
 
@@ -314,7 +317,8 @@ NAMES = {
     [
         ({"m2": IDS, "w1": IDS, "x1": IDS}, IDS, [], {}),
         ({}, IDS, [],
-         {"m2": ["user", "runtime", "hub", "launcher", "egress", "verify"], "w1": ["user"], "x1": ["demo"]}),
+         {"m2": ["guard", "user", "runtime", "hub", "launcher", "egress", "verify"], "w1": ["guard", "user"],
+          "x1": ["demo"]}),
         ({"w1": {**IDS, "user": "u0"}, "m2": {**IDS, "hub": "h0"}, "x1": IDS}, IDS, [],
          {"w1": ["user"], "m2": ["hub"]}),
         ({"m2": {**IDS, "extra": "e0"}, "w1": IDS, "x1": IDS}, IDS, ["extra"], {"m2": ["extra"]}),

@@ -20,6 +20,7 @@ PARTS = {
     "xnat_launcher": "files/xnat_launcher",
     "xnat_wire": "files/xnat_wire",
     "xnat_verify": "files/xnat_verify",
+    "xnat_guard": "files/xnat_guard",
     "demo_xnat": "files/demo_xnat",
     "runtime": "files/runtime",
     "registry": "files/registry",

@@ -134,6 +134,16 @@ def test_a_global_service_runs_on_the_nodes_that_are_ready(
     assert (judged["converged"], judged["unrecoverable"]) == expected
 
 
+def test_a_share_of_the_nodes_may_be_enough_for_a_global_service() -> None:
+    service = {**SERVICE, "Spec": {**SERVICE["Spec"], "Mode": {"Global": {}}}}  # type: ignore[dict-item]
+    ready = dict.fromkeys(("n1", "n2", "n3"), "active")
+    tasks = [{**RUNS[0], "NodeID": "n1"}, {**RUNS[0], "NodeID": "n2"}]
+    lacking = {**RUNS[0], "NodeID": "n3", "Status": {"State": "rejected", "Err": "No such image"}}
+    converged = [judge(service, [*tasks, lacking], 3, ready=ready, share=share)["converged"] for share in (0.5, 1.0)]
+    assert converged == [True, False]
+    assert not judge(service, [tasks[0], lacking, {**lacking, "NodeID": "n2"}], 3, ready=ready, share=0.5)["converged"]
+
+
 def test_the_log_is_that_of_the_service_or_of_the_task_that_failed() -> None:
     asked: list[tuple[str, int, int]] = []
 
