@@ -135,6 +135,7 @@ def _haproxy(hold: int, taken: Sequence[int]) -> str:
     return f"""\
 global
     fd-hard-limit {MAX_FILES}
+    tune.pipesize 524288
     log stdout format raw daemon notice
 
 defaults
@@ -145,7 +146,8 @@ defaults
     timeout server 1d
     option clitcpka
     option srvtcpka
-    option splice-auto
+    option splice-request
+    option splice-response
     default-server resolvers docker resolve-prefer ipv4 init-addr none
 
 # A name that cannot be resolved for a moment keeps its address, and a service that has moved is found again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ FRAMEWORKS = {
     "Voila": ("voila.ipynb", "Voila example"),
     "Dash": ("dash.py", "Dash example"),
 }
+BACKEND = ("#!/bin/sh", "export GIT_HTTP_EXPORT_ALL=1 GIT_PROJECT_ROOT=/tmp/git", "exec git http-backend")
 PATIENCE = 90  # seconds until a framework shows its page
 
 
@@ -35,8 +37,9 @@ def repository(site: Site) -> Iterator[str]:
             *writes,
             "git add .; git -c user.name=x -c user.email=x@example.org commit --quiet --message x",
             "git clone --quiet --bare . /tmp/git/examples.git",
-            "git -C /tmp/git/examples.git update-server-info",
-            "exec python3 -u -m http.server 80 --directory /tmp/git",
+            "mkdir -p /tmp/www/cgi-bin; cd /tmp/www",
+            f"printf '%s\\n' {' '.join(map(shlex.quote, BACKEND))} > cgi-bin/git; chmod 755 cgi-bin/git",
+            "exec python3 -u -m http.server --cgi 80",
         ]
     )
     made = site.docker.create_service(
@@ -50,7 +53,7 @@ def repository(site: Site) -> Iterator[str]:
     ready = b"Serving HTTP"
     logs = functools.partial(site.docker.service_logs, made["ID"], stdout=True, stderr=True, is_tty=False)
     wait_for("the web server", lambda: ready in b"".join(logs()))
-    yield "http://test-git/examples.git"
+    yield "http://test-git/cgi-bin/git/examples.git"
     site.docker.remove_service(made["ID"])
 
 
