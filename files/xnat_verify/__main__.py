@@ -5,7 +5,8 @@ It reads JSON from standard input, so that no secret is in an environment or a p
     {"xnat_url": "http://localhost:8080", "hub_url": "http://localhost:8000", "base_url": "/jupyterhub/",
      "username": "jdoe", "password": "...", "service_username": "jupyterhub", "service_password": "...",
      "service_token": "...", "experiment": "XNAT_E00001", "uid": 1000, "gid": 1000, "deployment": "jupyterhub",
-     "environment": "JupyterLab", "timeout": 180, "ca_pem": "", "restart_hub": false}
+     "environment": "JupyterLab", "timeout": 180, "ca_pem": "", "restart_hub": false,
+     "file_servers": ["10.0.0.9"], "egress_host": ""}
 
 Prints {"ok": bool, "table": "...", "checks": [{"name", "seen", "ok", "advice"}, ...]} as JSON; times are seconds.
 """

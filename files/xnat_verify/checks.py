@@ -17,8 +17,12 @@ import aiohttp
 import docker
 from xnat_wire.redirects import judge
 
+from xnat_verify.walls import targets, task_addresses
+
 LABEL = "org.xnat.jupyterhub"  # prefix of the labels of a server's service
 KERNEL_PROBE = Path(__file__).with_name("kernel_probe.py").read_text()
+WALLS_PROBE = Path(__file__).with_name("walls_probe.py").read_text()
+BUG = "Report this as a bug: it must never happen."
 
 
 class FailedCheckError(Exception):
@@ -103,8 +107,11 @@ class SmokeTest:
         if self.wanted["restart_hub"]:
             steps.append(("the notebook survives a restart of the hub", lambda: self._restart_hub(first)))
         steps += [
-            ("a stop removes the server", lambda: self._stopped(first)),
             ("a second launch becomes ready", lambda: launch(second, mark)),
+            ("the notebook reaches no node, file server or other service", lambda: self._walls(first, second)),
+            ("the notebook does not reach the other notebook", lambda: self._neighbours(first, second)),
+            ("the way out refuses private addresses", lambda: self._way_out(first)),
+            ("a stop removes the server", lambda: self._stopped(first)),
             ("the workspace still has the first server's file", lambda: self._kept(second, mark)),
             ("a stop removes the second server", lambda: self._stopped(second)),
         ]
@@ -384,15 +391,13 @@ class SmokeTest:
 
     async def _cannot_write(self, server: dict[str, Any]) -> str:
         refused = server["probe"]["refused"]
-        _expect(
-            len(refused) == 2, f"writing was refused only for {refused}", "Report this as a bug: it must never happen."
-        )
+        _expect(len(refused) == 2, f"writing was refused only for {refused}", BUG)
         return "; ".join(refused)
 
     async def _runs_as(self, server: dict[str, Any]) -> str:
         seen, wanted = (f"{of['uid']}:{of['gid']}" for of in (server["probe"], self.wanted))
         _expect(seen == wanted, f"{seen} instead of {wanted}", "Set site_uid and site_gid to XNAT's and run site.yml.")
-        _expect(server["probe"]["closed"], "it could gain privileges", "Report this as a bug: it must never happen.")
+        _expect(server["probe"]["closed"], "it could gain privileges", BUG)
         return f"{seen}, without capabilities, cannot gain privileges"
 
     async def _alias(self, server: dict[str, Any]) -> str:
@@ -451,6 +456,52 @@ class SmokeTest:
                             break
                 await asyncio.sleep(0.2)
         return f"{rounds} messages over one open websocket during the restart; the new hub lists the server"
+
+    async def _walls(self, server: dict[str, Any], other: dict[str, Any]) -> str:
+        proxy = {"service": f"{self.wanted['deployment']}-proxy"}
+        nodes = await asyncio.to_thread(self.docker.api.nodes)
+        proxies = await asyncio.to_thread(self.docker.api.tasks, proxy)
+        wanted = targets(nodes, proxies, await self._tasks(other), self.wanted["file_servers"])
+        async with self._kernel(server) as run:
+            reached = json.loads(await run(f"{WALLS_PROBE}\nprint(json.dumps(reached({wanted!r})))"))
+        _expect(
+            not reached,
+            f"it reaches {', '.join(reached[:10])}",
+            "Run site.yml. If it stays so, report it as a bug: it must reach XNAT, the hub and the way out only.",
+        )
+        return f"none of {len(wanted)} addresses with port answers"
+
+    async def _neighbours(self, server: dict[str, Any], other: dict[str, Any]) -> str:
+        addresses = sorted({address for task in await self._tasks(other) for address in task_addresses(task)})
+        _expect(addresses, "the other notebook has no address", "See docker service ps of the server.")
+        async with self._kernel(other) as listener, self._kernel(server) as run:
+            ports = json.loads(await listener(f"{WALLS_PROBE}\nprint(json.dumps(listen()))"))
+            await run(WALLS_PROBE)
+            passed = json.loads(await run(f"print(json.dumps(knock({addresses!r}, {ports!r})))"))
+            passed += json.loads(await listener("print(json.dumps(heard()))"))
+        _expect(not passed, f"by {', '.join(passed)}", BUG)
+        return f"no TCP or UDP to {', '.join(addresses)}"
+
+    async def _way_out(self, server: dict[str, Any]) -> str:
+        host = self.wanted["egress_host"]
+        async with self._kernel(server) as run:
+            await run(WALLS_PROBE)
+            refused = int(await run("print(by_proxy('http://169.254.169.254/'))"))
+            allowed = int(await run(f"print(by_proxy({f'https://{host}/'!r}))")) if host else 0
+        _expect(refused in (0, 403), f"status {refused} for the metadata address 169.254.169.254", BUG)
+        if not refused:
+            return "there is no way out (jupyterhub_notebook_egress is none)"
+        _expect(
+            not host or (200 <= allowed < 500 and allowed != 403),
+            f"status {allowed} for https://{host}/",
+            "Compare jupyterhub_notebook_egress and verify_egress_host and see docker service logs of squid.",
+        )
+        return f"169.254.169.254 is refused{f', {host} answers' if host else ''}"
+
+    async def _tasks(self, server: dict[str, Any]) -> list[Any]:
+        """Return Docker's tasks of a server."""
+        services = await self._services(server["name"])
+        return list(await asyncio.to_thread(self.docker.api.tasks, {"service": services[0].id})) if services else []
 
     async def _services(self, name: str) -> list[Any]:
         labels = [

@@ -21,6 +21,7 @@ WANTED: dict[str, Any] = {
     "base_url": "/jupyterhub/", "username": "jdoe", "password": "secret", "service_username": "jupyterhub",
     "service_password": "other", "service_token": "token", "experiment": "E1", "uid": 1500, "gid": 1501,
     "deployment": "jh", "environment": "JupyterLab", "timeout": 5, "ca_pem": "", "restart_hub": False,
+    "file_servers": [], "egress_host": "",
 }  # fmt: skip
 
 
