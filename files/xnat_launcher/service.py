@@ -27,6 +27,7 @@ CA_FILE = "/etc/xnat-hub/ca.crt"
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 DEFAULT_COMMAND = ("jupyterhub-singleuser",)
 PORT = 8888  # hard-wired in XNAT's dashboard commands (docs/xnat-contract.md, 4.2)
+NO_NAME_SERVER = "192.0.2.1"  # an address that nobody has (RFC 5737); the forward proxy resolves names for servers
 SHM = "/dev/shm"  # noqa: S108  (of the container)
 TMP = "/tmp"  # noqa: S108  (the same)
 # Shares of a server's memory that its directories in memory may fill. Together they leave it an eighth, so that a
@@ -231,6 +232,8 @@ def task_template(
         "ReadOnly": settings.read_only,
         # A core dump can be written by the node, which has no limit for it.
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        # Otherwise Docker's resolver may ask the node's name servers, and such questions can carry data to the outside.
+        "DNSConfig": {"Nameservers": [NO_NAME_SERVER]},
         # Engines since 20.10 let any process bind ports below 1024.
         "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "1024"},
         "Init": True,

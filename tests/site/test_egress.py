@@ -113,6 +113,7 @@ def test_a_notebook_has_no_route_and_reaches_neither_node_nor_gateway_nor_the_ou
     wanted = [(site.address, 22), (site.address, 2377), (site.address, 8080), ("172.17.0.1", 22), (gateway, 22),
               (gateway, 2377), (LINK_LOCAL, 80), ("1.1.1.1", 443), ("jupyterhub-proxy", 8001)]  # fmt: skip
     assert "connected" not in connections(site, server, wanted).values()
+    assert site.run(server, "getent hosts deb.debian.org")[0] != 0, "a question to a name server can carry data outside"
 
 
 def test_a_notebook_reaches_xnat_by_its_own_name_with_both_libraries(site: Site, server: Server) -> None:

@@ -101,6 +101,7 @@ def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     assert shm == {"Type": "tmpfs", "Target": "/dev/shm", "TmpfsOptions": {"Mode": 0o1777, "SizeBytes": 16 * 2**30}}
     assert container["ReadOnly"] is True
     assert container["Ulimits"] == [{"Name": "core", "Soft": 0, "Hard": 0}]
+    assert container["DNSConfig"] == {"Nameservers": ["192.0.2.1"]}
     assert spec["LogDriver"]["Options"] == {"max-size": "10m", "max-file": "3"}
     assert [(m["Source"], m["Target"], m["ReadOnly"]) for m in mounts] == [
         ("/srv/atlases", "/opt/atlases", True),
