@@ -249,8 +249,8 @@ def _networks(texts: Iterable[object]) -> list[str]:
 
 
 def _node_networks(nodes: Iterable[object]) -> list[str]:
-    """Return the addresses of nodes as networks, without those that have none, such as hosts that do not answer."""
-    return list(dict.fromkeys(str(ipaddress.ip_network(str(node))) for node in nodes if is_address(node)))
+    """Return the addresses of nodes as networks. nodes: addresses or networks; empty texts are left out."""
+    return list(dict.fromkeys(str(ipaddress.ip_network(str(node))) for node in nodes if node))
 
 
 def is_address(text: object) -> bool:

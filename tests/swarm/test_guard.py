@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.site.conftest import wait_for
 from tests.site.test_guard import LISTEN, NOTHING, PORTS, address, python, reached
 from tests.swarm.conftest import Cluster, Server, Swarm
 
+# What the two people may read.
+ITEMS: dict[str, dict[str, Any]] = {"jdoe": {}, "JDoe": {"itemId": "XNAT_E00005", "projectId": "DEMO_CT"}}
+
 
 def launch(site: Cluster, user: str, node: str) -> Server:
     """Start somebody's notebook on a node, in which everything answers."""
-    server = site.launch(user, hardware=site.on_node(node))
+    server = site.launch(user, hardware=site.on_node(node), **ITEMS[user])
     assert site.outcome(server), site.hub_log(server.began)
     python(site, server, LISTEN % (PORTS,), detached=True)
     return server
@@ -23,9 +28,9 @@ def guarded(site: Cluster, node: str) -> bool:
 
 
 def test_notebooks_on_two_nodes_do_not_reach_each_other(site: Cluster) -> None:
-    servers = launch(site, "jdoe", "node2"), launch(site, "asmith", "node3")
+    servers = launch(site, "jdoe", "node2"), launch(site, "JDoe", "node3")
     at = {server.user: address(site, site.service(server)["ID"]) for server in servers}
-    assert reached(site, servers[0], at["asmith"]) == NOTHING
+    assert reached(site, servers[0], at["JDoe"]) == NOTHING
     assert reached(site, servers[1], at["jdoe"]) == NOTHING
     hub, proxy = (address(site, f"jupyterhub-{name}") for name in ("hub", "proxy"))
     for server in servers:
@@ -37,7 +42,7 @@ def test_notebooks_on_two_nodes_do_not_reach_each_other(site: Cluster) -> None:
 def test_after_a_restart_of_the_engine_notebooks_are_apart_again(site: Cluster, swarm: Swarm) -> None:
     swarm.on("node2", "systemctl restart docker")
     wait_for("guard on node2", lambda: swarm.state("node2") == "ready" and guarded(site, "node2"), 60)
-    servers = launch(site, "jdoe", "node2"), launch(site, "asmith", "node2")
+    servers = launch(site, "jdoe", "node2"), launch(site, "JDoe", "node2")
     assert reached(site, servers[0], address(site, site.service(servers[1])["ID"])) == NOTHING
     for server in servers:
         site.stop(server)

@@ -187,7 +187,7 @@ def test_public_addresses_are_not(address: str) -> None:
 
 
 def test_a_node_is_refused_even_if_it_has_a_public_address_and_as_an_internal_host() -> None:
-    changes: dict[str, Any] = {"nodes": ["8.8.8.8", "8.8.8.8", ""], "internal_hosts": ["mirror.example.org"]}
+    changes: dict[str, Any] = {"nodes": ["8.8.8.8", "8.8.8.8/32", ""], "internal_hosts": ["mirror.example.org"]}
     assert "8.8.8.8/32" in words("acl local dst", **changes)
     assert rules(**changes).index("deny local") < rules(**changes).index("allow internal")
     assert "private-address: 8.8.8.8/32" in plan(**changes)["files"]["unbound"]
