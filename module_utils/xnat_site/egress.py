@@ -253,15 +253,6 @@ def _node_networks(nodes: Iterable[object]) -> list[str]:
     return list(dict.fromkeys(str(ipaddress.ip_network(str(node))) for node in nodes if node))
 
 
-def is_address(text: object) -> bool:
-    """Whether a text is an IP address."""
-    try:
-        ipaddress.ip_address(str(text))
-    except ValueError:
-        return False
-    return True
-
-
 def squid_config(name: str, settings: Mapping[str, Any], targets: Sequence[Target]) -> str:
     """Return squid's file. name: of the deployment. settings: of `egress_plan`.
 
