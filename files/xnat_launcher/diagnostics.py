@@ -76,9 +76,10 @@ def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str
     constraints = [constraint for constraint in constraints if constraint not in excluded]
     asked = [node for node in usable if all(_fulfils(node, *constraint) for constraint in constraints)]
     usable = [node for node in usable if all(_fulfils(node, *constraint) for constraint in excluded)]
-    if asked and not any(node in usable for node in asked):
-        names = ", ".join(map(_hostname, asked))
-        return f"the service that keeps notebooks apart does not run on {names} ({error})"
+    closed = [node for node in asked if node not in usable]
+    unguarded = f"the service that keeps notebooks apart does not run on {', '.join(map(_hostname, closed))} ({error})"
+    if asked and closed == asked:
+        return unguarded
     for constraint in constraints:
         if not any(_fulfils(node, *constraint) for node in usable):
             return f"{_no_node(*constraint)} ({error})"
@@ -86,7 +87,10 @@ def unschedulable(template: Mapping[str, Any], nodes: Sequence[Node], error: str
     if not fitting:
         return f"no node fulfils all of {', '.join(''.join(constraint) for constraint in constraints)} ({error})"
     wanted = (template.get("Resources") or {}).get("Reservations") or {}
-    lacking = _lacking(wanted, fitting)
+    small = _too_small(wanted, fitting)
+    if small and closed and not _too_small(wanted, closed):
+        return unguarded
+    lacking = small or _reserved(wanted)
     return f"{lacking or 'no node has room for it'} ({error})"
 
 
@@ -200,13 +204,10 @@ def _no_node(key: str, operator: str, wanted: str) -> str:
     return f"no node has {key}={wanted}"
 
 
-def _lacking(wanted: Mapping[str, Any], nodes: Sequence[Node]) -> str:
+def _too_small(wanted: Mapping[str, Any], nodes: Sequence[Node]) -> str:
+    """Return what none of these nodes has, however empty they are; empty if one of them has everything."""
     resources = [(node.get("Description") or {}).get("Resources") or {} for node in nodes]
-    generic: dict[str, int] = {}
-    for entry in wanted.get("GenericResources") or ():
-        kind, count, _ = _generic(entry)
-        generic[kind] = generic.get(kind, 0) + count
-    for kind, count in generic.items():
+    for kind, count in _generics(wanted).items():
         most = max(
             sum(amount for found, amount, _ in map(_generic, had.get("GenericResources") or ()) if found == kind)
             for had in resources
@@ -221,13 +222,28 @@ def _lacking(wanted: Mapping[str, Any], nodes: Sequence[Node]) -> str:
     most_memory = max(had.get("MemoryBytes", 0) for had in resources)
     if memory > most_memory:
         return f"no node has {memory / GIB:.3g} GiB of memory, the largest has {most_memory / GIB:.3g} GiB"
+    return ""
+
+
+def _reserved(wanted: Mapping[str, Any]) -> str:
+    """Return what other servers must have reserved, empty if nothing is wanted."""
+    cpus, memory = wanted.get("NanoCPUs", 0), wanted.get("MemoryBytes", 0)
     parts = [
         f"{cpus / 10**9:g} CPUs" if cpus else "",
         f"{memory / GIB:.3g} GiB of memory" if memory else "",
-        *(f"{count} {kind}" for kind, count in generic.items()),
+        *(f"{count} {kind}" for kind, count in _generics(wanted).items()),
     ]
     asked = " and ".join(part for part in parts if part)
     return f"no node has {asked} free: other servers have reserved them" if asked else ""
+
+
+def _generics(wanted: Mapping[str, Any]) -> dict[str, int]:
+    """Return the number of each generic resource that is wanted."""
+    generic: dict[str, int] = {}
+    for entry in wanted.get("GenericResources") or ():
+        kind, count, _ = _generic(entry)
+        generic[kind] = generic.get(kind, 0) + count
+    return generic
 
 
 def _generic(entry: Mapping[str, Any]) -> tuple[str, int, str]:

@@ -50,6 +50,16 @@ def test_nodes_without_a_guard_are_not_named_by_their_ids() -> None:
     assert "apart does not run on m1, w2 (" in text("node.id!=id-w2", "node.id!=id-m1")
 
 
+@pytest.mark.parametrize(
+    ("kind", "fact"),
+    [("gpu", "apart does not run on w2 ("), ("tpu", "no node has a tpu (")],
+    ids=["only-without-guard", "nowhere"],
+)
+def test_what_only_a_node_without_a_guard_has_is_not_called_missing(kind: str, fact: str) -> None:
+    wanted = template(["node.id!=id-w2"], GenericResources=generic(kind, 1))
+    assert fact in unschedulable(wanted, NODES, RESOURCES)
+
+
 NO_SUCH_PATH = 'invalid mount config for type "bind": bind source path does not exist: /srv/xnat/archive/P1/arc001'
 NO_PROGRAM = 'starting container failed: ... exec: "nope": executable file not found in $PATH: unknown'
 
