@@ -82,7 +82,8 @@ def test_the_first_address_of_each_network_may_be_a_gateway(monkeypatch: pytest.
 
 
 def test_without_a_way_out_there_is_no_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("http_proxy", raising=False)
+    for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
     assert walls_probe.by_proxy("http://169.254.169.254/") == 0
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
     assert walls_probe.by_proxy("http://169.254.169.254/") == 0
