@@ -260,13 +260,15 @@ def _table(launches: Sequence[Record], log_ins: Sequence[Record], notes: Sequenc
     for row, launch in zip(rows, [{}, *launches], strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         lines += [
-            f"    {mount['mode']}  {mount['source']}  on  {mount['target']}" for mount in launch.get("mounts", ())
+            _plain(f"    {mount['mode']}  {mount['source']}  on  {mount['target']}")
+            for mount in launch.get("mounts", ())
         ]
     if not launches:
         lines = ["No launch matches."]
     for one in log_ins:
-        who, source = _plain(one["person"]), _plain(one["source"])
-        lines.append(f"log-in  {one['time']}  {who}  from {source}  {one['result']}: {one['reason']}")
+        # The name last and in quotes: anybody can enter any text as a name.
+        who, source = json.dumps(_plain(one["person"]), ensure_ascii=False), _plain(one["source"])
+        lines.append(f"log-in  {one['time']}  {one['result']}: {one['reason']}  from {source}  as {who}")
     return "\n".join((*lines, *notes))
 
 

@@ -28,7 +28,7 @@ HEALTH_PORT = 8404  # of gate and relay, on the loopback address only
 MAX_TTL = 10  # seconds: Docker gives its services' addresses 600, also to those that have moved
 PLAIN_PORT = 80  # the only port without CONNECT
 MAX_FILES = 16000  # of haproxy, two for each connection; fewer where the engine allows fewer
-MAX_CONNECTIONS_EACH = 500  # of one notebook
+MAX_CONNECTIONS_EACH = 200  # of one notebook, or of the hub
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 # Addresses of the node, its links and of nobody: never reached, not even as an internal host.
 LOCAL = (
@@ -70,7 +70,7 @@ def egress_plan(settings: Mapping[str, Any]) -> dict[str, Any]:
     name = str(settings["name"])
     targets = xnat_targets(settings["xnat_urls"])
     taken = [target.port for target in targets]
-    proxy_port = _free(PROXY_PORT, taken)
+    proxy_port = _free(PROXY_PORT, [*taken, SQUID_HEALTH_PORT])  # squid tells its checks by their port
     forward = _hosts(settings["egress"]) != [] or bool(settings["internal_hosts"])
     aliases = list(dict.fromkeys(target.host for target in targets))
     files = {
@@ -315,9 +315,12 @@ def squid_config(name: str, settings: Mapping[str, Any], targets: Sequence[Targe
         "deny CONNECT !tunnels",
         "deny ipv6",
     ]
+    # By name alone, and before any rule on addresses: squid would resolve a name to refuse it, and the question itself
+    # can carry data to the name servers of its domain.
+    listed = [f"!{name}" for name, found in (("allowed", hosts), ("internal", internal)) if found]
+    rules += [f"deny {' '.join(listed)}"] if hosts is not None and listed else []
     rules += ["deny local", *(["allow internal"] if internal else [])]
-    rules += ["deny all"] if hosts == [] else ["deny !allowed"] if hosts else []
-    rules += [] if hosts == [] else ["deny refused", *([] if upstream else ["deny !resolved"]), "allow all"]
+    rules += ["deny all"] if hosts == [] else ["deny refused", *([] if upstream else ["deny !resolved"]), "allow all"]
     lines += [f"http_access {rule}" for rule in rules]
     # The page belongs to the last name of the rule that refuses.
     pages = {rule.split()[-1].lstrip("!") for rule in rules if rule.startswith("deny")} - {"checks", "manager"}

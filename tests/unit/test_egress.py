@@ -82,7 +82,7 @@ def test_the_gate_has_xnats_name_and_port_and_that_of_the_forward_proxy() -> Non
     assert section(gate, "frontend port443") == [
         "bind :443",
         "tcp-request connection track-sc0 src table notebooks",
-        "tcp-request connection reject if { sc0_conn_cur(notebooks) gt 500 }",
+        "tcp-request connection reject if { sc0_conn_cur(notebooks) gt 200 }",
         "default_backend xnat0",
     ]
     assert section(gate, "backend xnat0") == ["server relay x-xnat:10000"]
@@ -116,7 +116,7 @@ def test_names_that_share_a_port_are_told_apart_by_tls() -> None:
 @pytest.mark.parametrize(
     ("urls", "proxy", "health"),
     [
-        pytest.param(["http://xnat:3128"], 3129, 8404, id="proxys"),
+        pytest.param(["http://xnat:3128"], 3130, 8404, id="proxys"),
         pytest.param(["http://xnat:3128", "http://xnat:3129"], 3130, 8404, id="and-the-next"),
         pytest.param(["http://xnat:8404"], 3128, 8405, id="health-checks"),
     ],
@@ -145,21 +145,25 @@ CHECKS = [
     "deny !web",
     "deny CONNECT !tunnels",
     "deny ipv6",
-    "deny local",
 ]
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({}, ["deny refused", "deny !resolved", "allow all"], id="internet"),
-        pytest.param({"egress": ["pypi.org"]}, ["deny !allowed", "deny refused", "deny !resolved", "allow all"],
-                     id="list"),
-        pytest.param({"egress": "none", "internal_hosts": ["mirror.example.org"]}, ["allow internal", "deny all"],
-                     id="internal-only"),
+        pytest.param({}, ["deny local", "deny refused", "deny !resolved", "allow all"], id="internet"),
+        pytest.param({"egress": ["pypi.org"]},
+                     ["deny !allowed", "deny local", "deny refused", "deny !resolved", "allow all"], id="list"),
+        pytest.param({"egress": ["pypi.org"], "internal_hosts": ["mirror.example.org"]},
+                     ["deny !allowed !internal", "deny local", "allow internal", "deny refused", "deny !resolved",
+                      "allow all"], id="list-and-internal"),
+        pytest.param({"egress": "none", "internal_hosts": ["mirror.example.org"]},
+                     ["deny !internal", "deny local", "allow internal", "deny all"], id="internal-only"),
         pytest.param({"internal_hosts": ["mirror.example.org"]},
-                     ["allow internal", "deny refused", "deny !resolved", "allow all"], id="internet-and-internal"),
-        pytest.param({"upstream": "http://proxy.example.org:3128"}, ["deny refused", "allow all"], id="upstream"),
+                     ["deny local", "allow internal", "deny refused", "deny !resolved", "allow all"],
+                     id="internet-and-internal"),
+        pytest.param({"upstream": "http://proxy.example.org:3128"}, ["deny local", "deny refused", "allow all"],
+                     id="upstream"),
     ],
 )  # fmt: skip
 def test_squid_judges_a_request_in_this_order(changes: dict[str, Any], expected: list[str]) -> None:
