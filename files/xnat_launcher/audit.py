@@ -58,7 +58,14 @@ NO_LAUNCHES = 200, 0.1
 
 
 class AuditError(Exception):
-    """A launch cannot be recorded; the text is one sentence for users and administrators."""
+    """A launch cannot be recorded; the text is one sentence for users and administrators.
+
+    unsure: whether its line may be on the disk all the same, because the disk did not answer in time.
+    """
+
+    def __init__(self, text: str, unsure: bool = False) -> None:
+        super().__init__(text)
+        self.unsure = unsure
 
 
 class Sink(Protocol):
@@ -256,17 +263,20 @@ class Audit:
             image_id=_cut(image_id),
             result="started",
         )
+        unsure = False
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
                 wrong = await asyncio.shield(written)
         except TimeoutError:
+            unsure = True
             wrong = f"its disk has not answered for {WRITE_TIMEOUT:g} s"
             log.error("The audit log cannot be written: %s", wrong)
         if wrong and self._refuse:
             raise AuditError(
                 f"This launch is refused because it cannot be recorded in the audit log ({wrong}): ask the"
                 f" administrator to make the volume {self._deployment}-audit on the hub's node writable, with free"
-                " space, or to set jupyterhub_audit_failure to continue."
+                " space, or to set jupyterhub_audit_failure to continue.",
+                unsure,
             )
 
     def not_started(

@@ -170,6 +170,7 @@ class Launcher:
                         await self._audit.started(audited, launch.xsi_type, launch.item, launch.image, image_id, mounts)
                         await self._swarm.create((user, server), template, service_labels, secret_env.encode(), reader)
                 except AuditError as error:
+                    asked.recorded = error.unsure
                     raise self._refusal(user, server, Kind.AUDIT, str(error)) from error
                 except SwarmError as error:
                     await self._remove_quietly(user, server)

@@ -331,6 +331,30 @@ def test_a_full_disk_refuses_launches_or_is_said_and_never_keeps_a_server_from_s
     assert all("No space left on device" in text for text in said)
 
 
+def test_a_launch_whose_line_did_not_fit_was_not_begun(
+    launcher_settings: Settings, tmp_path: Path, socket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the shorter line of its failure would end a server of that name that runs."""
+
+    async def serve() -> list[dict[str, Any]]:
+        async with bed_with(launcher_settings, tmp_path, socket) as (bed, _):
+            append = bed.sink.append
+
+            def full(lines: Any) -> None:
+                if any(b'"started"' in text for _, text in lines):
+                    raise FULL
+                append(lines)
+
+            monkeypatch.setattr(bed.sink, "append", full)
+            with pytest.raises(RefusedError):
+                await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+            await bed.written()
+            return [line for line in events(bed.sink) if line["event"] == "launch"]
+
+    (line,) = asyncio.run(serve())
+    assert (line["result"], line["begun"]) == ("failed", False)
+
+
 def test_old_files_that_cannot_be_removed_do_not_keep_secrets_from_being_removed(
     launcher_settings: Settings, socket: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
