@@ -139,6 +139,11 @@ def how_it_ended(task: Task | None, nodes: Sequence[Node]) -> int | str | None:
     """
     if task is None or task.desired == "remove":
         return "its service was removed"
+    return container_end(task, nodes)
+
+
+def container_end(task: Task, nodes: Sequence[Node]) -> int | str | None:
+    """Return the same for the container alone, which may outlive its service for a while."""
     if task.wanted:
         return None
     node = node_name(task.node_id, nodes)

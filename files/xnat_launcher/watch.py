@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from xnat_launcher.audit import Audit, Server
-from xnat_launcher.diagnostics import Node, exit_code, failure, is_down, node_name
+from xnat_launcher.diagnostics import Node, container_end, node_name
 from xnat_launcher.docker import SwarmError
 from xnat_launcher.service import service_name
 from xnat_launcher.swarm import Owner, Swarm, Task
@@ -167,13 +167,8 @@ class Watch:
 
 def ending(task: Task, nodes: Sequence[Node]) -> str | None:
     """Return how a server's container ended, None while it may still run. nodes: Docker's list of nodes."""
-    if task.wanted:
-        return None
-    if task.alive:
-        # Swarm wants it to end. If the node is gone, nobody can see whether it has.
-        return f"it was lost with node {node_name(task.node_id, nodes)}" if is_down(task.node_id, nodes) else None
-    code = exit_code(task.status)
-    return f"{task.state}: {failure(task.status, node_name(task.node_id, nodes))}" if code is None else f"exit {code}"
+    end = container_end(task, nodes)
+    return f"exit {end}" if isinstance(end, int) else end
 
 
 def _server(name: str, owner: Owner, task: Task) -> Server:

@@ -17,7 +17,7 @@ import aiohttp
 import docker
 from xnat_wire.redirects import judge
 
-from xnat_verify.walls import targets, task_addresses
+from xnat_verify.walls import NODE_PORTS, targets, task_addresses
 
 LABEL = "org.xnat.jupyterhub"  # prefix of the labels of a server's service
 KERNEL_PROBE = Path(__file__).with_name("kernel_probe.py").read_text()
@@ -463,7 +463,7 @@ class SmokeTest:
         proxies = await asyncio.to_thread(self.docker.api.tasks, proxy)
         wanted = targets(nodes, proxies, await self._tasks(other), self.wanted["file_servers"])
         async with self._kernel(server) as run:
-            reached = json.loads(await run(f"{WALLS_PROBE}\nprint(json.dumps(reached({wanted!r})))"))
+            reached = json.loads(await run(f"{WALLS_PROBE}\nprint(json.dumps(reached({wanted!r}, {NODE_PORTS!r})))"))
         _expect(
             not reached,
             f"it reaches {', '.join(reached[:10])}",

@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# ssh, portmapper, NFS, CIFS, Docker's API with TLS, swarm management, a registry, gossip
-NODE_PORTS = (22, 111, 445, 2049, 2376, 2377, 5000, 7946)
+# ssh, portmapper, CIFS, NFS, Docker's API with TLS, swarm management, VXLAN, a registry, gossip
+NODE_PORTS = (22, 111, 445, 2049, 2376, 2377, 4789, 5000, 7946)
 PROXY_PORTS = (8000, 8001)  # its public port and its API
 SERVER_PORTS = (8888,)  # of another notebook
 Target = tuple[str, int]

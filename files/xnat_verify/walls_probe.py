@@ -14,14 +14,13 @@ from pathlib import Path
 
 WAIT = 2.0  # seconds for one connection; a dropped packet has no answer
 AT_ONCE = 128
-NODE_PORTS = (22, 111, 2049, 2376, 2377, 4789, 5000, 7946)
 METADATA = ("169.254.169.254", 80)
 LISTENING: list[socket.socket] = []
 
 
-def reached(targets: list[tuple[str, int]]) -> list[str]:
-    """Return those of `targets`, and of the ports of each possible gateway, that accept a connection."""
-    gateways = [(address, port) for address in possible_gateways() for port in NODE_PORTS]
+def reached(targets: list[tuple[str, int]], ports: tuple[int, ...]) -> list[str]:
+    """Return those of `targets`, and of these ports of each possible gateway, that accept a connection."""
+    gateways = [(address, port) for address in possible_gateways() for port in ports]
     wanted = sorted({*map(tuple, targets), *gateways, METADATA})
     with ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(accepts, wanted))

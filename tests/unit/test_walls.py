@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from xnat_verify import walls_probe
 from xnat_verify.checks import WALLS_PROBE
-from xnat_verify.walls import node_addresses, targets, task_addresses
+from xnat_verify.walls import NODE_PORTS, node_addresses, targets, task_addresses
 
 WORKER = {"Status": {"Addr": "10.1.0.2"}}
 MANAGER = {"Status": {"Addr": "0.0.0.0"}, "ManagerStatus": {"Addr": "10.1.0.1:2377"}}  # noqa: S104
@@ -65,8 +65,8 @@ def listening() -> Iterator[list[int]]:
 def test_what_is_open_is_found(listening: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walls_probe, "possible_gateways", set)
     monkeypatch.setattr(walls_probe, "METADATA", ("127.0.0.1", closed_port()))
-    assert walls_probe.reached([("127.0.0.1", listening[0])]) == [f"127.0.0.1:{listening[0]}"]
-    assert walls_probe.reached([]) == []
+    assert walls_probe.reached([("127.0.0.1", listening[0])], NODE_PORTS) == [f"127.0.0.1:{listening[0]}"]
+    assert walls_probe.reached([], NODE_PORTS) == []
 
 
 def test_a_neighbour_without_a_wall_is_heard(listening: list[int]) -> None:
