@@ -327,3 +327,12 @@ async def launcher_bed(
         await audit.close()
         await account.close()
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is true, at most five seconds."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError

@@ -44,6 +44,7 @@ from tests.unit.launcher_bed import (
     launcher_bed,
     site,
     store_launch,
+    until,
 )
 
 pytestmark = NO_LEAKS
@@ -491,14 +492,6 @@ class SyslogServer:
             pass
         finally:
             writer.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError
 
 
 @asynccontextmanager

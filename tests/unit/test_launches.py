@@ -42,6 +42,7 @@ from tests.unit.launcher_bed import (
     service_account,
     site,
     store_launch,
+    until,
 )
 from tests.unit.test_demo_xnat import SERVICE_PASSWORD
 
@@ -83,14 +84,6 @@ async def refused(call: Awaitable[object]) -> Kind:
         await call
     assert str(caught.value).endswith(".")
     return caught.value.kind
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError
 
 
 def audited(bed: Bed) -> list[dict[str, Any]]:
