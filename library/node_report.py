@@ -61,8 +61,8 @@ report:
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
       C(scratch_volumes) (the number of unused ones that starts of servers have left), C(installed), C(options),
       C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has anything of
-      O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver), C(subnets), empty if it
-      does not exist).
+      O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver), C(encrypted),
+      C(subnets), empty if it does not exist).
   type: dict
   returned: always
 """
@@ -197,12 +197,13 @@ def security_report(options: Iterable[str]) -> list[str]:
 
 
 def short_network(network: dict[str, Any] | None) -> dict[str, Any]:
-    """Return driver and subnets of one of Docker's networks, empty if it does not exist."""
+    """Return driver, subnets and encryption of one of Docker's networks, empty if it does not exist."""
     if not network:
         return {}
     configs = (network.get("IPAM") or {}).get("Config") or ()
     return {
         "driver": network.get("Driver", ""),
+        "encrypted": "encrypted" in (network.get("Options") or {}),
         "subnets": [config["Subnet"] for config in configs if config.get("Subnet")],
     }
 

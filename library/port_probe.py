@@ -19,7 +19,13 @@ options:
     type: str
     choices: [listening, probed, stopped]
     required: true
-  ports: {description: "Ports to listen on, each as number/tcp or number/udp.", type: list, elements: str, default: []}
+  ports:
+    description:
+      - Ports to listen on, each as number/tcp or number/udp.
+      - V(50/ip) means IP protocol 50 (ESP), in which the overlay networks are encrypted.
+    type: list
+    elements: str
+    default: []
   peers:
     description: Nodes to try.
     type: list
@@ -28,7 +34,7 @@ options:
     suboptions:
       host: {description: Its name., type: str, required: true}
       address: {description: Its address., type: str, required: true}
-      ports: {description: "Ports to try, each as number/tcp or number/udp.", type: list, elements: str, required: true}
+      ports: {description: "Ports to try, as in O(ports).", type: list, elements: str, required: true}
   seconds: {description: Seconds after which the listener ends by itself., type: int, default: 120}
   timeout: {description: Seconds for one try of one port., type: float, default: 3}
 attributes:
@@ -58,6 +64,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 PID_FILE = Path("/run/xnat-jupyter-port-probe.pid")
 QUESTION = b"xnat-jupyter port probe"
+# A raw socket gets all packets of its protocol, so questions and answers differ. The first four bytes of an ESP packet
+# are the number of a security association; no node has one of this number.
+RAW_QUESTION, RAW_ANSWER = b"xnat-jupyter question", b"xnat-jupyter answer"
+IP_HEADER = 20  # bytes, before the payload of what a raw socket receives; more with options, which nobody sets here
 TRIES = 3
 
 
@@ -66,6 +76,9 @@ def open_ports(ports: list[str]) -> list[socket.socket]:
     opened: list[socket.socket] = []
     for text in ports:
         number, _, protocol = text.partition("/")
+        if protocol == "ip":
+            opened.append(socket.socket(type=socket.SOCK_RAW, proto=int(number)))
+            continue
         sock = socket.socket(type=socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(protocol == "tcp"))
         try:
@@ -95,6 +108,10 @@ def answer(sock: socket.socket) -> None:
     """Accept a connection and close it, or send a datagram back."""
     if sock.type == socket.SOCK_STREAM:
         sock.accept()[0].close()
+    elif sock.type == socket.SOCK_RAW:
+        data, sender = sock.recvfrom(IP_HEADER + len(RAW_QUESTION))
+        if data[IP_HEADER:] == RAW_QUESTION:
+            sock.sendto(RAW_ANSWER, sender)
     else:
         data, sender = sock.recvfrom(len(QUESTION))
         sock.sendto(data, sender)
@@ -149,6 +166,10 @@ def answers(address: str, port: str, timeout: float) -> str:
             if protocol == "tcp":
                 socket.create_connection((address, int(number)), timeout).close()
                 return ""
+            if protocol == "ip":
+                if raw_answers(address, int(number), timeout):
+                    return ""
+                continue
             with socket.socket(type=socket.SOCK_DGRAM) as sock:
                 sock.settimeout(timeout)
                 sock.connect((address, int(number)))
@@ -162,13 +183,39 @@ def answers(address: str, port: str, timeout: float) -> str:
     return reason
 
 
+def raw_answers(address: str, protocol: int, timeout: float) -> bool:
+    """Send a question in an IP protocol. Returns whether its answer arrives in time."""
+    deadline = time.monotonic() + timeout
+    with socket.socket(type=socket.SOCK_RAW, proto=protocol) as sock:
+        sock.connect((address, 0))
+        sock.send(RAW_QUESTION)
+        while (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
+            if sock.recv(IP_HEADER + len(RAW_ANSWER))[IP_HEADER:] == RAW_ANSWER:
+                return True
+    return False
+
+
+def sentence(me: str, peer: dict[str, Any], port: str, reason: str) -> str:
+    """Return what does not answer and what to do."""
+    if port == "50/ip":
+        return (
+            f"{me} does not reach {peer['host']} ({peer['address']}) with IP protocol 50 (ESP), which encrypts the"
+            f" traffic between containers: {reason}. Allow this protocol between the nodes, or set"
+            " jupyterhub_network_encrypted to false before the networks are created."
+        )
+    return (
+        f"{me} does not reach {port} of {peer['host']} ({peer['address']}): {reason}. Open this port between the nodes."
+    )
+
+
 def probe(peers: list[dict[str, Any]], timeout: float, me: str) -> list[str]:
     """Return a sentence for each port of each peer that does not answer."""
     tries = [(peer, port) for peer in peers for port in peer["ports"]]
     with ThreadPoolExecutor(max_workers=32) as pool:
         reasons = pool.map(lambda pair: answers(pair[0]["address"], pair[1], timeout), tries)
     return [
-        f"{me} does not reach {port} of {peer['host']} ({peer['address']}): {reason}. Open this port between the nodes."
+        sentence(me, peer, port, reason)
         for (peer, port), reason in zip(tries, reasons)  # noqa: B905  (Red Hat 9 has Python 3.9)
         if reason
     ]

@@ -37,11 +37,13 @@ ARCHITECTURES = ("x86_64", "aarch64")
 NEEDED_FEATURES = ("overlay", "vxlan", "bridge", "veth")
 MANAGER_PORTS = ("2377/tcp",)
 NODE_PORTS = ("7946/tcp", "7946/udp", "4789/udp")
+ESP = "50/ip"
 # Addresses of a network that no server gets: the network's own, broadcast, gateway, those of hub, proxy, gate and of
 # the tasks that replace them. Each node takes one more.
 RESERVED_ADDRESSES = 16
 DOCKERS_SUBNET_SIZE = 24
 NETWORKS = 6  # of a new swarm: its own, three of the deployment, and one for each service on one address of its node
+RECREATE = "end all servers, run playbooks/remove.yml (database and files stay), and run site.yml"
 READY = "ready"  # Swarm's word for a node that takes tasks
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -67,7 +69,8 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
     (seconds since 1970, by the control node's clock, after the last report), "address_pools" (CIDR texts for a new
     swarm, empty to choose one here), "subnet_size" (prefix length of the networks in the pools), "network" (name of the
     servers' network), "former_network" (that of the single network of an earlier release), "network_subnet" (its CIDR
-    text, "" for one from the pool), "servers" (how many can run at once)}. Returns::
+    text, "" for one from the pool), "network_encrypted" (whether new networks are encrypted; None: where every kernel
+    has ESP), "servers" (how many can run at once)}. Returns::
 
         {"errors": ["sentence", ...],    # the run fails if there are any
          "warnings": ["sentence", ...],  # every playbook reports these
@@ -87,6 +90,7 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
          "joining": ["w3"],              # hosts that are not members yet, managers first
          "address_pools": ["10.77.0.0/16"],  # for a new swarm
          "stale": [],                    # those of `joining` that must leave an old swarm first
+         "network_encrypted": True,      # whether the overlay networks are encrypted, or will be
          "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]},  # what each host must reach
          "firewall": {...},              # of `firewall_facts`
          "firewalls": {"m1": {...}},     # C(firewall) of each report
@@ -116,6 +120,7 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
         "joining": site.joining,
         "address_pools": list(site.address_pools),
         "stale": [name for name in site.joining if site.swarm(name).is_member],
+        "network_encrypted": network_encrypted(site),
         "peers": {name: peers for name in reports if (peers := _open_peers(site, name))},
         "firewall": firewall_facts(site),
         "firewalls": {name: dict(report.raw["firewall"]) for name, report in reports.items()},
@@ -161,7 +166,9 @@ def port_peers(hosts: Mapping[str, Host], joining: Sequence[str], me: str) -> li
 def _open_peers(site: Site, me: str) -> list[dict[str, Any]]:
     """Return the peers of `port_peers` without those whose own rules do not let this host in yet.
 
-    The layer `swarm` changes these rules before the host joins, and tests the same ports then.
+    The layer `swarm` changes these rules before the host joins, and tests the same ports then. Protocol 50, which these
+    rules let through, is tested for encrypted networks: between all hosts before they are created, then for hosts that
+    join.
     """
     address = site.hosts[me].address
 
@@ -169,7 +176,15 @@ def _open_peers(site: Site, me: str) -> list[dict[str, Any]]:
         sources = site.reports[name].firewall_sources
         return sources is None or lets_in(sources, address)
 
-    return [peer for peer in port_peers(site.hosts, site.joining, me) if is_open(peer["host"])]
+    peers = [peer for peer in port_peers(site.hosts, site.joining, me) if is_open(peer["host"])]
+    if not network_encrypted(site) or not site.hosts[me].role:
+        return peers
+    ports = {peer["host"]: peer["ports"] for peer in peers}
+    for name in site.reports:
+        untested = not site.servers_network or {me, name} & set(site.joining)
+        if name != me and site.hosts[name].role and untested:
+            ports[name] = [*ports.get(name, ()), ESP]
+    return [{"host": name, "address": site.hosts[name].address, "ports": tried} for name, tried in ports.items()]
 
 
 def firewall_peers(
@@ -559,15 +574,45 @@ def _unconfined(site: Site) -> Iterable[Finding]:
         )
 
 
-def _no_esp(site: Site) -> Iterable[Finding]:
-    members = [name for name, report in site.reports.items() if site.hosts[name].role]
-    without = [name for name in members if site.reports[name].kernel.get("esp4") is not True]
-    if without and len(members) > 1:
+def network_encrypted(site: Site) -> bool:
+    """Return whether the overlay networks are encrypted.
+
+    As they exist, else as the site wants, else where every kernel has ESP.
+    """
+    if site.servers_network:
+        return bool(site.servers_network["encrypted"])
+    if site.limits.network_encrypted is not None:
+        return site.limits.network_encrypted
+    return not _without_esp(site)
+
+
+def _without_esp(site: Site) -> list[str]:
+    """Return the hosts of the swarm whose kernel has no ESP, or may have none."""
+    return [
+        name for name, report in site.reports.items() if site.hosts[name].role and report.kernel.get("esp4") is not True
+    ]
+
+
+def _encryption(site: Site) -> Iterable[Finding]:
+    without, there, wanted = _without_esp(site), site.servers_network, site.limits.network_encrypted
+    if there and wanted is not None and wanted is not there["encrypted"]:
         yield _note(
-            "no_esp",
-            f"The kernels of {', '.join(without)} may lack ESP (module esp4), without which"
-            " jupyterhub_network_encrypted cannot protect the traffic between containers of different nodes.",
+            "encryption_kept",
+            f"jupyterhub_network_encrypted is {str(wanted).lower()}, but the network {site.limits.network} is"
+            f" {'encrypted' if there['encrypted'] else 'not encrypted'} and remains so, since a network in use cannot"
+            f" be changed. To change it, {RECREATE}.",
         )
+    if not without:
+        return
+    listed = f"the kernels of {', '.join(without)} may lack ESP (module esp4)"
+    if network_encrypted(site):
+        other = "take these hosts out of the inventory" if there else "set jupyterhub_network_encrypted to false"
+        yield _error(
+            "encrypted_without_esp",
+            f"The overlay networks are encrypted, but {listed}: install a kernel that has it, or {other}.",
+        )
+    elif _member_count(site) > 1:
+        yield _note("no_esp", f"The traffic between containers of different nodes is not encrypted: {listed}.")
 
 
 def _engines_differ(site: Site) -> Iterable[Finding]:
@@ -593,7 +638,7 @@ def _servers_network(site: Site) -> Iterable[Finding]:
     An existing network is kept, since Docker cannot change a network in use, so a difference is a note. A new network
     must fit.
     """
-    there = site.reports[site.live_managers[0]].network if site.live_managers else {}
+    there = site.servers_network
     if not there:
         yield from _new_network(site)
     elif there["driver"] != "overlay":
@@ -661,12 +706,11 @@ def _new_network(site: Site) -> Iterable[Finding]:
 def _kept_network(site: Site, subnets: Sequence[str]) -> Iterable[Finding]:
     name, said, wanted = site.limits.network, site.limits.network_subnet, site.limits.servers
     members, listed = _member_count(site), ", ".join(subnets)
-    way = "end all servers, run playbooks/remove.yml (database and files stay), and run site.yml"
     if said and said not in subnets:
         yield _note(
             "network_kept",
             f"jupyterhub_network_subnet is {said}, but the network {name} has {listed} and keeps it, since a network in"
-            f" use cannot be changed. To change it, {way}.",
+            f" use cannot be changed. To change it, {RECREATE}.",
         )
     networks = [network for subnet in subnets if (network := parsed_network(subnet))]
     room = max((_room(network.prefixlen, members) for network in networks), default=wanted)
@@ -675,7 +719,7 @@ def _kept_network(site: Site, subnets: Sequence[str]) -> Iterable[Finding]:
             "network_kept_small",
             f"The network {name} ({listed}) has addresses for {room} servers at once, and preflight_servers is"
             f" {wanted}. It is kept, since a network in use cannot be changed. For a larger one, set"
-            f" jupyterhub_network_subnet to a network of /{_size_for(wanted, members)}, and {way}.",
+            f" jupyterhub_network_subnet to a network of /{_size_for(wanted, members)}, and {RECREATE}.",
         )
 
 
@@ -850,7 +894,7 @@ SITE_CHECKS: tuple[Callable[[Site], Iterable[Finding]], ...] = (
     _pools,
     _ipvs,
     _unconfined,
-    _no_esp,
+    _encryption,
     _engines_differ,
     _untested_system,
     _servers_network,

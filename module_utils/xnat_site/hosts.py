@@ -113,9 +113,9 @@ class Report:
     has routes, in CIDR notation. kernel: whether it has a feature, None if unknown. accounts: names by
     forbidden user id. held_ports: dictionaries with port, purpose, variable, holder. security: what confines the
     engine's containers, such as apparmor. deployed: whether anything of the deployment exists. network,
-    former_network: driver and subnets of the servers' network and of the single network of an earlier release, empty
-    without one. images: ids by name. firewall_sources: networks that the loaded rules of the role node_firewall let in,
-    None without such rules. raw: the whole report.
+    former_network: driver, encryption and subnets of the servers' network and of the single network of an earlier
+    release, empty without one. images: ids by name. firewall_sources: networks that the loaded rules of the role
+    node_firewall let in, None without such rules. raw: the whole report.
     """
 
     hostname: str
@@ -262,6 +262,7 @@ class Limits:
     network: str
     former_network: str
     network_subnet: str
+    network_encrypted: bool | None
     servers: int
 
     @classmethod
@@ -278,6 +279,7 @@ class Limits:
             network=str(limits["network"]),
             former_network=str(limits["former_network"]),
             network_subnet=str(limits["network_subnet"]),
+            network_encrypted=limits["network_encrypted"],
             servers=int(limits["servers"]),
         )
 
@@ -314,6 +316,11 @@ class Site:
     def live_managers(self) -> list[str]:
         """Hosts that manage a swarm now and have listed its nodes, in any group of the inventory."""
         return [name for name in self.hosts if self.swarm(name).lives and self.reports[name].nodes]
+
+    @cached_property
+    def servers_network(self) -> Mapping[str, Any]:
+        """The servers' network as a live manager reports it, empty if it does not exist."""
+        return self.reports[self.live_managers[0]].network if self.live_managers else {}
 
     @cached_property
     def managers(self) -> list[str]:

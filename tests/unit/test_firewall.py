@@ -236,9 +236,18 @@ def test_nodes_test_each_other_and_hosts_that_will_join() -> None:
 def test_preflight_does_not_try_nodes_whose_rules_let_the_host_in_only_later() -> None:
     closed = {"firewall": {"loaded": "1", "sources": ["192.0.2.11/32"]}}
     opened = {"firewall": {"loaded": "1", "sources": ["192.0.2.0/24"]}}
-    peers = judged("m1", "w1 w2", members="m1 w1", changes={"m1": closed, "w1": opened})["peers"]
-    assert [peer["host"] for peer in peers["w2"]] == ["w1"]
-    assert [peer["host"] for peer in peers["m1"]] == ["w2"]
+
+    def peers(*, encrypted: bool) -> dict[str, list[tuple[str, str]]]:
+        found = judged("m1", "w1 w2", members="m1 w1", changes={"m1": closed, "w1": opened},
+                       limits={"network_encrypted": encrypted})["peers"]  # fmt: skip
+        return {name: [(peer["host"], peer["ports"][-1]) for peer in tried] for name, tried in found.items()}
+
+    assert peers(encrypted=False) == {
+        "m1": [("w2", "4789/udp")],
+        "w1": [("w2", "4789/udp")],
+        "w2": [("w1", "7946/tcp")],
+    }
+    assert ("m1", "50/ip") in peers(encrypted=True)["w2"]  # the rules let this protocol through
 
 
 def test_the_unit_loads_the_file_and_outlives_a_flush_of_the_distributions_rules() -> None:

@@ -29,7 +29,7 @@ HUB_PORT = {"port": 8000, "purpose": "JupyterHub", "variable": "site_hub_port"}
 LIMITS = {
     "deployment": "xnat", "disk_gb": 6, "memory_mb": 1800, "clock_skew": 30, "now": 1000.0, "address_pools": [],
     "subnet_size": 20, "network": "xnat-notebooks", "former_network": "xnat",
-    "network_subnet": "", "servers": 2000,
+    "network_subnet": "", "network_encrypted": None, "servers": 2000,
 }  # fmt: skip
 TINY = {"subnet_size": 28, "servers": 0}
 OUTSIDE: dict[str, Any] = {
@@ -303,7 +303,7 @@ def test_what_forbids_a_change_is_an_error(wanted: dict[str, Any], expected: tup
         case("SELinux", {"changes": {"m1": {"engine": {"security": ["selinux", "seccomp"]}}}}),
         case("no engine yet", {"changes": {"w1": {"engine": {"answers": False, "security": []}}}}),
         case("no ESP", {"changes": {"w1": {"kernel": {"esp4": None}}}},
-             ("no_esp", "w1", "esp4", "jupyterhub_network_encrypted")),
+             ("no_esp", "not encrypted", "w1", "esp4")),
         case("no ESP on a single node", {"workers": "", "changes": {"m1": {"kernel": {"esp4": False}}}}),
         case("a node joins while another is silent", {"workers": "w1 w2", "members": "m1 w1", "silent": "w1"},
              ("silent", "w1"), ("silent_firewall", "w2", "w1", "site.yml")),
@@ -398,12 +398,67 @@ def test_only_nodes_that_join_are_tried_and_members_on_what_answers_to_tcp() -> 
     # One that has left the inventory's swarm only in the inventory: its engine has the ports until it leaves.
     stale = hosts_of("m1", "w2", members="m1", changes={"w2": swarm(**FOREIGN, state="active")})
     assert port_peers(stale, ["w2"], "m1")[0]["ports"] == TCP
-    assert judged("m1", "w1", members="m1 w1")["peers"] == {}
+    plain = {"network_encrypted": False}
+    assert judged("m1", "w1", members="m1 w1", limits=plain)["peers"] == {}
     assert {name: [peer["host"] for peer in peers] for name, peers in judged("m1", "w1")["peers"].items()} == {
         "m1": ["w1"],
         "w1": ["m1"],
     }
-    assert judged("m1", "w1")["peers"]["w1"][0]["ports"] == ["2377/tcp", *NODE]
+    assert judged("m1", "w1", limits=plain)["peers"]["w1"][0]["ports"] == ["2377/tcp", *NODE]
+
+
+NO_ESP = {"w1": {"kernel": {"esp4": False}}}
+ESP = "50/ip"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "changes", "encrypted"),
+    [
+        (None, None, {}, True),
+        (None, None, NO_ESP, False),
+        (False, None, {}, False),
+        (True, None, {}, True),
+        (None, False, {}, False),
+        (None, True, {}, True),
+        (False, True, {}, True),
+        (True, False, {}, False),
+    ],
+)
+def test_networks_stay_as_they_are_and_new_ones_are_encrypted_where_every_kernel_can(
+    wanted: bool | None, there: bool | None, changes: dict[str, Any], encrypted: bool
+) -> None:
+    exists = {} if there is None else network("10.78.0.0/20", encrypted=there)
+    limits = {"network_encrypted": wanted}
+    found = judged("m1", "w1", members="m1 w1", limits=limits, changes=merged(changes, exists))
+    assert found["network_encrypted"] is encrypted
+    assert found["errors"] == []
+    kept = [note for note in found["notes"] if "jupyterhub_network_encrypted is" in note]
+    assert len(kept) == (None not in (wanted, there) and wanted is not there)
+    assert all("xnat-notebooks" in note and "playbooks/remove.yml" in note for note in kept)
+
+
+@pytest.mark.parametrize(("wanted", "there"), [(True, None), (None, True), (False, True)])
+def test_a_kernel_without_esp_is_no_node_of_an_encrypted_network(wanted: bool | None, there: bool | None) -> None:
+    exists = {} if there is None else network("10.78.0.0/20", encrypted=there)
+    limits = {"network_encrypted": wanted}
+    (text,) = judged("m1", "w1", members="m1", limits=limits, changes=merged(NO_ESP, exists))["errors"]
+    assert "w1" in text
+    assert "esp4" in text
+    assert ("take these hosts out" if there else "jupyterhub_network_encrypted to false") in text
+
+
+def test_the_protocol_of_encrypted_networks_is_tried_by_all_before_they_exist_then_by_nodes_that_join() -> None:
+    def tried(*groups: str, **facts: Any) -> dict[str, dict[str, list[str]]]:
+        peers = judged(*groups, demo_xnat="x1", **facts)["peers"]
+        return {name: {peer["host"]: peer["ports"] for peer in found} for name, found in peers.items()}
+
+    assert tried("m1", "w1", members="m1 w1") == {"m1": {"w1": [ESP]}, "w1": {"m1": [ESP]}}
+    assert tried("m1", "w1 w2", members="m1 w1", changes=network("10.78.0.0/20", encrypted=True)) == {
+        "m1": {"w2": [*NODE, ESP]},
+        "w1": {"w2": [*NODE, ESP]},
+        "w2": {"m1": ["2377/tcp", *TCP, ESP], "w1": [*TCP, ESP]},
+    }
+    assert ESP not in str(tried("m1", "w1", members="m1", limits={"network_encrypted": False}))
 
 
 @pytest.mark.parametrize(
@@ -495,11 +550,11 @@ def test_a_new_swarm_takes_addresses_to_which_no_host_has_a_route(networks: list
 
 
 def former(*subnets: str) -> dict[str, Any]:
-    return {"m1": {"engine": {"former_network": {"driver": "overlay", "subnets": list(subnets)}}}}
+    return {"m1": {"engine": {"former_network": {"driver": "overlay", "encrypted": False, "subnets": list(subnets)}}}}
 
 
-def network(*subnets: str, driver: str = "overlay", **swarm_changes: Any) -> dict[str, Any]:
-    told_network = {"driver": driver, "subnets": list(subnets)}
+def network(*subnets: str, driver: str = "overlay", encrypted: bool = False, **swarm_changes: Any) -> dict[str, Any]:
+    told_network = {"driver": driver, "encrypted": encrypted, "subnets": list(subnets)}
     return {"m1": {"engine": {"network": told_network, "swarm": swarm_changes}}}
 
 

@@ -55,12 +55,15 @@ def test_of_a_node_remains_what_matters(changes: dict[str, Any], expected: dict[
     [
         (None, {}),
         ({"Driver": "overlay", "IPAM": {"Config": [{"Subnet": "10.77.16.0/20", "Gateway": "10.77.16.1"}]}},
-         {"driver": "overlay", "subnets": ["10.77.16.0/20"]}),
-        ({"Driver": "bridge", "IPAM": {"Config": None}}, {"driver": "bridge", "subnets": []}),
-        ({"Driver": "null", "IPAM": None}, {"driver": "null", "subnets": []}),
+         {"driver": "overlay", "encrypted": False, "subnets": ["10.77.16.0/20"]}),
+        ({"Driver": "overlay", "Options": {"encrypted": ""}}, {"driver": "overlay", "encrypted": True, "subnets": []}),
+        ({"Driver": "bridge", "IPAM": {"Config": None}}, {"driver": "bridge", "encrypted": False, "subnets": []}),
+        ({"Driver": "null", "IPAM": None, "Options": None}, {"driver": "null", "encrypted": False, "subnets": []}),
     ],
 )  # fmt: skip
-def test_of_a_network_remain_driver_and_subnets(answer: dict[str, Any] | None, expected: dict[str, Any]) -> None:
+def test_of_a_network_remain_driver_encryption_and_subnets(
+    answer: dict[str, Any] | None, expected: dict[str, Any]
+) -> None:
     assert short_network(answer) == expected
 
 

@@ -85,6 +85,41 @@ def test_a_datagram_that_nobody_answers_is_given_up(held: list[str]) -> None:
     assert answers(HERE, held[1], 0.02) == "no answer"
 
 
+# Without root, and in some containers, no raw socket can be opened.
+def can_open_raw_sockets() -> bool:
+    try:
+        socket.socket(type=socket.SOCK_RAW, proto=50).close()
+    except PermissionError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not can_open_raw_sockets(), reason="raw sockets need root")
+def test_an_ip_protocol_answers_only_where_somebody_listens_and_no_answer_is_answered() -> None:
+    assert answers(HERE, "50/ip", 0.02) == "no answer"
+    (listener,) = open_ports(["50/ip"])
+    with listener, socket.socket(type=socket.SOCK_RAW, proto=50) as other:
+        server = threading.Thread(target=serve, args=([listener], 0.5))
+        server.start()
+        other.sendto(port_probe.RAW_ANSWER, (HERE, 0))
+        assert answers(HERE, "50/ip", 1) == ""
+        server.join(5)
+        other.settimeout(0.1)
+        received = []
+        with suppress(TimeoutError):
+            while True:
+                received.append(other.recv(100)[port_probe.IP_HEADER :])
+    assert sorted(received) == [port_probe.RAW_ANSWER] * 2 + [port_probe.RAW_QUESTION]
+
+
+def test_a_protocol_that_is_blocked_is_named_with_its_setting() -> None:
+    text = port_probe.sentence("w2", {"host": "m1", "address": HERE}, "50/ip", "no answer")
+    assert "w2" in text
+    assert f"m1 ({HERE})" in text
+    assert "protocol 50" in text
+    assert "jupyterhub_network_encrypted" in text
+
+
 def test_an_address_that_is_none_is_named() -> None:
     assert answers("256.0.0.1", "9/tcp", 0.1) == answers("256.0.0.1", "9/udp", 0.1) != ""
 
