@@ -26,6 +26,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+# Variables of single hosts, which no role has as an option: `inventory_hosts` reads them.
+HOST_VARIABLES = ("docker_swarm_availability", "docker_swarm_labels")
+
+
 @dataclass(frozen=True)
 class Membership:
     """What an engine knows of its swarm.

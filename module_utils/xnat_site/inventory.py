@@ -182,14 +182,12 @@ def inventory_findings(
     *,
     demo: bool = False,
     several_nodes: bool = False,
-    deployed: bool = False,
-    deployments: Sequence[str] = (),
     skipped_tags: Sequence[str] = (),
 ) -> list[Finding]:
-    """Return everything that is wrong with the variables of a site, as evaluated for the manager `host`.
+    """Return what is wrong with the variables of a site, as evaluated for the manager `host`.
 
     hostvars: Ansible's, or a plain dict of dicts. demo: whether there is a demo XNAT. several_nodes: whether the swarm
-    has more than one node. deployed, deployments: of `fleet`. skipped_tags: tags of layers that this run skips. The
+    has more than one node. skipped_tags: tags of layers that this run skips. No host needs to be reached for it. The
     variables of the layers are evaluated here, so that a missing variable or a broken template is reported by its name
     before a task fails with it.
     """
@@ -214,11 +212,20 @@ def inventory_findings(
         elif not values.works(name):
             found.append(_unusable(values, name))
     found += _people(values)
-    found += _deployment(values, deployed, deployments)
     found += _addresses(values)
     found += _paths(values)
     found += _ports(values, demo, several_nodes)
     return found
+
+
+def deployment_findings(
+    hostvars: Mapping[str, Mapping[str, Any]], host: str, *, deployed: bool, deployments: Sequence[str]
+) -> list[Finding]:
+    """Return what is wrong with the deployment's name, beside what exists on the hosts.
+
+    hostvars, host: of `inventory_findings`. deployed, deployments: of `fleet`.
+    """
+    return list(_deployment(_Values(hostvars, host), deployed, deployments))
 
 
 class _Values:
@@ -314,13 +321,6 @@ def _site_secrets(values: _Values, secrets: Mapping[str, tuple[str, str]], broke
     if values.has("hub_images_registry_auths") and values.works("hub_images_registry_auths"):
         for registry, entry in (values.get("hub_images_registry_auths") or {}).items():
             judged[f"hub_images_registry_auths[{registry}]"] = {"value": entry.get("auth"), "kind": "password"}
-    if values.has("jupyterhub_registry_auths"):
-        yield _finding(
-            "renamed",
-            "jupyterhub_registry_auths",
-            "jupyterhub_registry_auths is no longer used, since the rollout pulls the images: rename it to"
-            " hub_images_registry_auths.",
-        )
     yield from secret_findings(judged)
 
 

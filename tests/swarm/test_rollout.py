@@ -454,6 +454,10 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"everywhere": {"site_hub_base_url": "/jhub", "verify_base_url": "/"}},
         ("remove verify_base_url",),
     ),
+    "misspelled variable": (
+        {"variables": {"node3": {"docker_swarm_lables": {"gpu": True}}}},
+        ("docker_swarm_lables (of node3)", "rename it to docker_swarm_labels"),
+    ),
     "owner": ({"everywhere": {"site_uid": 1501}}, ("site_uid", "the owner of the archive")),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from module_utils.xnat_site.inventory import (
     SECRET_KINDS,
     SITE_SECRETS,
     VERIFY_SECRETS,
+    deployment_findings,
     hub_path,
     inventory_findings,
     secret_findings,
@@ -95,6 +96,13 @@ def found(
     return [(finding["id"], finding["name"]) for finding in findings]
 
 
+def named(changes: dict[str, Any], *, deployed: bool = False, deployments: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The rule and variable of each finding about the deployment's name."""
+    hostvars = HostVars(m1=Variables({**GOOD, **changes}, {}))
+    findings = deployment_findings(hostvars, "m1", deployed=deployed, deployments=deployments)
+    return [(finding["id"], finding["name"]) for finding in findings]
+
+
 def test_a_good_inventory_has_no_findings() -> None:
     assert found() == []
     assert found({"site_registry": "registry.example.org:5000/a-b/c_d"}) == []
@@ -148,7 +156,6 @@ def test_a_secret_has_one_form_everywhere_or_is_refused(variable: str, make: Any
         ({"node_images_registry_password": "x\n"}, [("secret_edge", "node_images_registry_password")]),
         ({"verify_service_token": "x"}, [("secret_short", "verify_service_token")]),
         ({"hub_images_registry_auths": {"r.example.org": {"auth": "eDp5"}}}, []),
-        ({"jupyterhub_registry_auths": {}}, [("renamed", "jupyterhub_registry_auths")]),
         ({"hub_images_registry_auths": {"r.example.org": {"auth": "eDp5\n"}}},
          [("secret_edge", "hub_images_registry_auths[r.example.org]")]),
     ],
@@ -292,16 +299,16 @@ def test_a_deployment_is_called_as_docker_and_dns_can_call_it(name: str) -> None
      "a/b", "hub\n"],
 )  # fmt: skip
 def test_another_name_is_refused_unless_its_servers_run(name: str) -> None:
-    assert found({"site_deployment": name}) == [("deployment", "site_deployment")]
-    assert found({"site_deployment": name}, deployed=True) == []
-    assert found({"jupyterhub_name": name}) == [("deployment", "jupyterhub_name")]
+    assert named({"site_deployment": name}) == [("deployment", "site_deployment")]
+    assert named({"site_deployment": name}, deployed=True) == []
+    assert named({"jupyterhub_name": name}) == [("deployment", "jupyterhub_name")]
 
 
 def test_two_deployments_of_one_swarm_have_names_that_differ_where_it_counts() -> None:
     long = "a" * DEPLOYMENT_LENGTH
-    assert found({"site_deployment": long}, deployments=[long, "other"]) == []
+    assert named({"site_deployment": long}, deployments=[long, "other"]) == []
     twin = [f"{long}-two"]
-    assert found({"site_deployment": long}, deployed=True, deployments=twin) == [("deployment_twin", "site_deployment")]
+    assert named({"site_deployment": long}, deployed=True, deployments=twin) == [("deployment_twin", "site_deployment")]
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,10 @@ def play(directory: Path, tasks: list[dict[str, Any]], variables: str) -> subpro
 
 
 def judge() -> dict[str, Any]:
-    """The task of playbooks/preflight.yml that judges the inventory, with what playbooks/gather.yml has found."""
+    """The task of playbooks/preflight.yml that judges the variables of the inventory."""
     plays = yaml.safe_load((ROOT / "playbooks/preflight.yml").read_text())
-    task = next(task for play in plays for task in play.get("tasks", ()) if "findings" in task.get("vars", {}))
-    return {**task, "vars": {**task["vars"], "preflight_fleet": {"deployed": False, "deployments": []}}}
+    found: list[dict[str, Any]] = [task for play in plays for task in play.get("tasks", ())]
+    return next(task for task in found if "findings" in task.get("vars", {}))
 
 
 VAULT = """
