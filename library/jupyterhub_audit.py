@@ -8,6 +8,7 @@ module: jupyterhub_audit
 short_description: Return the lines of a node's audit log that concern a project, a person or a time
 description:
   - Reads the files of the volume, which only root can read, whether or not the launcher runs.
+  - Finds a person's log-ins by the hash of the name as well, which the log has if neither hub nor XNAT knows the name.
   - Other lines stay on the node.
   - Lines that cannot be read, such as the last one before a power failure, are skipped and counted.
 options:
@@ -48,7 +49,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.xnat_site.audit import FILE, select
+from ansible.module_utils.xnat_site.audit import FILE, KEY_FILE, select
 
 VOLUMES = "/var/lib/docker/volumes"  # where it is if the engine does not answer
 
@@ -74,12 +75,13 @@ def read(folder: Path, project: str, person: str, since: str) -> dict[str, Any]:
         with days[day].open("rb") as file:
             yield from file
 
-    chosen, broken = select(days, lines, project, person, since)
+    key = folder / KEY_FILE
+    chosen, broken = select(days, lines, project, person, since, key.read_bytes() if key.is_file() else b"")
     newest = ""
     if days:
         for line in lines(max(days)):
             try:
-                newest = str(json.loads(line)["time"])
+                newest = max(newest, str(json.loads(line)["time"]))  # lines that waited for the disk are older
             except (ValueError, TypeError, KeyError):
                 continue
     return {"found": True, "lines": chosen, "broken": broken, "newest": newest}

@@ -19,11 +19,12 @@ from xnat_wire.rest import (
     NotPermittedError,
     TooManyFailuresError,
     XnatError,
+    check_name,
 )
 
 from xnat_hub.handlers import HANDLERS
 from xnat_hub.launcher import shared_launcher
-from xnat_hub.logins import shared_logins
+from xnat_hub.logins import OwnAccountError, shared_logins
 from xnat_hub.settings import load
 
 REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is checked again
@@ -31,6 +32,7 @@ RESOLVE_TIMEOUT = 2.0  # seconds that a log-in waits for DNS to resolve the prox
 # The result in the audit log of a log-in that failed with one of these errors; of any other: LogIn.XNAT.
 RESULTS: dict[type[XnatError], LogIn] = {
     InvalidNameError: LogIn.NAME,
+    OwnAccountError: LogIn.NAME,
     BadCredentialsError: LogIn.CREDENTIALS,
     NotPermittedError: LogIn.NOT_PERMITTED,
     ActionRequiredError: LogIn.ACTION,
@@ -82,10 +84,13 @@ class XnatAuthenticator(Authenticator):
             raise web.HTTPError(403, f"{error}.") from error
         except XnatError as error:
             result = RESULTS.get(type(error), LogIn.XNAT)
-            self.log.warning("Could not check the log-in of %r with XNAT: %s", str(username)[:64], error)
+            # Without the name: it may be a password that was typed into the wrong field.
+            why = result if isinstance(error, InvalidNameError) else error
+            self.log.warning("Could not check a log-in from %s with XNAT: %s", address, why)
             raise web.HTTPError(error.status, f"{error}.") from error
         finally:
-            shared_launcher().logged_in(username if isinstance(username, str) else "", address, result)
+            name = username if isinstance(username, str) else ""
+            shared_launcher().logged_in(name, address, result, _is_known(handler, name))
         if not allowed:
             raise web.HTTPError(
                 403, "Your XNAT account may not use Jupyter: ask your XNAT administrator for the role Jupyter."
@@ -140,6 +145,16 @@ class XnatAuthenticator(Authenticator):
                 " aliasTokenTimeout longer than its maxServerLifetime. This warning is logged once.",
                 username,
             )
+
+
+def _is_known(handler: Any, name: str) -> bool:
+    """Return whether a person of this name has used this hub before."""
+    try:
+        check_name(name)
+        name.encode()
+    except (InvalidNameError, UnicodeEncodeError):
+        return False
+    return handler.find_user(name) is not None
 
 
 async def client_address(request: Any) -> str:

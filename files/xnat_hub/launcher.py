@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-from xnat_wire.launcher import HUB_VARIABLES, MAX_LOG_IN, MAX_PATIENCE, Kind, LogIn, RefusedError, Seen, Standing
+from xnat_wire.launcher import (
+    HUB_VARIABLES,
+    MAX_LOG_IN,
+    MAX_PATIENCE,
+    WITHOUT_XNAT,
+    Kind,
+    LogIn,
+    RefusedError,
+    Seen,
+    Standing,
+    shows_name,
+)
 from xnat_wire.shared import Shared
 
 from xnat_hub.settings import load
@@ -72,25 +83,28 @@ class Launcher:
         """Return whether XNAT still permits a launch."""
         return Standing((await self._call("standing", user=user, server=server))["standing"])
 
-    def logged_in(self, user: str, source: str, reason: LogIn) -> None:
+    def logged_in(self, user: str, source: str, reason: LogIn, known: bool) -> None:
         """Have a log-in recorded in the audit log, without waiting. One that cannot be recorded is in the hub's log.
 
-        user: as entered. source: the client's address.
+        user: as entered. source: the client's address. known: whether the hub knows a person of this name.
         """
         user, source = user[:MAX_LOG_IN], source[:MAX_LOG_IN]
-        if len(self._log_ins) >= LOG_INS_AT_ONCE:
-            _not_recorded(user, source, reason, f"{LOG_INS_AT_ONCE} others wait to be recorded")
+        shown = repr(user) if shows_name(reason, known) else "an unknown name"
+        # A flood of log-ins that XNAT is not asked about leaves half of the places to others.
+        places = LOG_INS_AT_ONCE // 2 if reason in WITHOUT_XNAT else LOG_INS_AT_ONCE
+        if len(self._log_ins) >= places:
+            _not_recorded(shown, source, reason, f"{len(self._log_ins)} others wait to be recorded")
             return
-        task = asyncio.ensure_future(self._record(user, source, reason))
+        task = asyncio.ensure_future(self._record(user, source, reason, known, shown))
         self._log_ins.add(task)
         task.add_done_callback(self._log_ins.discard)
 
-    async def _record(self, user: str, source: str, reason: LogIn) -> None:
+    async def _record(self, user: str, source: str, reason: LogIn, known: bool, shown: str) -> None:
         try:
             async with asyncio.timeout(LOG_IN_TIMEOUT):
-                await self._call("logged_in", user=user, source=source, reason=reason)
+                await self._call("logged_in", user=user, source=source, reason=reason, known=known)
         except (RefusedError, TimeoutError) as error:
-            _not_recorded(user, source, reason, str(error) or "The launcher does not answer in time.")
+            _not_recorded(shown, source, reason, str(error) or "The launcher does not answer in time.")
 
     async def _list_living(self) -> frozenset[Owner]:
         return frozenset((each["user"], each["server"]) for each in (await self._call("living"))["servers"])
@@ -116,8 +130,8 @@ class Launcher:
             raise RefusedError(Kind.INTERNAL, "The launcher sent an invalid answer.") from error
 
 
-def _not_recorded(user: str, source: str, reason: LogIn, why: str) -> None:
-    log.warning("The log-in of %r from %r (%s) is missing in the audit log: %s", user, source, reason, why)
+def _not_recorded(shown: str, source: str, reason: LogIn, why: str) -> None:
+    log.warning("The log-in of %s from %r (%s) is missing in the audit log: %s", shown, source, reason, why)
 
 
 @functools.cache

@@ -12,6 +12,10 @@ from xnat_wire.throttle import Throttle
 from xnat_hub.settings import Settings, load
 
 
+class OwnAccountError(NotPermittedError):
+    """Somebody tries to log in with the hub's own account."""
+
+
 class Logins:
     """Log-ins with names and passwords of XNAT."""
 
@@ -31,7 +35,7 @@ class Logins:
             self._end = asyncio.create_task(self._close_at_end())
         check_name(username)
         if username == self._service_account:  # otherwise anybody could lock it, and nothing could be launched
-            raise NotPermittedError("The service account cannot log in here")
+            raise OwnAccountError("The service account cannot log in here")
         async with counted(self._throttle, username, source, self._rest.site.timeout):
             return await self._rest.may_use_jupyter(username, username, password)
 

@@ -45,7 +45,7 @@ async def serve(settings: Settings, password: str, path: Path, docker: Docker) -
     xnat = ServiceAccount(Rest(settings.xnat), settings.xnat_username, password, throttle)
     syslog = Syslog(settings.audit_syslog, settings.xnat.ca_file) if settings.audit_syslog else None
     archive = Archive(Path(DIRECTORY), settings.audit_days)
-    audit = Audit(settings.deployment, archive, settings.audit_failure == "refuse", syslog)
+    audit = Audit(settings.deployment, archive, settings.audit_failure == "refuse", syslog, key=_key(archive))
     launcher = Launcher(settings, xnat, Swarm(docker, settings.deployment, settings.network), audit)
     app = make_app(launcher, settings.hub_uid)
     runner = web.AppRunner(
@@ -71,6 +71,14 @@ async def serve(settings: Settings, password: str, path: Path, docker: Docker) -
         await audit.close()
         await xnat.close()
         await docker.close()
+
+
+def _key(archive: Archive) -> bytes:
+    try:
+        return archive.key()
+    except OSError as error:
+        log.error("The audit log cannot keep the key of its hashes (%s): hashes differ after the next start", error)
+        return b""
 
 
 async def _tidy(launcher: Launcher) -> None:

@@ -249,9 +249,9 @@ class Launcher:
         except XnatError as error:
             raise RefusedError(Kind.XNAT, f"{error}.") from error
 
-    def logged_in(self, user: str, source: str, reason: LogIn) -> None:
-        """Record a log-in at the hub's form. user: as entered. source: the client's address."""
-        self._audit.logged_in(user, source, reason)
+    def logged_in(self, user: str, source: str, reason: LogIn, known: bool) -> None:
+        """Record a log-in at the hub's form. user: as entered. source: the client's address. known: to the hub."""
+        self._audit.logged_in(user, source, reason, known)
 
     async def watch(self) -> None:
         """Record in the audit log where servers run and when they end, until cancelled."""

@@ -112,14 +112,16 @@ async def _standing(launcher: Launcher, body: Body) -> Body:
 
 
 async def _logged_in(launcher: Launcher, body: Body) -> Body:
-    _keys(body, "user", "source", "reason")
-    user, source, reason = body["user"], body["source"], body["reason"]
+    _keys(body, "user", "source", "reason", "known")
+    user, source, reason, known = body["user"], body["source"], body["reason"], body["known"]
     for text in (user, source):
         if not isinstance(text, str) or len(text) > MAX_LOG_IN:
             raise _bad(f"user and source must be strings of at most {MAX_LOG_IN} characters")
     if not isinstance(reason, str) or reason not in set(LogIn):
         raise _bad("reason is not a result of a log-in")
-    launcher.logged_in(user, source, LogIn(reason))
+    if not isinstance(known, bool):
+        raise _bad("known must be true or false")
+    launcher.logged_in(user, source, LogIn(reason), known)
     return {}
 
 

@@ -157,7 +157,7 @@ class Watch:
         today = datetime.now(UTC).date()
         if full and today != self._day:
             self._day = today
-            self._audit.snapshot((each.server, each.node) for each in self._servers.values())
+            self._audit.snapshot([(each.server, each.node) for each in self._servers.values()])
 
     def _end(self, name: str, server: Server, node: str, task: Task | None, reason: str) -> None:
         at = "" if task is None or task.alive else str(task.status.get("Timestamp") or "")

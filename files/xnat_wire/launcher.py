@@ -11,8 +11,9 @@ Each call is `POST /NAME` with one JSON object, answered by one JSON object. The
   the container ended within `patience` seconds. id: remove only the service with this id; empty for any.
 - `log` {"user", "server"}: answers {"text"}, the last log lines of a server that did not start, without its secrets.
 - `standing` {"user", "server"}: answers {"standing"}, whether XNAT still permits this launch.
-- `logged_in` {"user", "source", "reason"}: record a log-in at the hub's form in the audit log. user: as entered.
-  source: the client's address. reason: a LogIn. Answers {}.
+- `logged_in` {"user", "source", "reason", "known"}: record a log-in at the hub's form in the audit log. user: as
+  entered. source: the client's address. reason: a LogIn. known: whether the hub knows a person of this name.
+  Answers {}.
 
 A refusal has a status of 400 or more and {"kind", "message"}: an id for programs, a sentence for people.
 """
@@ -63,7 +64,7 @@ class LogIn(StrEnum):
     FORM = "form"
     """The form has no name or no password."""
     NAME = "name"
-    """No user in XNAT can have this name."""
+    """No user in XNAT can have this name, or it is that of the hub's own account, which may not log in."""
     CREDENTIALS = "credentials"
     """XNAT does not accept this name and password."""
     NO_RIGHT = "no_right"
@@ -78,6 +79,18 @@ class LogIn(StrEnum):
     """XNAT did not give a usable answer."""
     HUB = "hub"
     """An error in the hub itself."""
+
+
+WITHOUT_XNAT = frozenset({LogIn.FORM, LogIn.NAME, LogIn.TOO_OFTEN, LogIn.HUB})
+"""Results for which XNAT was not asked, so that anybody can cause any number of them."""
+
+
+def shows_name(reason: LogIn, known: bool) -> bool:
+    """Whether logs may show the name of a log-in as entered: XNAT has accepted it, or the hub knows such a person.
+
+    Any other may be a password that somebody has typed into the wrong field.
+    """
+    return known or reason in (LogIn.ACCEPTED, LogIn.NO_RIGHT, LogIn.ACTION)
 
 
 class Kind(StrEnum):

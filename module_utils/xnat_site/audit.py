@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ Record = dict[str, Any]
 Finding = dict[str, str]
 
 FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.jsonl")
+KEY_FILE = "key"  # of the hashes of names that log-ins have if neither hub nor XNAT knows the name
 SCHEMAS = (1,)  # of lines that are understood here
 ASKED = ("project", "person", "since")
 OF_A_SERVER = ("launch", "running", "stop", "end")
@@ -57,19 +59,27 @@ def query(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"findings": findings, **found, "audit_file": file}
 
 
+def name_hash(key: bytes, name: str) -> str:
+    """Return what the log has instead of an unknown name. key: the content of KEY_FILE."""
+    return hmac.new(key, name.encode(errors="surrogatepass"), "sha256").hexdigest()[:16]
+
+
 def select(
     days: Iterable[str],
     read: Callable[[str], Iterable[bytes]],
     project: str = "",
     person: str = "",
     since: str = "",
+    key: bytes = b"",
 ) -> tuple[list[Record], int]:
     """Return the lines of one node that a question concerns, and the number of lines that could not be read.
 
     days: the days that have a file, as `YYYY-MM-DD`. read: returns the lines of a day's file. A launch concerns a
     project if it is the project's, or mounts a directory with the project's name on its way: data may be shared. Reads
     the files since `since`, one before these, and older ones as long as launches of servers are missing that ran then.
+    key: of the hashes of names, empty if it is not known; then refused log-ins with a person's name may be missing.
     """
+    names = {person, name_hash(key, person)} if key else {person}
     ordered = sorted(days)
     first = max((day for day in ordered if day <= since[:10]), default="") if since else ""
     lines: list[Record] = []
@@ -86,7 +96,7 @@ def select(
                 continue
             event = record["event"]
             if event == "log_in":
-                if not project and person in ("", record.get("user")):
+                if not project and (not person or (record.get("user") or record.get("user_hash")) in names):
                     lines.append(record)
             elif event not in OF_A_SERVER:
                 lines.append(record)
@@ -129,7 +139,7 @@ def report(results: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], asked
                        "xsi_type": "...", "mounts": [{"source", "target", "mode"}], "image": "...", "image_id": "...",
                        "from": TIME, "until": TIME or "", "state": "running", "ended", "refused" or "failed",
                        "node": "w1", "reason": "...", "service": "..."}],
-         "log_ins": [{"time", "person", "source", "result", "reason"}],
+         "log_ins": [{"time", "person", "user_hash", "source", "result", "reason"}],  # the hash of an unknown name
          "notes": ["w2 did not answer: ..."],   # what the answer lacks
          "table": "person  project ..."}        # all of it, lines for people
     """
@@ -144,7 +154,11 @@ def report(results: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], asked
         if (entry.began or entry.until) <= until and (not entry.until or entry.until >= since)
     ]
     log_ins = [
-        {"time": record["time"], "person": record.get("user"), **{key: record.get(key) for key in _LOG_IN}}
+        {
+            "time": record["time"],
+            "person": record.get("user") or (asked["person"] if record.get("user_hash") else ""),
+            **{key: record.get(key) for key in _LOG_IN},
+        }
         for record in records
         if record["event"] == "log_in" and since <= record["time"] <= until
     ]
@@ -152,7 +166,7 @@ def report(results: Mapping[str, Mapping[str, Any]], hosts: Sequence[str], asked
     return {"launches": launches, "log_ins": log_ins, "notes": notes, "table": _table(launches, log_ins, notes)}
 
 
-_LOG_IN = ("source", "result", "reason")
+_LOG_IN = ("user_hash", "source", "result", "reason")
 
 
 @dataclass
@@ -268,6 +282,8 @@ def _table(launches: Sequence[Record], log_ins: Sequence[Record], notes: Sequenc
     for one in log_ins:
         # The name last and in quotes: anybody can enter any text as a name.
         who, source = json.dumps(_plain(one["person"]), ensure_ascii=False), _plain(one["source"])
+        if one["user_hash"] and not one["person"]:
+            who = f"an unknown name (hash {_plain(one['user_hash'])})"
         lines.append(f"log-in  {one['time']}  {one['result']}: {one['reason']}  from {source}  as {who}")
     return "\n".join((*lines, *notes))
 

@@ -101,19 +101,24 @@ def store_launch(state: State, person: str, name: str, **changes: Any) -> dict[s
 
 
 class MemorySink:
-    """Keeps audit lines. error: raised instead of keeping them. expired: the days for which old files were removed."""
+    """Keeps audit lines. error: raised instead of keeping them. reserve: how many important lines fit nevertheless.
+
+    expired: the days for which old files were removed.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.error: OSError | None = None
+        self.reserve = 0
         self.expired: list[date] = []
         self.closed = False
 
-    def append(self, lines: Sequence[tuple[str, bytes]]) -> None:
-        if self.error:
+    def append(self, day: str, lines: Sequence[bytes], use_reserve: bool = False) -> None:
+        if self.error and not (use_reserve and self.reserve):
             raise self.error
-        assert all(b"\n" not in line and json.loads(line)["time"].startswith(day) for day, line in lines)
-        self.lines += [line.decode("ascii") for _, line in lines]
+        self.reserve -= len(lines) if self.error else 0
+        assert all(b"\n" not in line and json.loads(line)["time"].startswith(day) for line in lines)
+        self.lines += [line.decode("ascii") for line in lines]
 
     def expire(self, today: date) -> None:
         self.expired.append(today)

@@ -6,9 +6,10 @@ import asyncio
 import errno
 import json
 import os
+import re
 import ssl
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date
@@ -21,7 +22,7 @@ from xnat_hub import launcher as hub_launcher
 from xnat_launcher import audit as audit_module
 from xnat_launcher import syslog as syslog_module
 from xnat_launcher import watch as watch_module
-from xnat_launcher.audit import LOG_INS, NO_LAUNCHES, Archive, Audit, Bucket, Server
+from xnat_launcher.audit import LOG_INS, NO_LAUNCHES, RESERVE, Archive, Audit, Bucket, Server
 from xnat_launcher.docker import UnreachableError
 from xnat_launcher.policy import Mount
 from xnat_launcher.service import LABEL, service_name
@@ -29,11 +30,13 @@ from xnat_launcher.settings import Settings, parse
 from xnat_launcher.swarm import Task
 from xnat_launcher.syslog import LONGEST, Syslog, Target, message, parse_target
 from xnat_launcher.watch import ending
-from xnat_wire.launcher import Kind, LogIn, RefusedError
+from xnat_wire.launcher import WITHOUT_XNAT, Kind, LogIn, RefusedError
 from xnat_wire.settings import SettingsError
 
+from module_utils.xnat_site import audit as reader
 from tests.hub_settings import launcher_settings_data
 from tests.unit.authority import Authority
+from tests.unit.conftest import ROOT
 from tests.unit.launcher_bed import (
     HUB_ENV,
     LAUNCH,
@@ -83,8 +86,9 @@ async def start(audit: Audit, *mounts: Mount) -> None:
 
 def test_lines_are_in_a_file_of_their_day_for_root_alone(tmp_path: Path) -> None:
     archive = Archive(tmp_path, 0)
-    archive.append([("2026-11-27", b"1"), ("2026-11-28", b"2"), ("2026-11-28", b"3")])
-    archive.append([("2026-11-27", b"4")])
+    archive.append("2026-11-27", [b"1"])
+    archive.append("2026-11-28", [b"2", b"3"])
+    archive.append("2026-11-27", [b"4"])
     archive.close()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         "2026-11-27.jsonl": "1\n4\n", "2026-11-28.jsonl": "2\n3\n",
@@ -96,14 +100,14 @@ def test_lines_are_in_a_file_of_their_day_for_root_alone(tmp_path: Path) -> None
 def test_a_line_that_a_power_failure_has_cut_does_not_spoil_the_next(tmp_path: Path) -> None:
     (tmp_path / f"{DAY}.jsonl").write_bytes(b'{"a": 1}\n{"b"')
     archive = Archive(tmp_path, 0)
-    archive.append([(DAY, b"{}")])
+    archive.append(DAY, [b"{}"])
     archive.close()
     assert (tmp_path / f"{DAY}.jsonl").read_bytes() == b'{"a": 1}\n{"b"\n{}\n'
 
 
 def test_of_lines_that_do_not_fit_on_the_disk_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive(tmp_path, 0)
-    archive.append([(DAY, b"before")])
+    archive.append(DAY, [b"before"])
     write = os.write
 
     def half(file: int, data: memoryview) -> int:
@@ -113,24 +117,97 @@ def test_of_lines_that_do_not_fit_on_the_disk_nothing_is_left(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "write", half)
     with pytest.raises(OSError, match="No space"):
-        archive.append([(DAY, b"does not fit")])
+        archive.append(DAY, [b"does not fit"])
     monkeypatch.undo()
-    archive.append([(DAY, b"after")])
+    archive.append(DAY, [b"after"])
     archive.close()
     assert (tmp_path / f"{DAY}.jsonl").read_text() == "before\nafter\n"
+
+
+def reserved(path: Path) -> int:
+    """Return the bytes of the disk that a file has beyond its content."""
+    return path.stat().st_blocks * 512 - path.stat().st_size
+
+
+def can_reserve(folder: Path) -> bool:
+    probe = folder / "probe"
+    with probe.open("wb") as file:
+        audit_module._reserve(file.fileno(), 0, RESERVE)
+    found = reserved(probe)
+    probe.unlink()
+    return found >= RESERVE
+
+
+def test_only_lines_about_running_servers_use_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not can_reserve(tmp_path):
+        pytest.skip("this file system reserves nothing")
+    archive = Archive(tmp_path, 0)
+    archive.append("2026-11-27", [b"1"])
+    yesterday, today = tmp_path / "2026-11-27.jsonl", tmp_path / f"{DAY}.jsonl"
+    assert yesterday.stat().st_size == 2
+    assert reserved(yesterday) >= RESERVE
+    archive.append(DAY, [b"2"])
+    assert reserved(yesterday) < 64 * 1024  # it was given back for the new file
+    assert reserved(today) >= RESERVE
+
+    def full(*arguments: int) -> int:
+        audit_module.ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr(audit_module._LIBC, "fallocate64", full)
+    with pytest.raises(OSError, match="No space"):
+        archive.append(DAY, [b"a log-in"])
+    assert reserved(today) >= RESERVE  # a refused line does not give it back
+    archive.append(DAY, [b"x" * 2**20], use_reserve=True)
+    assert RESERVE - 2**20 - 64 * 1024 < reserved(today) < RESERVE - 2**20 + 64 * 1024  # it was written in there
+    archive.close()
+    again = Archive(tmp_path, 0)  # a new launcher
+    again.append(DAY, [b"3"], use_reserve=True)
+    again.close()
+    assert today.read_text().split() == ["2", "x" * 2**20, "3"]
+    monkeypatch.undo()
+    again.append(DAY, [b"4"])
+    assert reserved(today) >= RESERVE  # taken again
+    again.close()
+
+
+def test_a_file_system_that_cannot_reserve_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(*arguments: int) -> int:
+        audit_module.ctypes.set_errno(errno.EOPNOTSUPP)
+        return -1
+
+    monkeypatch.setattr(audit_module._LIBC, "fallocate64", unable)
+    archive = Archive(tmp_path, 0)
+    archive.append(DAY, [b"1"])
+    archive.close()
+    assert (tmp_path / f"{DAY}.jsonl").read_text() == "1\n"
+
+
+def test_the_key_of_the_hashes_lasts_and_only_root_can_read_it(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, 1)
+    key = archive.key()
+    assert len(key) == 32
+    archive.expire(date(2030, 1, 1))
+    assert Archive(tmp_path, 1).key() == key
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    (tmp_path / "key").write_bytes(key[:7])  # the power failed
+    assert len(other := archive.key()) == 32
+    assert archive.key() == other != key
+    assert audit_module.name_hash(key, "j\ud800doe") == reader.name_hash(key, "j\ud800doe")
+    assert reader.KEY_FILE == audit_module.KEY_FILE
 
 
 def test_a_file_that_was_removed_or_is_a_link_gets_no_further_lines(tmp_path: Path) -> None:
     folder = tmp_path / "audit"
     folder.mkdir()
     archive = Archive(folder, 0)
-    archive.append([(DAY, b"1")])
+    archive.append(DAY, [b"1"])
     (folder / f"{DAY}.jsonl").unlink()
-    archive.append([(DAY, b"2")])
+    archive.append(DAY, [b"2"])
     assert (folder / f"{DAY}.jsonl").read_text() == "2\n"
     (folder / "2026-11-29.jsonl").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
-        archive.append([("2026-11-29", b"3")])
+        archive.append("2026-11-29", [b"3"])
     archive.close()
     assert not (tmp_path / "elsewhere").exists()
 
@@ -177,10 +254,13 @@ def test_no_text_makes_a_line_of_its_own_or_a_long_one() -> None:
         audit.running(odd, ODD)
         audit.stopped(odd, "hub")
         audit.ended(odd, ODD, ODD, ODD)
-        audit.logged_in(ODD, ODD, LogIn.CREDENTIALS)
+        audit.logged_in(ODD, ODD, LogIn.CREDENTIALS, True)
+        audit.logged_in(ODD, ODD, LogIn.CREDENTIALS, False)
 
     lines = with_audit(check).lines
-    assert [json.loads(line)["event"] for line in lines] == ["launch", "launch", "running", "stop", "end", "log_in"]
+    assert [json.loads(line)["event"] for line in lines] == ["launch", "launch", "running", "stop", "end"] + [
+        "log_in"
+    ] * 2
     assert all(line.isprintable() and len(line) < 4000 for line in lines)
 
 
@@ -190,10 +270,10 @@ def test_lines_keep_their_order_and_share_writes(monkeypatch: pytest.MonkeyPatch
     async def check(audit: Audit, sink: MemorySink) -> None:
         append = sink.append
 
-        def counted(lines: Any) -> None:
+        def counted(*arguments: Any) -> None:
             nonlocal writes
             writes += 1
-            append(lines)
+            append(*arguments)
 
         monkeypatch.setattr(sink, "append", counted)
         for number in range(50):
@@ -212,7 +292,7 @@ def test_the_event_loop_does_not_wait_for_the_disk(monkeypatch: pytest.MonkeyPat
         opened = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def slow(lines: Any) -> None:
+        def slow(*arguments: Any) -> None:
             asyncio.run_coroutine_threadsafe(opened.wait(), loop).result(5)
 
         monkeypatch.setattr(sink, "append", slow)
@@ -244,10 +324,11 @@ def test_a_flood_is_counted_in_one_line_and_hides_no_other_kind() -> None:
 
     async def check(audit: Audit, sink: MemorySink) -> None:
         for _ in range(burst + 10):
-            audit.logged_in("mallory", "192.0.2.1", LogIn.CREDENTIALS)
+            audit.logged_in("mallory", "192.0.2.1", LogIn.CREDENTIALS, True)
+            audit.logged_in("mallory", "192.0.2.1", LogIn.TOO_OFTEN, True)
         for _ in range(refusals + 20):
             audit.not_started(JDOE, "", "", "", "no_launch", "x", failed=False, recorded=False)
-        audit.logged_in("jdoe", "192.0.2.2", LogIn.ACCEPTED)
+        audit.logged_in("jdoe", "192.0.2.2", LogIn.ACCEPTED, False)
         audit.not_started(JDOE, "", "", "", "docker", "x", failed=True, recorded=True)  # closes a started one
         await start(audit)
         await audit.tidy()
@@ -255,11 +336,76 @@ def test_a_flood_is_counted_in_one_line_and_hides_no_other_kind() -> None:
         assert len(sink.expired) == 2
 
     lines = events(with_audit(check, clock=lambda: 0.0))
-    assert sum(line["event"] == "log_in" for line in lines) == burst + 1
+    assert sum(line["event"] == "log_in" for line in lines) == 2 * burst + 1
     assert [line["user"] for line in lines if line.get("result") == "ok"] == ["jdoe"]
     assert [line["result"] for line in lines if line["event"] == "launch"][-2:] == ["failed", "started"]
     dropped = [(line["what"], line["count"]) for line in lines if line["event"] == "dropped"]
-    assert dropped == [("refused log-ins", 10), ("launches that did not start", 20)]
+    assert dropped == [
+        ("refused log-ins", 10), ("log-ins that XNAT was not asked about", 10), ("launches that did not start", 20),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", WITHOUT_XNAT)
+def test_a_flood_that_xnat_is_not_asked_about_hides_no_real_refusal(reason: LogIn) -> None:
+    async def check(audit: Audit, sink: MemorySink) -> None:
+        for _ in range(LOG_INS[0] + 10):
+            audit.logged_in("mallory", "192.0.2.1", reason, False)
+        audit.logged_in("jdoe", "192.0.2.2", LogIn.CREDENTIALS, True)
+
+    assert events(with_audit(check, clock=lambda: 0.0))[-1]["user"] == "jdoe"
+
+
+def test_what_a_flood_can_write_in_a_day_is_what_the_documentation_says() -> None:
+    wide = "\N{GRINNING FACE}" * 4096
+
+    async def check(audit: Audit, sink: MemorySink) -> None:
+        audit.logged_in(wide[:256], wide[:256], LogIn.ACCEPTED, True)
+        audit.not_started(Server(wide, "x" * 64, "x" * 37, wide), *(wide,) * 3, "k", wide, failed=True, recorded=False)
+
+    sizes = [len(line) + 1 for line in with_audit(check).lines]
+    kinds = [(3, LOG_INS, sizes[0]), (1, NO_LAUNCHES, sizes[1])]
+    megabytes = sum(count * (burst + 86400 * rate) * size for count, (burst, rate), size in kinds) / 10**6
+    found = re.search(r"fills at most (\d+) MB a day", (ROOT / "docs/audit.md").read_text())
+    assert found
+    assert 0.9 < megabytes / int(found[1]) <= 1
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    ("reason", "known", "shown"),
+    [
+        (LogIn.ACCEPTED, False, True),
+        (LogIn.NO_RIGHT, False, True),
+        (LogIn.ACTION, False, True),
+        (LogIn.CREDENTIALS, True, True),
+        (LogIn.CREDENTIALS, False, False),
+        (LogIn.NOT_PERMITTED, False, False),
+        (LogIn.FORM, False, False),
+        (LogIn.NAME, False, False),
+        (LogIn.TOO_OFTEN, False, False),
+        (LogIn.XNAT, False, False),
+        (LogIn.HUB, False, False),
+    ],
+)
+def test_a_name_that_nobody_has_is_only_a_hash_since_it_may_be_a_password(
+    reason: LogIn, known: bool, shown: bool
+) -> None:
+    async def check(audit: Audit, sink: MemorySink) -> None:
+        for name in ("hunter2-horse", "hunter2-horse", "other"):
+            audit.logged_in(name, "192.0.2.1", reason, known)
+
+    sink = with_audit(check, key=b"k" * 32)
+    assert ("hunter2" in "".join(sink.lines)) is shown
+    first, same, other = events(sink)
+    if shown:
+        assert first["user"] == "hunter2-horse"
+        assert "user_hash" not in first
+    else:
+        assert first["user"] == ""
+        assert first["user_hash"] == same["user_hash"] == reader.name_hash(b"k" * 32, "hunter2-horse")
+        assert other["user_hash"] != first["user_hash"]
 
 
 def test_lines_that_wait_for_a_disk_that_hangs_are_bounded(
@@ -272,20 +418,32 @@ def test_lines_that_wait_for_a_disk_that_hangs_are_bounded(
         opened = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def hang(lines: Any) -> None:
+        append = sink.append
+
+        def hang(*arguments: Any) -> None:
             asyncio.run_coroutine_threadsafe(opened.wait(), loop).result(5)
+            append(*arguments)
 
         monkeypatch.setattr(sink, "append", hang)
         with pytest.raises(audit_module.AuditError, match="has not answered"):
             await start(audit)
+        audit.logged_in("jdoe", "192.0.2.1", LogIn.ACCEPTED, True)
+        audit.logged_in("jdoe", "192.0.2.1", LogIn.ACCEPTED, True)  # these get no more than half of the places
         for _ in range(8):
             audit.running(JDOE, "w1")
         with pytest.raises(audit_module.AuditError, match="5 lines wait"):
             await start(audit)
+        audit.snapshot([(JDOE, "w1")])  # a part of it would end servers that run
         opened.set()
+        await until(lambda: not audit._waiting)
+        await audit.tidy()
 
-    with_audit(check)
-    assert sum("5 lines wait" in record.getMessage() for record in caplog.records) == 4
+    lines = events(with_audit(check))
+    assert [line["event"] for line in lines] == ["launch", "log_in", *["running"] * 3, "dropped"]
+    assert (lines[-1]["what"], lines[-1]["count"]) == ("lines that waited for the disk", 7)
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum("5 lines wait" in text for text in texts) == 6
+    assert sum("living servers" in text for text in texts) == 1
 
 
 # ---- the rule on failure
@@ -320,16 +478,69 @@ def test_a_full_disk_refuses_launches_or_is_said_and_never_keeps_a_server_from_s
                 assert not bed.docker.services
                 assert not bed.docker.secrets
                 assert all(each.stopped for each in bed.launcher._watch._servers.values())
-            await bed.written()
             bed.sink.error = None
             await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
             await bed.written()
-            assert [line["event"] for line in events(bed.sink)] == ["launch", "launch"]
+            middle = [("launch", "started")] if failure == "continue" else [("launch", "failed")]
+            assert [(line["event"], line.get("result")) for line in events(bed.sink)] == [
+                ("launch", "started"), ("stop", None), *middle, ("launch", "started"),
+            ]  # fmt: skip
 
     asyncio.run(serve())
     said = [record.getMessage() for record in caplog.records if "cannot be written" in record.getMessage()]
     assert [json.loads(text.partition("the line is: ")[2])["event"] for text in said][:2] == ["stop", "launch"]
     assert all("No space left on device" in text for text in said)
+    assert "all lines that waited" in caplog.text
+
+
+def test_lines_that_did_not_fit_are_written_in_their_order_once_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "RETRY", 0.01)
+
+    async def check(audit: Audit, sink: MemorySink) -> None:
+        sink.error = FULL
+        sink.reserve = 2
+        audit.logged_in("jdoe", "192.0.2.1", LogIn.ACCEPTED, True)
+        for number in range(4):
+            audit.stopped(replace(JDOE, name=str(number)), "hub")
+        await until(lambda: len(sink.lines) == 2)  # what says when servers ran is in the reserve
+        await until(lambda: audit._held_up and len(audit._waiting) == 3)
+        sink.error = None
+        await until(lambda: not audit._waiting)
+
+    lines = events(with_audit(check))
+    assert [line.get("server", line["event"]) for line in lines] == ["0", "1", "log_in", "2", "3"]
+
+
+def test_a_disk_with_little_room_takes_what_fits() -> None:
+    """A batch that does not fit as a whole is divided."""
+
+    async def check(audit: Audit, sink: MemorySink) -> None:
+        append, room = sink.append, 60
+
+        def small(day: str, lines: Sequence[bytes], use_reserve: bool = False) -> None:
+            nonlocal room
+            if len(lines) > room:
+                raise FULL
+            room -= len(lines)
+            append(day, lines, use_reserve)
+
+        sink.append = small  # type: ignore[method-assign]
+        for number in range(100):
+            audit.running(replace(JDOE, name=str(number)), "w1")
+        await until(lambda: len(audit._waiting) == 40)
+        room = 1000
+
+    assert [line["server"] for line in events(with_audit(check))] == [str(number) for number in range(100)]
+
+
+def test_lines_that_wait_when_the_launcher_ends_are_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def check(audit: Audit, sink: MemorySink) -> None:
+        sink.error = FULL
+        audit.stopped(JDOE, "hub")
+
+    assert not with_audit(check).lines
+    assert '"event": "stop"' in caplog.text
+    assert "before 1 lines" in caplog.text
 
 
 def test_a_launch_whose_line_did_not_fit_was_not_begun(
@@ -341,10 +552,10 @@ def test_a_launch_whose_line_did_not_fit_was_not_begun(
         async with bed_with(launcher_settings, tmp_path, socket) as (bed, _):
             append = bed.sink.append
 
-            def full(lines: Any) -> None:
-                if any(b'"started"' in text for _, text in lines):
+            def full(day: str, lines: Any, use_reserve: bool = False) -> None:
+                if any(b'"started"' in text for text in lines):
                     raise FULL
-                append(lines)
+                append(day, lines)
 
             monkeypatch.setattr(bed.sink, "append", full)
             with pytest.raises(RefusedError):
@@ -391,8 +602,8 @@ def test_settings_that_cannot_work_are_named(changes: dict[str, str], fact: str)
 def test_a_log_in_is_recorded_without_the_hub_waiting(launcher_settings: Settings, socket: str) -> None:
     async def serve() -> None:
         async with launcher_bed(launcher_settings, site("http://127.0.0.1:1"), socket) as bed:
-            bed.hub.logged_in("j\ud800doe" + "x" * 1000, "192.0.2.1", LogIn.CREDENTIALS)
-            bed.hub.logged_in("jdoe", "192.0.2.1", LogIn.ACCEPTED)
+            bed.hub.logged_in("j\ud800doe" + "x" * 1000, "192.0.2.1", LogIn.CREDENTIALS, True)
+            bed.hub.logged_in("jdoe", "192.0.2.1", LogIn.ACCEPTED, False)
             await asyncio.gather(*bed.hub._log_ins)
             assert not bed.hub._log_ins
         first, second = events(bed.sink)
@@ -410,13 +621,22 @@ def test_log_ins_that_cannot_be_recorded_are_in_the_hubs_log_and_bounded(
     async def serve() -> None:
         hub = hub_launcher.Launcher(socket)
         for _ in range(3):
-            hub.logged_in("jdoe", "192.0.2.1", LogIn.ACCEPTED)
+            hub.logged_in("jdoe", "192.0.2.1", LogIn.ACCEPTED, False)
+        await asyncio.gather(*hub._log_ins)
+        for _ in range(3):
+            hub.logged_in("hunter2", "192.0.2.1", LogIn.TOO_OFTEN, False)
+        assert len(hub._log_ins) == 1  # such a flood leaves room for others
+        hub.logged_in("jdoe", "192.0.2.1", LogIn.CREDENTIALS, True)
+        assert len(hub._log_ins) == 2
         await asyncio.gather(*hub._log_ins)
 
     asyncio.run(serve())
     texts = [record.getMessage() for record in caplog.records]
-    assert len(texts) == 3
-    assert all("'jdoe'" in text and "'192.0.2.1'" in text and "accepted" in text for text in texts)
+    assert len(texts) == 7
+    assert all("'192.0.2.1'" in text for text in texts)
+    assert sum("'jdoe'" in text for text in texts) == 4
+    assert sum("accepted" in text for text in texts) == 3
+    assert "hunter2" not in caplog.text
 
 
 # ---- syslog

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from module_utils.xnat_site.audit import query, report, select
+from module_utils.xnat_site.audit import name_hash, query, report, select
 from tests.unit.conftest import ROOT
 
 P1 = {"source": "/srv/xnat/archive/P1/arc001/S1", "target": "/data/projects/P1/experiments/S1", "mode": "ro"}
@@ -250,6 +250,7 @@ def test_a_period_contains_what_ran_in_it() -> None:
 def test_log_ins_dropped_lines_and_silent_nodes_are_in_the_answer() -> None:
     lines = [
         line("log_in", 1, user="jd\x1boe", source="192.0.2.1", result="refused", reason="credentials"),
+        line("log_in", 1, user="", user_hash="0123abcd", source="192.0.2.1", result="refused", reason="credentials"),
         line("dropped", 1, "12:01:00", what="refused log-ins", count=7),
     ]
     results: dict[str, Record] = {
@@ -257,12 +258,29 @@ def test_log_ins_dropped_lines_and_silent_nodes_are_in_the_answer() -> None:
     }  # fmt: skip
     found = report(results, ["w0", "w1", "w2"], query({"person": "jdoe"}))
     assert [(one["person"], one["result"], one["reason"]) for one in found["log_ins"]] == [
-        ("jd\x1boe", "refused", "credentials")
-    ]
+        ("jd\x1boe", "refused", "credentials"), ("jdoe", "refused", "credentials"),
+    ]  # fmt: skip
     table = found["table"]
     assert "\x1b" not in table
     assert all(text in table for text in ("192.0.2.1", "7 refused log-ins", "w2 did not answer", at(9), "No launch"))
+    unknown = report(results, ["w0"], query({"since": "2026-11-01"}))["table"]
+    assert "as an unknown name (hash 0123abcd)" in unknown
     assert any("No node" in note for note in report({}, ["w0"], query({"person": "x"}))["notes"])
+
+
+def test_a_person_finds_the_refused_log_ins_of_the_name_that_nobody_knew() -> None:
+    key = b"k" * 32
+    tried = {"source": "192.0.2.1", "result": "refused", "reason": "credentials"}
+    lines = [
+        line("log_in", 1, user="", user_hash=name_hash(key, "jdeo"), **tried),
+        line("log_in", 1, user="", user_hash=name_hash(key, "hunter2"), **tried),
+        line("log_in", 1, user="jdoe", **tried),
+    ]
+    read = {"2026-11-01": [json.dumps(each).encode() for each in lines]}
+    assert select(read, read.__getitem__, person="jdeo", key=key) == ([lines[0]], 0)
+    assert select(read, read.__getitem__, person="jdeo") == ([], 0)
+    assert select(read, read.__getitem__, person="jdoe", key=key) == ([lines[2]], 0)
+    assert select(read, read.__getitem__, since=at(1), key=key) == (lines, 0)
 
 
 # ---- the playbook and its module

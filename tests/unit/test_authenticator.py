@@ -12,6 +12,7 @@ from tornado import web
 from tornado.httputil import HTTPHeaders
 from xnat_hub import authenticator
 from xnat_hub.authenticator import XnatAuthenticator, client_address, last_untrusted, source_of
+from xnat_hub.logins import OwnAccountError
 from xnat_hub.settings import Settings, parse
 from xnat_wire.launcher import Kind, LogIn, RefusedError, Standing
 from xnat_wire.rest import (
@@ -108,10 +109,10 @@ class Client:
         self.standings: dict[str, Standing | Exception | None] = {}
         self.error: XnatError | None = None
         self.asked = 0
-        self.recorded: list[tuple[str, str, LogIn]] = []
+        self.recorded: list[tuple[str, str, LogIn, bool]] = []
 
-    def logged_in(self, user: str, source: str, reason: LogIn) -> None:
-        self.recorded.append((user, source, reason))
+    def logged_in(self, user: str, source: str, reason: LogIn, known: bool) -> None:
+        self.recorded.append((user, source, reason, known))
 
     async def standing(self, user: str, server: str) -> Standing:
         self.asked += 1
@@ -151,7 +152,8 @@ NO_ROLE = {"username": "jdoe", "password": "x"}
         pytest.param(NO_ROLE, None, 403, "jdoe", LogIn.NO_RIGHT, id="no-role"),
         pytest.param(NO_ROLE, BadCredentialsError("x"), 403, "jdoe", LogIn.CREDENTIALS, id="wrong-password"),
         pytest.param(NO_ROLE, InvalidNameError("x"), 400, "jdoe", LogIn.NAME, id="name"),
-        pytest.param(NO_ROLE, NotPermittedError("x"), 403, "jdoe", LogIn.NOT_PERMITTED, id="service-account"),
+        pytest.param(NO_ROLE, NotPermittedError("x"), 403, "jdoe", LogIn.NOT_PERMITTED, id="not-permitted"),
+        pytest.param(NO_ROLE, OwnAccountError("x"), 403, "jdoe", LogIn.NAME, id="service-account"),
         pytest.param(NO_ROLE, ActionRequiredError("x"), 403, "jdoe", LogIn.ACTION, id="expired"),
         pytest.param(NO_ROLE, TooManyFailuresError("x"), 429, "jdoe", LogIn.TOO_OFTEN, id="too-often"),
         pytest.param(NO_ROLE, UnavailableError("x"), 503, "jdoe", LogIn.XNAT, id="xnat-away"),
@@ -159,23 +161,32 @@ NO_ROLE = {"username": "jdoe", "password": "x"}
         pytest.param({"username": 5, "password": ["x"]}, None, 400, "", LogIn.FORM, id="wrong-types"),
         pytest.param(None, None, 400, "", LogIn.FORM, id="nothing"),
         pytest.param("jdoe", None, 400, "", LogIn.FORM, id="text"),
+        pytest.param({"username": "hunter2", "password": ""}, BadCredentialsError("x"), 403, "hunter2",
+                     LogIn.CREDENTIALS, id="password-as-name"),
+        pytest.param({"username": "hunter2", "password": ""}, UnavailableError("x"), 503, "hunter2", LogIn.XNAT,
+                     id="password-as-name-xnat-away"),
+        pytest.param({"username": "j\ud800", "password": ""}, UnavailableError("x"), 503, "j\ud800", LogIn.XNAT,
+                     id="half-a-character"),
     ],
-)
+)  # fmt: skip
 def test_whatever_is_sent_as_a_log_in_gets_an_answer_and_is_recorded_once(
-    xnat: Client, data: Any, error: XnatError | None, status: int, user: str, result: LogIn
-) -> None:
+    xnat: Client, data: Any, error: XnatError | None, status: int, user: str, result: LogIn,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     xnat.error = error
+    known = {"jdoe": object()}
 
     async def log_in() -> int:
         try:
-            handler: Any = SimpleNamespace(request=request("10.0.0.1"))
+            handler: Any = SimpleNamespace(request=request("10.0.0.1"), find_user=known.get)
             found = await XnatAuthenticator().authenticate(handler, data)
         except web.HTTPError as refused:
             return refused.status_code
         return 200 if found == {"name": "jdoe"} else 0
 
     assert asyncio.run(log_in()) == status
-    assert xnat.recorded == [(user, "10.0.0.1", result)]
+    assert xnat.recorded == [(user, "10.0.0.1", result, user == "jdoe")]
+    assert "hunter2" not in caplog.text
 
 
 class Person:

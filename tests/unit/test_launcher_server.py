@@ -144,7 +144,7 @@ VALID: dict[str, dict[str, Any]] = {
     "stop": {"user": "jdoe", "server": LAUNCH, "patience": 0, "id": ""},
     "log": {"user": "jdoe", "server": LAUNCH},
     "standing": {"user": "jdoe", "server": LAUNCH},
-    "logged_in": {"user": "jdoe", "source": "192.0.2.1", "reason": "accepted"},
+    "logged_in": {"user": "jdoe", "source": "192.0.2.1", "reason": "accepted", "known": True},
 }
 TEXTS = st.text(st.characters(), max_size=20) | st.sampled_from(
     ["", ".", "..", "../..", "a/b", "a:b", "jdoe", "asmith", LAUNCH, "%2e%2e%2f", "{{.Node.ID}}", "\0", "\ud800",
@@ -168,6 +168,7 @@ FIELDS = {
     "id": st.just("") | TEXTS | JSON,
     "source": st.just("192.0.2.1") | TEXTS | JSON,
     "reason": st.just("accepted") | TEXTS | JSON,
+    "known": st.booleans() | JSON,
     "mounts": JSON,
     "image": JSON,
 }  # fmt: skip
