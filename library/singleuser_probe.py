@@ -11,8 +11,9 @@ description:
     launcher - as XNAT's user instead of the image's, without capabilities or new privileges, with a read-only root, an
     empty home and /tmp (O(read_only)), and with a directory of that user as workspace. A stand-in for the hub's API
     answers inside the container.
-  - Fails with one sentence for each image whose server does not answer or has another version of JupyterHub. Removes
-    its containers.
+  - Fails with one sentence for each image whose server does not answer or has another version of JupyterHub, or that
+    declares volumes although O(read_only) - Docker creates a directory on the node's disk for each, without a limit.
+    Removes its containers.
 options:
   images:
     description: The images.
@@ -45,14 +46,16 @@ EXAMPLES = r"""
 """
 RETURN = r"""
 findings:
-  description: Of each image that cannot serve C(image), C(kind) (start, missing, version, read_only, user), C(text).
+  description:
+    - Of each image that cannot serve C(image), C(kind) (volume, start, missing, version, read_only, user), C(text).
   type: list
   elements: dict
   returned: failure
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import posixpath
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -217,6 +220,25 @@ def finding(name: str, seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> di
     return {"image": name, "kind": kind, "text": text}
 
 
+def volume_finding(name: str, volumes: Iterable[str], wanted: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return why the volumes that an image declares keep it from being used, None if they do not.
+
+    Not those on the directories in memory that each server has: these take their place.
+    """
+    paths = sorted({posixpath.normpath(path) for path in volumes} - {"/tmp", "/dev/shm", wanted["home"]})  # noqa: S108
+    if not paths or not wanted["read_only"]:
+        return None
+    return {
+        "image": name,
+        "kind": "volume",
+        "text": (
+            f"The image {name} declares volumes (VOLUME in its Dockerfile) at {', '.join(paths)}: servers could fill"
+            " the disk of their node there. Use an image that declares none, or set jupyterhub_notebook_read_only to false,"
+            " which allows servers to write to that disk anyway"
+        ),
+    }
+
+
 def probe(client: Any, image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Run the script in a container of the image. Returns its result, or {"error": message of the engine or Python}."""
     made = client.create_container(**container(image, wanted), host_config=client.create_host_config(**host(wanted)))
@@ -239,7 +261,10 @@ def probe(client: Any, image: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(client: Any, wanted: Mapping[str, Any]) -> Sequence[dict[str, str]]:
     """Return the findings of all images."""
-    found = [finding(image["source"], probe(client, image["id"], wanted), wanted) for image in wanted["images"]]
+    found = []
+    for image in wanted["images"]:
+        name, volumes = image["source"], client.inspect_image(image["id"])["Config"].get("Volumes") or ()
+        found.append(volume_finding(name, volumes, wanted) or finding(name, probe(client, image["id"], wanted), wanted))
     return [one for one in found if one]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import jupyterhub
 import pytest
-from singleuser_probe import PORT, SCRIPT, WORKSPACE, container, finding, host
+import singleuser_probe
+from singleuser_probe import PORT, SCRIPT, WORKSPACE, container, finding, host, run
 from xnat_launcher.options import parse_launch
 from xnat_launcher.service import task_template
 from xnat_launcher.settings import Settings
@@ -62,6 +63,36 @@ def test_an_image_that_needs_a_writable_root_has_a_finding(changes: dict[str, An
     assert found["kind"] == "read_only"
     assert all(fact in found["text"] for fact in ["quay.io/x:1", "jupyterhub_notebook_read_only", "last words", *facts])
     assert ("could not write" in found["text"]) is bool(changes)
+
+
+class Engine:
+    """Has images with volumes, and starts none of them."""
+
+    def __init__(self, *volumes: str) -> None:
+        self.config = {"Volumes": {path: {} for path in volumes} or None}
+
+    def inspect_image(self, image: str) -> dict[str, Any]:
+        return {"Id": image, "Config": self.config}
+
+
+IMAGES = {"images": [{"source": "quay.io/x:1", "id": "sha256:1"}]}
+
+
+def test_an_image_with_volumes_could_fill_the_disk_and_is_not_even_started() -> None:
+    (found,) = run(Engine("/srv/b/", "/srv/a", "/tmp", "/home/jovyan/"), WANTED | IMAGES)
+    assert (found["kind"], found["image"]) == ("volume", "quay.io/x:1")
+    assert all(fact in found["text"] for fact in ("quay.io/x:1", "/srv/a, /srv/b:", "jupyterhub_notebook_read_only"))
+
+
+@pytest.mark.parametrize(
+    ("volumes", "wanted"), [((), WANTED), (("/tmp/", "/home/jovyan"), WANTED), (("/srv",), WRITABLE)],
+    ids=["none", "covered", "writable-anyway"],
+)  # fmt: skip
+def test_volumes_that_change_nothing_are_no_finding(
+    volumes: tuple[str, ...], wanted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(singleuser_probe, "probe", lambda *_: SEEN)
+    assert run(Engine(*volumes), wanted | IMAGES) == []
 
 
 def test_an_image_that_serves_has_none() -> None:
