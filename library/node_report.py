@@ -59,9 +59,8 @@ report:
       files, empty if missing), C(enabled), C(pending) (whether rules are loaded that no run has confirmed), C(bridges)
       (Docker's bridges with unusual names) and C(other_bridges) (interfaces whose names look like Docker's).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
-      C(scratch_volumes) (the number of unused ones that starts of servers have left), C(installed), C(options),
-      C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has anything of
-      O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver), C(encrypted),
+      C(installed), C(options), C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has
+      anything of O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver), C(encrypted),
       C(subnets), empty if it does not exist).
   type: dict
   returned: always
@@ -88,7 +87,6 @@ from urllib.parse import quote, urlsplit
 from ansible.module_utils.basic import AnsibleModule
 
 LABEL = "org.xnat.jupyterhub.deployment"
-SCRATCH_LABEL = "org.xnat.jupyterhub.scratch"
 SOCKET = "/var/run/docker.sock"
 DATA_ROOT = "/var/lib/docker"
 OPTIONS_FILE = "/etc/docker/daemon.json"
@@ -144,7 +142,6 @@ def engine_report(
         "installed": any(os.path.exists(binary) for binary in BINARIES),
         "version": "",
         "security": [],
-        "scratch_volumes": 0,
         "swarm": {},
         "images": {},
         "nodes": [],
@@ -157,13 +154,11 @@ def engine_report(
     if not info:
         return found, DATA_ROOT, services
     swarm = info.get("Swarm") or {}
-    unused = quote(json.dumps({"label": [f"{SCRATCH_LABEL}=true"], "dangling": ["true"]}))
     images = {tag: image["Id"] for image in ask(path, "/images/json") or () for tag in image.get("RepoTags") or ()}
     found.update(
         answers=True,
         version=info.get("ServerVersion", ""),
         security=security_report(info.get("SecurityOptions") or ()),
-        scratch_volumes=len((ask(path, f"/volumes?filters={unused}") or {}).get("Volumes") or ()),
         swarm={
             "state": swarm.get("LocalNodeState", "inactive"),
             "manager": bool(swarm.get("ControlAvailable")),

@@ -233,8 +233,8 @@ def volume_finding(name: str, volumes: Iterable[str], wanted: Mapping[str, Any])
         "kind": "volume",
         "text": (
             f"The image {name} declares volumes (VOLUME in its Dockerfile) at {', '.join(paths)}: servers could fill"
-            " the disk of their node there. Use an image that declares none, or set jupyterhub_notebook_read_only to false,"
-            " which allows servers to write to that disk anyway"
+            " the disk of their node there. Use an image that declares none, or set jupyterhub_notebook_read_only to"
+            " false, which allows servers to write to that disk anyway"
         ),
     }
 

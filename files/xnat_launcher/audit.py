@@ -136,7 +136,7 @@ class Archive:
         oldest = (today - timedelta(days=self._days)).isoformat()
         for day in self._listed():
             if day < oldest:
-                self._path(day).unlink()
+                self._path(day).unlink(missing_ok=True)  # the node's hourly cleanup removes them too
                 log.info("Removed %s.jsonl, which is older than jupyterhub_audit_days (%d)", day, self._days)
 
     def key(self) -> bytes:

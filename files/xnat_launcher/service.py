@@ -170,7 +170,7 @@ def scratch(target: str, size: int) -> dict[str, Any]:
     removes with the container, because the tmpfs of a service is mounted noexec: what a person installs or compiles
     there could not be loaded. Files without content count too (nr_inodes). For each such mount, Swarm's agent also
     creates a volume that it never uses or removes (moby's daemon/cluster/executor/container/adapter.go,
-    createVolumes): an empty directory, which playbooks/nodes.yml removes by the label.
+    createVolumes): an empty directory, which the role node_cleanup has each node remove by the label.
     """
     options = f"size={size},nr_inodes={size // PAGE},mode=1777,nosuid,nodev"
     driver = {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs", "o": options}}
