@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,12 +23,34 @@ def test_a_second_run_changes_nothing_and_says_so_in_advance(plays: Playbooks) -
     assert plays.play(*DEPLOY).changed() == set()
 
 
-def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(site: Site, plays: Playbooks) -> None:
+@pytest.fixture
+def other_deployment(site: Site) -> Iterator[str]:
+    """A service of another deployment on the same swarm, without tasks; returns its id."""
+    service = site.docker.create_service(
+        {"ContainerSpec": {"Image": site.image("base")}},
+        name="other-hub",
+        labels={"org.xnat.jupyterhub.deployment": "other"},
+        mode={"Replicated": {"Replicas": 0}},
+    )
+    yield service["ID"]
+    if site.docker.services(filters={"id": service["ID"]}):
+        site.docker.remove_service(service["ID"])
+
+
+def firewall(site: Site) -> str:
+    return site.on_node("sh", "-c", "(nft list tables; ls -R /etc/xnat-jupyter /etc/systemd/system) 2>&1 || true")
+
+
+def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(
+    site: Site, plays: Playbooks, other_deployment: str
+) -> None:
     server = site.launch()
     assert site.outcome(server), site.hub_log(server.began)
     assert site.run(server, "echo kept > /workspace/jdoe/kept")[0] == 0
 
-    plays.play("playbooks/remove.yml")
+    removed = plays.play("playbooks/remove.yml")
+    assert "other-hub" in removed.text
+    assert "xnat_jupyter" in firewall(site)  # the other deployment needs the rules
     deployed = {"label": "org.xnat.jupyterhub.deployment=jupyterhub"}
     for kind, listing in LEFT.items():
         names = getattr(site.docker, listing)(filters=deployed)
@@ -37,18 +60,31 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(sit
     assert "jupyterhub-launcher" not in volumes
     assert not site.docker.volumes(filters={"label": "org.xnat.jupyterhub.scratch"})["Volumes"]
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
-    firewall = "nft list tables; ls -R /etc/xnat-jupyter /etc/systemd/system"
-    left = site.on_node("sh", "-c", f"{firewall} 2>&1 || true")
+    assert "xnat-jupyter-cleanup" not in site.on_node("ls", "/usr/local/sbin", "/etc/systemd/system")
+    site.docker.remove_service(other_deployment)
+    last = plays.play("playbooks/remove.yml")
+    before, _, after = last.text.partition("PLAY [Remove the firewall rules]")
+    assert "changed:" not in before  # a second run changes nothing else
+    assert "changed:" in after
+    left = firewall(site)
     assert "firewall" not in left
     assert "xnat_jupyter" not in left
     assert "xnat-jupyter.conf" not in left
-    assert plays.play("playbooks/remove.yml").changed() == set()
 
+    # The engine of the only manager is started again, and its swarm taken up: the node does not count as unlisted.
+    nodes = site.docker.nodes()
+    site.on_node("systemctl", "stop", "docker.socket", "docker.service")
     plays.play(*DEPLOY, "-e", "xnat_jupyterhub_purge=false")  # this launch's environment is the tests' own
-    again = site.launch()
-    assert site.outcome(again), site.hub_log(again.began)
-    assert site.run(again, "cat /workspace/jdoe/kept") == (0, "kept\n")
-    site.stop(again)
+    again = site.docker.nodes()
+    assert [(node["ID"], node["Spec"]["Availability"], node["Spec"]["Role"]) for node in again] == [
+        (node["ID"], "active", "manager") for node in nodes
+    ]
+    timer = ("systemctl", "is-active", "xnat-jupyter-cleanup-jupyterhub.timer")
+    assert site.on_node(*timer).strip() == "active"
+    second = site.launch()
+    assert site.outcome(second), site.hub_log(second.began)
+    assert site.run(second, "cat /workspace/jdoe/kept") == (0, "kept\n")
+    site.stop(second)
 
 
 # Has nothing, but says who asked; the engine takes plain HTTP from its own address.
