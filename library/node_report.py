@@ -58,6 +58,8 @@ report:
       C(count) (of these rules), C(sources) (networks that they let in), C(rules), C(unit), C(drop_in) (SHA-256 of the
       files, empty if missing), C(enabled), C(pending) (whether rules are loaded that no run has confirmed), C(bridges)
       (Docker's bridges with unusual names) and C(other_bridges) (interfaces whose names look like Docker's).
+    - C(cleanup), what the role node_cleanup has installed for O(deployment), with C(systemd) (whether it is there),
+      C(script), C(service), C(timer) (SHA-256 of the files, empty if missing) and C(enabled).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
       C(installed), C(options), C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has
       anything of O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver), C(encrypted),
@@ -97,6 +99,7 @@ TRIES = 10
 LOOKUP_TIMEOUT = 3
 FIREWALL_TABLE = "xnat_jupyter"
 FIREWALL_RULES = "/etc/xnat-jupyter/firewall.nft"
+UNITS = "/etc/systemd/system"
 FIREWALL_UNIT = "/etc/systemd/system/xnat-jupyter-firewall.service"
 FIREWALL_DROP_IN = "/etc/systemd/system/nftables.service.d/xnat-jupyter.conf"
 FIREWALL_ENABLED = "/etc/systemd/system/sysinit.target.wants/xnat-jupyter-firewall.service"
@@ -419,6 +422,18 @@ def firewall_report(path: str, run: Callable[..., Any]) -> dict[str, Any]:
     return {**found, **loaded_rules(text if code == 0 else "")}
 
 
+def cleanup_report(deployment: str) -> dict[str, Any]:
+    """Return the state of what the role node_cleanup installs."""
+    unit = f"xnat-jupyter-cleanup-{deployment}"
+    return {
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "script": digest(f"/usr/local/sbin/{unit}"),
+        "service": digest(f"{UNITS}/{unit}.service"),
+        "timer": digest(f"{UNITS}/{unit}.timer"),
+        "enabled": os.path.lexists(f"{UNITS}/timers.target.wants/{unit}.timer"),
+    }
+
+
 def digest(path: str) -> str:
     """Return the SHA-256 of a file, empty if it cannot be read."""
     try:
@@ -531,6 +546,7 @@ def main() -> None:
         "held_ports": held_ports(wanted["ports"], SOCKET, wanted["deployment"], services),
         "local_ports": local_ports(wanted["urls"]),
         "firewall": firewall_report(SOCKET, module.run_command),
+        "cleanup": cleanup_report(module.params["deployment"]),
         "engine": engine,
     }
     module.exit_json(changed=False, report=report)

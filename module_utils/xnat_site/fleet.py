@@ -94,6 +94,7 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
          "peers": {"w3": [{"host", "address", "ports": ["2377/tcp", ...]}, ...]},  # what each host must reach
          "firewall": {...},              # of `firewall_facts`
          "firewalls": {"m1": {...}},     # C(firewall) of each report
+         "cleanups": {"m1": {...}},      # C(cleanup) of each report
          "local_ports": {"m1": [443]}}   # of the site's addresses that are on this host
     """
     site = Site.from_inventory(inventory, limits)
@@ -124,6 +125,7 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
         "peers": {name: peers for name in reports if (peers := _open_peers(site, name))},
         "firewall": firewall_facts(site),
         "firewalls": {name: dict(report.raw["firewall"]) for name, report in reports.items()},
+        "cleanups": {name: dict(report.raw["cleanup"]) for name, report in reports.items()},
         "local_ports": {name: list(report.raw["local_ports"]) for name, report in reports.items()},
     }
 

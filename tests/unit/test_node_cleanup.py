@@ -27,7 +27,7 @@ esac
 
 
 def run(
-    tmp_path: Path, days: int, listing: str = "true", deployment: str = "site1"
+    tmp_path: Path, days: int, listing: str = "true", volume: str = "site1-audit"
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Run the script. listing: what the engine does when asked for unused volumes. Returns also what it was asked."""
     (tmp_path / "audit").mkdir(exist_ok=True)
@@ -35,7 +35,7 @@ def run(
     docker.write_text(ENGINE.format(log=log, listing=listing, audit=tmp_path / "audit"))
     docker.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    command = ["/bin/sh", SCRIPT, deployment, str(days)]
+    command = ["/bin/sh", SCRIPT, str(days), volume]
     ran = subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, timeout=30, check=False)
     return ran, log.read_text().splitlines()
 
@@ -81,7 +81,7 @@ def test_old_files_are_removed_as_by_the_launcher(tmp_path: Path, days: int) -> 
 def test_the_log_of_another_deployment_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "audit").mkdir()
     (tmp_path / "audit/2020-01-01.jsonl").touch()
-    ran, _ = run(tmp_path, 1, deployment="site2")
+    ran, _ = run(tmp_path, 1, volume="site2-audit")
     assert ran.returncode == 0
     assert (tmp_path / "audit/2020-01-01.jsonl").exists()
 
