@@ -60,6 +60,7 @@ MAX_WAITING = 10_000  # lines that wait for the disk; those that are not about r
 MOST_AT_ONCE = 256  # lines that are written together
 RETRY = 5.0  # seconds until lines that could not be written are tried again, if no important one comes earlier
 RESERVE = 4 * 2**20  # bytes of the disk for lines about running servers, the stops and ends of about 7000
+SMALLEST_RESERVE = 2**16
 KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE of Linux
 # How many lines at once, and how many a second after that: a hub that was taken over cannot fill the disk with these.
 # If every text has its full length, and every character is escaped, log-ins take 120 MB a day (three kinds together,
@@ -180,6 +181,7 @@ class Archive:
         file = os.open(self._path(day), flags, 0o600)
         self._day, self._file = day, file
         size = os.fstat(file).st_size
+        _reserve_what_fits(file, size)
         if size and os.pread(file, 1, size - 1) != b"\n":  # the last line was cut off when the power failed
             _write(file, b"\n")
         directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -209,6 +211,18 @@ def _reserve(file: int, offset: int, length: int) -> None:
         number = ctypes.get_errno()
         if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
             raise OSError(number, os.strerror(number))
+
+
+def _reserve_what_fits(file: int, offset: int) -> None:
+    """Reserve RESERVE bytes, or on a full disk what another day's file has just given back of it."""
+    length = RESERVE
+    while length >= SMALLEST_RESERVE:
+        try:
+            _reserve(file, offset, length)
+        except OSError:
+            length //= 2
+        else:
+            break
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

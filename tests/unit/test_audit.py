@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import json
 import os
@@ -150,8 +151,25 @@ def test_only_lines_about_running_servers_use_the_reserve(tmp_path: Path, monkey
     assert reserved(yesterday) < 64 * 1024  # it was given back for the new file
     assert reserved(today) >= RESERVE
 
+    real = audit_module._LIBC.fallocate64
+
+    def half(file: int, mode: int, offset: int, length: int) -> int:
+        if length <= RESERVE // 2:
+            return int(real(file, mode, offset, length))
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    with monkeypatch.context() as patch:  # at midnight, on a full disk with half of the reserve left
+        patch.setattr(audit_module._LIBC, "fallocate64", half)
+        archive.append("2026-11-29", [b"5"], use_reserve=True)
+    tomorrow = tmp_path / "2026-11-29.jsonl"
+    assert reserved(today) < 64 * 1024
+    assert RESERVE // 2 - 64 * 1024 < reserved(tomorrow) < RESERVE
+    archive.append(DAY, [b"2"])
+    tomorrow.unlink()
+
     def full(*arguments: int) -> int:
-        audit_module.ctypes.set_errno(errno.ENOSPC)
+        ctypes.set_errno(errno.ENOSPC)
         return -1
 
     monkeypatch.setattr(audit_module._LIBC, "fallocate64", full)
@@ -164,7 +182,7 @@ def test_only_lines_about_running_servers_use_the_reserve(tmp_path: Path, monkey
     again = Archive(tmp_path, 0)  # a new launcher
     again.append(DAY, [b"3"], use_reserve=True)
     again.close()
-    assert today.read_text().split() == ["2", "x" * 2**20, "3"]
+    assert today.read_text().split() == ["2", "2", "x" * 2**20, "3"]
     monkeypatch.undo()
     again.append(DAY, [b"4"])
     assert reserved(today) >= RESERVE  # taken again
@@ -173,7 +191,7 @@ def test_only_lines_about_running_servers_use_the_reserve(tmp_path: Path, monkey
 
 def test_a_file_system_that_cannot_reserve_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unable(*arguments: int) -> int:
-        audit_module.ctypes.set_errno(errno.EOPNOTSUPP)
+        ctypes.set_errno(errno.EOPNOTSUPP)
         return -1
 
     monkeypatch.setattr(audit_module._LIBC, "fallocate64", unable)

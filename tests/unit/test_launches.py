@@ -714,7 +714,7 @@ def test_the_end_of_the_launcher_logs_the_service_account_out_and_closes_everyth
             assert await refused(hub.all()) is Kind.AWAY
 
     asyncio.run(serve())
-    (file,) = (tmp_path / "audit").iterdir()
+    (file,) = (tmp_path / "audit").glob("*.jsonl")
     assert "launch" in {json.loads(line)["event"] for line in file.read_text().splitlines()}
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700

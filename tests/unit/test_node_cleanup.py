@@ -35,7 +35,7 @@ def run(
     docker.write_text(ENGINE.format(log=log, listing=listing, audit=tmp_path / "audit"))
     docker.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    command = ["/bin/sh", SCRIPT, str(days), volume]
+    command = ["/bin/sh", str(SCRIPT), str(days), volume]
     ran = subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, timeout=30, check=False)
     return ran, log.read_text().splitlines()
 

@@ -69,7 +69,7 @@ class Engine:
     """Has images with volumes, and starts none of them."""
 
     def __init__(self, *volumes: str) -> None:
-        self.config = {"Volumes": {path: {} for path in volumes} or None}
+        self.config: dict[str, Any] = {"Volumes": {path: {} for path in volumes} or None}
 
     def inspect_image(self, image: str) -> dict[str, Any]:
         return {"Id": image, "Config": self.config}
