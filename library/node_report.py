@@ -62,8 +62,8 @@ report:
       C(script), C(service), C(timer) (SHA-256 of the files, empty if missing) and C(enabled).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
       C(installed), C(options), C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has
-      anything of O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver), C(encrypted),
-      C(subnets), empty if it does not exist).
+      anything of O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver),
+      C(encrypted), C(subnets), empty if it does not exist).
   type: dict
   returned: always
 """
