@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import os
@@ -31,6 +32,7 @@ SOCKET = "/var/run/docker.sock"
 RUNTIME = "localhost/xnat-jupyter/runtime"
 SINGLEUSER = "localhost/xnat-jupyter/singleuser"
 FEATHER = f"{PREFIX}/feather:latest"
+NOTEBOOKS = f"{PREFIX}-notebooks"  # a network that only the measure `transfer` creates
 STUB_DIR = "/run/bench-docker"  # of this container: an anonymous volume, for the socket of the stub of Docker's API
 XNAT_URL = f"http://{DRIVER}:8080"
 CONFIGS = "/opt/bench"  # of hubs' images
@@ -510,11 +512,11 @@ class Bed:
         swarm = await self.docker.call("GET", "/swarm") if await self._is_manager() else None
         if swarm:
             await self.clear_servers()
-        network = f"/networks/{PREFIX}"
-        if found := await self.docker.call("GET", network, missing_ok=True):
-            if any(container["Name"] == DRIVER for container in (found.get("Containers") or {}).values()):
-                await self.docker.call("POST", f"{network}/disconnect", json={"Container": DRIVER, "Force": True})
-            await until("removal of the network", self._network_removed)
+        for network in (f"/networks/{PREFIX}", f"/networks/{NOTEBOOKS}"):
+            if found := await self.docker.call("GET", network, missing_ok=True):
+                if any(container["Name"] == DRIVER for container in (found.get("Containers") or {}).values()):
+                    await self.docker.call("POST", f"{network}/disconnect", json={"Container": DRIVER, "Force": True})
+                await until("removal of the network", functools.partial(self._network_removed, network))
         if swarm and swarm["Spec"]["Labels"].get(PREFIX):
             if await self.docker.listed("services"):
                 print("The swarm that the benchmarks created stays: somebody else has services in it.")
@@ -524,8 +526,7 @@ class Bed:
     async def _is_manager(self) -> bool:
         return bool((await self.docker.call("GET", "/info"))["Swarm"]["ControlAvailable"])
 
-    async def _network_removed(self) -> bool:
-        network = f"/networks/{PREFIX}"
+    async def _network_removed(self, network: str) -> bool:
         with contextlib.suppress(DockerError):  # a container that ended is still attached
             await self.docker.call("DELETE", network, missing_ok=True)
         return not await self.docker.call("GET", network, missing_ok=True)  # Swarm answers before it is gone

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks import transfer as bulk
 from benchmarks.bed import CONFIGS, DRIVER, FEATHER, PREFIX, STUB_DIR, XNAT_URL, Bed, Hub, Visitor, until
 from benchmarks.slow_xnat import HANG, PASSWORD, SlowXnat
 from benchmarks.stub_docker import StubDocker
@@ -373,6 +374,21 @@ async def _latencies(
     return health, user, time.monotonic() - begin
 
 
+async def transfer(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
+    """A gigabyte from XNAT to a notebook through the gate. The floor is without it; the bound, 80 % of that speed."""
+    rows = [Row(f"1 GB from XNAT {line}", "s", [beside(FLOOR, times=1 / 0.8)]) for line in bulk.LINES]
+    addresses = await bulk.up(bed)
+    try:
+        for address in addresses.values():
+            await bulk.ready(address)
+        for row, rate in zip(rows, bulk.LINES.values(), strict=True):
+            for side in rotated(n, list(addresses)):
+                row.add(side, await asyncio.to_thread(bulk.fetch, addresses[side], bulk.SIZE, rate))
+    finally:
+        await bulk.down(bed)
+    return rows
+
+
 MEASURES = {  # name: the measure, and its default number of repetitions
     "logins": (logins, 5),
     "hang": (hang, 2),
@@ -382,4 +398,5 @@ MEASURES = {  # name: the measure, and its default number of repetitions
     "memory": (memory, 3),
     "idle": (idle, 5),
     "many": (many, 1),
+    "transfer": (transfer, 7),
 }
