@@ -94,6 +94,7 @@ class SmokeTest:
             ("XNAT reaches the hub", self._xnat_reaches_hub),
             ("XNAT uses the hub's token", self._xnat_token),
             ("the researcher can log in to the hub", self._logs_in),
+            ("the hub reaches no node or file server", self._hub_walls),
             ("the researcher can read the session", self._session),
             ("a launch from XNAT becomes ready", lambda: launch(first, mark)),
             ("JupyterLab opens with XNAT's link", lambda: self._opens(first)),
@@ -456,6 +457,27 @@ class SmokeTest:
                             break
                 await asyncio.sleep(0.2)
         return f"{rounds} messages over one open websocket during the restart; the new hub lists the server"
+
+    async def _hub_walls(self) -> str:
+        deployment = self.wanted["deployment"]
+        label = f"com.docker.swarm.service.name={deployment}-hub"
+        hubs = await asyncio.to_thread(self.docker.containers.list, filters={"label": label})
+        _expect(hubs, "this node has no container of the hub", "Run the smoke test on the hub's node.")
+        if deployment in hubs[0].attrs["NetworkSettings"]["Networks"]:
+            return "not tried: it is still on the network of an earlier release, for the servers there"
+        nodes = await asyncio.to_thread(self.docker.api.nodes)
+        wanted = targets(nodes, (), (), self.wanted["file_servers"])
+        code = f"{WALLS_PROBE}\nprint(json.dumps(reached({wanted!r}, {NODE_PORTS!r})))"
+        done: Any = await asyncio.to_thread(hubs[0].exec_run, ["python3", "-c", code])
+        text = done.output.decode(errors="replace")
+        _expect(done.exit_code == 0, _short(text), "See docker service logs of the hub.")
+        reached = json.loads(text)
+        _expect(
+            not reached,
+            f"it reaches {', '.join(reached[:10])}",
+            "Run site.yml. If it stays so, report it as a bug: the hub has no way out but the gate.",
+        )
+        return f"none of {len(wanted)} addresses with port answers"
 
     async def _walls(self, server: dict[str, Any], other: dict[str, Any]) -> str:
         proxy = {"service": f"{self.wanted['deployment']}-proxy"}
