@@ -1,9 +1,10 @@
-"""Plans what notebooks may reach outside their network: the gate, the relay to XNAT, and the forward proxy.
+"""Plans what notebooks may reach outside their network: the gate, its resolver, and the forward proxy.
 
 The gate (haproxy, TCP only) is the only way out of the notebooks' network. It has XNAT's host names there and passes
-connections on to the relay, which is on another network, where these names mean XNAT itself; and to the forward proxy
-(squid), which decides by host names and addresses. Used on the control node by the filters of
-`filter_plugins/services.py`; imports only the standard library.
+connections on to XNAT, and to the forward proxy (squid), which decides by host names and addresses. Docker's resolver
+tells the gate its own address for XNAT's names; so it asks a resolver (unbound) on another network, where these names
+mean XNAT itself. Used on the control node by the filters of `filter_plugins/services.py`; imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ PREFIX = "jupyterhub_notebook_egress"
 DOCKER_RESOLVER = "127.0.0.11"
 PROXY_PORT = 3128  # of the gate, or the next one that XNAT does not use
 SQUID_PORT, SQUID_HEALTH_PORT = 3128, 3129
-RELAY_PORT = 10000  # of the first target; the next one has the next port
-HEALTH_PORT = 8404  # of gate and relay, on the loopback address only
+NAMES_PORT = 5353  # of the gate's resolver, and of the gate on its loopback address, or the next one there
+HEALTH_PORT = 8404  # of the gate, on the loopback address only
+POLICY_ZONE = "policy.invalid."
+POLICY_FILE = "/etc/xnat-egress/policy.zone"
 MAX_TTL = 10  # seconds: Docker gives its services' addresses 600, also to those that have moved
 PLAIN_PORT = 80  # the only port without CONNECT
 MAX_FILES = 16000  # of haproxy, two for each connection; fewer where the engine allows fewer
-MAX_CONNECTIONS_EACH = 200  # of one notebook, or of the hub
+MAX_CONNECTIONS_EACH = 200  # of one notebook, of the hub, or of squid to XNAT
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 # Addresses of the node, its links and of nobody: never reached, not even as an internal host.
 LOCAL = (
@@ -53,19 +56,21 @@ class Target:
 
 
 def egress_plan(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return names, ports and configuration files of gate, relay and forward proxy: the filter `xnat_egress_plan`.
+    """Return names, ports and files of gate, resolver and forward proxy: the filter `xnat_egress_plan`.
 
-    settings: {"name" (of the deployment), "xnat_urls" (XNAT's URLs for notebooks, the first one is the one that XNAT
-    gives them), "egress" ("none", "internet" or a list of hosts), "internal_hosts", "refused_networks", "ports",
-    "upstream", "nodes" (addresses of the swarm's nodes)}, without findings of `egress_findings`. Returns::
+    settings: {"name" (of the deployment), "xnat_urls" (XNAT's URLs for notebooks and hub), "egress" ("none",
+    "internet" or a list of hosts), "internal_hosts", "refused_networks", "ports", "upstream", "nodes" (addresses of the
+    swarm's nodes)}, without findings of `egress_findings`. Returns::
 
         {"aliases": ["xnat.example.org"],      # names of the gate on the notebooks' network
          "ports": [443, 3128],                 # TCP ports of the gate
-         "health": {"gate": 8404, "xnat": 8404},  # ports of the health checks, on the loopback address
+         "health": 8404,                       # port of the gate's health check, on the loopback address
+         "names_port": 5353,                   # of its resolver
          "forward": True,                      # whether there is a forward proxy
          "proxy_url": "http://...:3128",       # of the forward proxy for notebooks, empty for none
          "no_proxy": "localhost,...",          # what notebooks reach without it
-         "files": {"gate": "...", "xnat": "...", "squid": "...", "unbound": "..."}}  # the last two only with "forward"
+         "files": {"gate": "...", "names": "...",
+                   "squid": "...", "unbound": "...", "policy": "..."}}  # the last three only with "forward"
     """
     name = str(settings["name"])
     targets = xnat_targets(settings["xnat_urls"])
@@ -73,16 +78,18 @@ def egress_plan(settings: Mapping[str, Any]) -> dict[str, Any]:
     proxy_port = _free(PROXY_PORT, [*taken, SQUID_HEALTH_PORT])  # squid tells its checks by their port
     forward = _hosts(settings["egress"]) != [] or bool(settings["internal_hosts"])
     aliases = list(dict.fromkeys(target.host for target in targets))
-    files = {
-        "gate": gate_config(name, targets, proxy_port if forward else 0),
-        "xnat": relay_config(targets),
-    }
+    files = {"gate": gate_config(name, targets, proxy_port if forward else 0), "names": names_config()}
     if forward:
-        files |= {"squid": squid_config(name, settings, targets), "unbound": unbound_config(settings, targets)}
+        files |= {
+            "squid": squid_config(name, settings, targets),
+            "unbound": unbound_config(name, settings),
+            "policy": policy_zone(name, targets),
+        }
     return {
         "aliases": aliases,
         "ports": [*dict.fromkeys(taken), *([proxy_port] if forward else [])],
-        "health": {"gate": _free(HEALTH_PORT, _taken(targets, proxy_port)), "xnat": HEALTH_PORT},
+        "health": _free(HEALTH_PORT, _taken(targets, proxy_port)),
+        "names_port": NAMES_PORT,
         "forward": forward,
         "proxy_url": f"http://{name}-gate:{proxy_port}" if forward else "",
         "no_proxy": ",".join(["localhost", "127.0.0.1", "::1", f"{name}-hub", *aliases]),
@@ -130,8 +137,32 @@ def _free(port: int, taken: Iterable[int]) -> int:
 # ---- haproxy
 
 
-def _haproxy(hold: int, taken: Sequence[int]) -> str:
-    """Return the common part. hold: seconds after which a valid name is asked for again."""
+def gate_config(name: str, targets: Sequence[Target], proxy_port: int) -> str:
+    """Return haproxy's file of the gate. name: of the deployment. proxy_port: of the forward proxy, 0 for none."""
+    taken = _taken(targets, proxy_port)
+    parts = [_haproxy(name, _free(HEALTH_PORT, taken), _free(NAMES_PORT, taken))]
+    each = (
+        "    tcp-request connection track-sc0 src table clients\n"
+        f"    tcp-request connection reject if {{ sc0_conn_cur(clients) gt {MAX_CONNECTIONS_EACH} }}\n"
+    )
+    for port in dict.fromkeys(target.port for target in targets):
+        rules = "".join(f"    {rule}\n" for rule in _by_name(port, targets))
+        parts.append(f"frontend port{port}\n    bind :{port}\n{each}{rules}")
+    for number, target in enumerate(targets):
+        parts.append(f"backend xnat{number}\n    server xnat {target.host}:{target.port} resolvers site\n")
+    if proxy_port:
+        parts.append(
+            f"frontend forward\n    bind :{proxy_port}\n{each}    default_backend squid\n\n"
+            # So that squid's log has the notebook's address.
+            f"backend squid\n    server squid {name}-squid:{SQUID_PORT} resolvers docker send-proxy-v2\n"
+        )
+    return "\n".join(parts)
+
+
+def _haproxy(name: str, health_port: int, names_port: int) -> str:
+    resolvers = "\n".join(
+        _resolvers(*each) for each in (("docker", f"{DOCKER_RESOLVER}:53"), ("site", f"tcp@127.0.0.1:{names_port}"))
+    )
     return f"""\
 global
     fd-hard-limit {MAX_FILES}
@@ -148,74 +179,68 @@ defaults
     option srvtcpka
     option splice-request
     option splice-response
-    default-server resolvers docker resolve-prefer ipv4 init-addr none
+    default-server resolve-prefer ipv4 init-addr none
 
 # A name that cannot be resolved for a moment keeps its address, and a service that has moved is found again.
-resolvers docker
-    nameserver docker {DOCKER_RESOLVER}:53
+{resolvers}
+# Here XNAT's names are the gate's own. The resolver of another service answers as XNAT's network does; it is reached by
+# its name, because it can move too.
+listen names
+    bind 127.0.0.1:{names_port}
+    server names {name}-names:{NAMES_PORT} resolvers docker
+
+frontend health
+    mode http
+    timeout client 5s
+    bind 127.0.0.1:{health_port}
+    monitor-uri /healthz
+    http-request return status 404
+
+backend clients
+    stick-table type ip size 64k expire 1d store conn_cur
+"""
+
+
+def _resolvers(name: str, server: str) -> str:
+    return f"""\
+resolvers {name}
+    nameserver {name} {server}
     accepted_payload_size 4096
     resolve_retries 3
     timeout resolve 1s
     timeout retry 1s
-    hold valid {hold}s
+    hold valid 2s
     hold nx 5s
     hold obsolete 5s
     hold refused 1h
     hold timeout 1h
     hold other 1h
-
-frontend health
-    mode http
-    timeout client 5s
-    bind 127.0.0.1:{_free(HEALTH_PORT, taken)}
-    monitor-uri /healthz
-    http-request return status 404
 """
 
 
-def gate_config(name: str, targets: Sequence[Target], proxy_port: int) -> str:
-    """Return haproxy's file of the gate. name: of the deployment. proxy_port: of the forward proxy, 0 for none.
+def _by_name(port: int, targets: Sequence[Target]) -> Iterator[str]:
+    """Yield the rules that choose XNAT's address for a connection to one port.
 
-    Connections to one port that XNAT has under several names are told apart by the name in TLS's first message, which
-    is not encrypted; others go to the first target.
+    The first message of TLS has the server's name in clear text. A connection with TLS must name XNAT: whatever else
+    the machine at XNAT's address serves under other names is not for notebooks. Without TLS there is no name.
     """
-    parts = [_haproxy(2, _taken(targets, proxy_port))]
-    parts.append("backend notebooks\n    stick-table type ip size 64k expire 1d store conn_cur\n")
-    each = (
-        "    tcp-request connection track-sc0 src table notebooks\n"
-        f"    tcp-request connection reject if {{ sc0_conn_cur(notebooks) gt {MAX_CONNECTIONS_EACH} }}\n"
-    )
-    for port in dict.fromkeys(target.port for target in targets):
-        numbers = [number for number, target in enumerate(targets) if target.port == port]
-        frontend = f"frontend port{port}\n    bind :{port}\n{each}"
-        named = [number for number in numbers[1:] if targets[number].tls]
-        if named:
-            frontend += "    tcp-request inspect-delay 5s\n    tcp-request content accept if { req.ssl_hello_type 1 }\n"
-        for number in named:
-            frontend += f"    use_backend xnat{number} if {{ req.ssl_sni -i {targets[number].host} }}\n"
-        parts.append(f"{frontend}    default_backend xnat{numbers[0]}\n")
-    for number in range(len(targets)):
-        parts.append(f"backend xnat{number}\n    server relay {name}-xnat:{RELAY_PORT + number}\n")
-    if proxy_port:
-        parts.append(
-            f"frontend forward\n    bind :{proxy_port}\n{each}    default_backend squid\n\n"
-            # So that squid's log has the notebook's address.
-            f"backend squid\n    server squid {name}-squid:{SQUID_PORT} send-proxy-v2\n"
-        )
-    return "\n".join(parts)
+    numbers = [number for number, target in enumerate(targets) if target.port == port]
+    with_tls = [number for number in numbers if targets[number].tls]
+    plain = [number for number in numbers if not targets[number].tls]
+    default = (plain or with_tls)[0]
+    if with_tls:
+        hosts = " ".join(targets[number].host for number in with_tls)
+        yield "tcp-request inspect-delay 5s"
+        yield f"tcp-request content accept if {{ req.ssl_hello_type 1 }} {{ req.ssl_sni -i {hosts} }}"
+        yield f"tcp-request content reject{' if { req.ssl_hello_type 1 }' if plain else ''}"
+    for number in with_tls:
+        if number != default:
+            yield f"use_backend xnat{number} if {{ req.ssl_sni -i {targets[number].host} }}"
+    yield f"default_backend xnat{default}"
 
 
 def _taken(targets: Sequence[Target], proxy_port: int) -> list[int]:
     return [proxy_port, *(target.port for target in targets)]
-
-
-def relay_config(targets: Sequence[Target]) -> str:
-    """Return haproxy's file of the relay, which reaches these hosts and ports and nothing else."""
-    listens = [
-        f"listen xnat{number}\n    bind :{RELAY_PORT + number}\n    server xnat {target.host}:{target.port}\n"
-        for number, target in enumerate(targets)
-    ]
-    return "\n".join([_haproxy(10, []), *listens])
 
 
 # ---- squid and unbound
@@ -258,7 +283,7 @@ def squid_config(name: str, settings: Mapping[str, Any], targets: Sequence[Targe
 
     Names are resolved by squid. Each of a host's addresses must be allowed, and a name that cannot be resolved is
     refused, except with an upstream proxy, which resolves the names that this site cannot. XNAT is reached here too,
-    for programs that ignore no_proxy, such as pyxnat.
+    for programs that ignore no_proxy, such as pyxnat; by the gate, so that its rules apply.
     """
     hosts, internal = _hosts(settings["egress"]), names(settings["internal_hosts"])
     ports = [int(port) for port in settings["ports"]]
@@ -336,16 +361,12 @@ def squid_config(name: str, settings: Mapping[str, Any], targets: Sequence[Targe
     return "\n".join(lines) + "\n"
 
 
-def unbound_config(settings: Mapping[str, Any], targets: Sequence[Target]) -> str:
-    """Return unbound's file: it forwards to Docker's resolver and removes addresses that notebooks may not reach.
-
-    Without it, a name could have another address when squid connects than when squid has checked it. With an upstream
-    proxy squid connects only to that and to internal hosts, and must see all addresses to refuse them.
-    """
-    lines = [
+def _unbound(address: str, clients: str, modules: str, rules: Iterable[str]) -> list[str]:
+    """Return unbound's file up to its zones. address: to listen on. clients: a network. rules: more of its server."""
+    return [
         "server:",
-        "    interface: 127.0.0.1",
-        "    access-control: 127.0.0.0/8 allow",
+        f"    interface: {address}",
+        f"    access-control: {clients} allow",
         "    do-daemonize: no",
         '    username: ""',
         '    chroot: ""',
@@ -359,24 +380,57 @@ def unbound_config(settings: Mapping[str, Any], targets: Sequence[Target]) -> st
         "    rrset-cache-size: 8m",
         f"    cache-max-ttl: {MAX_TTL}",
         "    cache-max-negative-ttl: 1",
+        # There is only one server to ask: a minute without an answer must not become a quarter of an hour.
+        "    infra-host-ttl: 5",
+        "    infra-keep-probing: yes",
         "    do-not-query-localhost: no",
-        '    module-config: "iterator"',
-    ]
-    if not settings["upstream"]:
-        refused = [*LOCAL, *refused_networks(settings), *_node_networks(settings["nodes"])]
-        lines += [f"    private-address: {network}" for network in refused]
-        # For the addresses behind IPv6's mapped form.
-        lines.append("    private-address: ::ffff:0:0/96")
-        own = [*names(settings["internal_hosts"]), *names(target.host for target in targets)]
-        lines += [f'    private-domain: "{host.lstrip(".")}"' for host in own]
-    lines += [
+        f'    module-config: "{modules}"',
+        *(f"    {rule}" for rule in rules),
         "remote-control:",
         "    control-enable: no",
         "forward-zone:",
         '    name: "."',
         f"    forward-addr: {DOCKER_RESOLVER}",
     ]
+
+
+def names_config() -> str:
+    """Return unbound's file of the gate's resolver, which forwards to the resolver that Docker gives its container."""
+    return "\n".join(_unbound(f"0.0.0.0@{NAMES_PORT}", "0.0.0.0/0", "iterator", ())) + "\n"
+
+
+def unbound_config(name: str, settings: Mapping[str, Any]) -> str:
+    """Return squid's resolver's file: it forwards to Docker's and removes addresses that notebooks may not reach.
+
+    name: of the deployment. Without this resolver, a name could have another address when squid connects than when
+    squid has checked it. With an upstream proxy squid connects only to that and to internal hosts, and must see all
+    addresses to refuse them.
+    """
+    rules = []
+    if not settings["upstream"]:
+        refused = [*LOCAL, *refused_networks(settings), *_node_networks(settings["nodes"])]
+        # The last one is for the addresses behind IPv6's mapped form.
+        rules += [f"private-address: {network}" for network in [*refused, "::ffff:0:0/96"]]
+        own = [f"{name}-gate", *(host.lstrip(".") for host in names(settings["internal_hosts"]))]
+        rules += [f'private-domain: "{host}"' for host in own]
+    lines = _unbound("127.0.0.1", "127.0.0.0/8", "respip iterator", rules)
+    lines += ["rpz:", f'    name: "{POLICY_ZONE}"', f'    zonefile: "{POLICY_FILE}"']
     return "\n".join(lines) + "\n"
+
+
+def policy_zone(name: str, targets: Sequence[Target]) -> str:
+    """Return the zone by which XNAT's names, and no names below them, are the gate's in squid's resolver."""
+    hosts = dict.fromkeys(target.host for target in targets)
+    return "\n".join(
+        [
+            f"$ORIGIN {POLICY_ZONE}",
+            f"$TTL {MAX_TTL}",
+            "@ SOA localhost. root.localhost. 1 3600 600 86400 1",
+            "@ NS localhost.",
+            *(f"{host} CNAME {name}-gate." for host in hosts),
+            "",
+        ]
+    )
 
 
 # ---- findings
@@ -389,14 +443,18 @@ def egress_findings(settings: Mapping[str, Any]) -> list[Finding]:
 
 def _xnat_urls(settings: Mapping[str, Any]) -> Iterator[Finding]:
     urls = [str(url) for url in settings["jupyterhub_notebook_xnat_urls"]]
-    first = urls[0] if urls else ""
-    if not xnat_targets([first]):
-        yield _finding(
-            "xnat_name",
-            "jupyterhub_notebook_xnat_urls",
-            f"Notebooks reach XNAT by a host name, but site_xnat_url is {first!r}: give XNAT's machine a name in DNS,"
-            " and set site_xnat_url to a URL with that name.",
-        )
+    wanted = {
+        "jupyterhub_notebook_xnat_urls": urls[0] if urls else "",
+        "jupyterhub_xnat_url": str(settings["jupyterhub_xnat_url"]),
+    }
+    for name, url in wanted.items():
+        if not xnat_targets([url]):
+            yield _finding(
+                "xnat_name",
+                name,
+                f"Hub and notebooks reach XNAT by a host name, but {name} has {url!r}: give XNAT's machine a name in"
+                " DNS, and set site_xnat_url (and xnat_jupyterhub_processing_url, if it is set) to a URL with it.",
+            )
 
 
 def _egress(settings: Mapping[str, Any]) -> Iterator[Finding]:

@@ -42,7 +42,7 @@ ESP = "50/ip"
 # the tasks that replace them. Each node takes one more.
 RESERVED_ADDRESSES = 16
 DOCKERS_SUBNET_SIZE = 24
-NETWORKS = 6  # of a new swarm: its own, three of the deployment, and one for each service on one address of its node
+NETWORKS = 7  # of a new swarm: its own, four of the deployment, and one for each service on one address of its node
 RECREATE = "end all servers, run playbooks/remove.yml (database and files stay), and run site.yml"
 READY = "ready"  # Swarm's word for a node that takes tasks
 

@@ -153,7 +153,11 @@ def test_a_notebook_stays_open_while_its_site_is_upgraded(older: Path) -> None:
 
     plays = Playbooks(inventory)
     run = plays.play("site.yml", seconds=PATIENCE)  # with the smoke test, beside the open notebook
-    former = FORMER_NETWORK in [network["Name"] for network in site.docker.networks()]
+    networks = {network["Name"]: network["Internal"] for network in site.docker.networks()}
+    assert [networks[f"jupyterhub-{name}"] for name in ("control", "notebooks", "egress", "front")] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    former = FORMER_NETWORK in networks
     assert former == ("network jupyterhub of an earlier release: 1." in run.flat)
     wait_for("hub and XNAT answer", site.answers)
     wait_for("the new hub lists the server", lambda: site.servers("jdoe").get(server.name, {}).get("ready"))

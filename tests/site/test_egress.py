@@ -1,21 +1,33 @@
-"""What a notebook reaches: XNAT by its name, allowed hosts through the forward proxy, and nothing else."""
+"""What a notebook and the hub reach: XNAT by its name, allowed hosts through the forward proxy, and nothing else."""
 
 from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from module_utils.xnat_site.egress import egress_plan
 from tests.site.conftest import ROOT, Playbooks, Server, Site, wait_for
 
 # Names that molecule's inventory allows as hosts of the site's own network, and one that it does not.
 MIRROR, PRIVATE = "test-mirror", "test-private"
-PAGE = """mkdir -p /tmp/www/examples.git/info /tmp/www/examples.git/refs
+PAGE = """mkdir -p /tmp/www/examples.git/info /tmp/www/examples.git/refs /tmp/www/simple/example
 cd /tmp/www && echo 'ref: refs/heads/main' > examples.git/HEAD && : > examples.git/info/refs
-exec python3 -m http.server 80
+cd simple/example && python3 -c '
+import zipfile
+with zipfile.ZipFile("example-1-py3-none-any.whl", "w") as wheel:
+    for name, text in (
+        ("METADATA", "Metadata-Version: 2.1\\nName: example\\nVersion: 1\\n"),
+        ("WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"),
+        ("RECORD", ""),
+    ):
+        wheel.writestr(f"example-1.dist-info/{name}", text)
+'
+cd /tmp/www && exec python3 -m http.server 80
 """
 GATE, XNAT = "jupyterhub-gate:3128", "jupyterhub-demo-xnat:8080"
 LINK_LOCAL = "169.254.169.254"
@@ -127,7 +139,8 @@ def test_an_allowed_host_is_reached_without_any_setting(site: Site, server: Serv
     for program in (
         "python3 -c 'import requests; requests.get(\"URL\").raise_for_status()'",
         "python3 -c 'import urllib.request; urllib.request.urlopen(\"URL\")'",
-        "git ls-remote URLexamples.git",
+        "git ls-remote URLexamples.git",  # libcurl, as in curl and in R
+        f"pip download --no-deps --dest /tmp --index-url URLsimple --trusted-host {MIRROR} example",
     ):
         code, output = site.run(server, f"{ENVIRONMENT}{program.replace('URL', f'http://{MIRROR}/')}")
         assert code == 0, f"{program}: {output}"
@@ -168,12 +181,22 @@ def test_squids_log_has_the_notebooks_address_and_no_path(site: Site, server: Se
     assert "s3cret" not in log()
 
 
-def test_a_backend_that_moves_is_found_again(site: Site, server: Server) -> None:
-    for name in ("jupyterhub-xnat", "jupyterhub-demo-xnat"):
-        (running,) = site.docker.containers(filters={"label": f"com.docker.swarm.service.name={name}"})
-        site.docker.kill(running["Id"])
-        wait_for("its end", lambda: XNAT not in answering(site, server), 20)
-        wait_for(f"XNAT after {name}", lambda: XNAT in answering(site, server))
+def container(site: Site, service: str) -> str:
+    """Return the id of a service's running container."""
+    (running,) = site.docker.containers(filters={"label": f"com.docker.swarm.service.name={service}"})
+    return str(running["Id"])
+
+
+def test_an_xnat_that_moves_is_found_again_and_the_gates_resolver_is_not_missed(site: Site, server: Server) -> None:
+    former = container(site, "jupyterhub-names")
+    site.docker.kill(former)
+    assert XNAT in answering(site, server)
+    names = {"label": "com.docker.swarm.service.name=jupyterhub-names", "health": "healthy"}
+    wait_for("a new resolver", lambda: former not in {one["Id"] for one in site.docker.containers(filters=names)})
+    wait_for("its health", lambda: site.docker.containers(filters=names))
+    site.docker.kill(container(site, "jupyterhub-demo-xnat"))
+    wait_for("its end", lambda: XNAT not in answering(site, server), 20)
+    wait_for("XNAT", lambda: XNAT in answering(site, server))
 
 
 def answering(site: Site, server: Server) -> set[str]:
@@ -182,11 +205,131 @@ def answering(site: Site, server: Server) -> set[str]:
     return {XNAT} if code == 0 else set()
 
 
+# ---- the hub
+
+
+def inside(site: Site, service: str, code: str, *words: str) -> Any:
+    """Run Python in a service's container. Returns its JSON."""
+    made = site.docker.exec_create(container(site, service), ["python3", "-c", code, *words])
+    output = site.docker.exec_start(made["Id"]).decode()
+    assert site.docker.exec_inspect(made["Id"])["ExitCode"] == 0, output
+    return json.loads(output)
+
+
+@pytest.fixture
+def file_server(site: Site) -> list[tuple[str, int]]:
+    """Another machine of the site's network, with the ports of a file server; they are open for a minute."""
+    machine, ports = site.container.replace("node0", "node1"), (2049, 111)
+    for port in ports:
+        made = site.outer.exec_create(machine, ["timeout", "60", "python3", "-m", "http.server", str(port)])
+        site.outer.exec_start(made["Id"], detach=True)
+    (network,) = site.outer.inspect_container(machine)["NetworkSettings"]["Networks"].values()
+    return [(network["IPAddress"], port) for port in ports]
+
+
+def test_the_hub_reaches_xnat_at_the_gate_and_nothing_outside(site: Site, file_server: list[tuple[str, int]]) -> None:
+    def reached(service: str, wanted: list[tuple[str, int]]) -> set[str]:
+        found = inside(site, f"jupyterhub-{service}", CONNECT, json.dumps(wanted))
+        return {target for target, how in found.items() if how == "connected"}
+
+    others = {f"{host}:{port}" for host, port in file_server}
+    wait_for("a service with a way out reaches the file server", lambda: reached("launcher", file_server) == others)
+    outside = [(site.address, port) for port in (22, 2377, 8000, 8080)] + [(LINK_LOCAL, 80), ("1.1.1.1", 443)]
+    host, _, port = XNAT.partition(":")
+    assert reached("hub", [*file_server, *outside, ("172.17.0.1", 22), (host, int(port))]) == {XNAT}
+    resolve = "import json, socket, sys; print(json.dumps([socket.gethostbyname(name) for name in sys.argv[1:]]))"
+    assert len(set(inside(site, "jupyterhub-hub", resolve, host, "jupyterhub-gate"))) == 1
+    networks = ("control", "notebooks", "egress", "front")
+    internal = [name for name in networks if site.docker.inspect_network(f"jupyterhub-{name}")["Internal"]]
+    assert internal == ["control", "notebooks"]
+
+
+# ---- names in TLS
+
+# Sends a gate the first message of TLS with each server name, and plain HTTP; prints what of these had an answer.
+HELLO = """
+import json, socket, ssl, sys
+host, port, *names = sys.argv[1:]
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+messages = {"plain": b"GET /healthz HTTP/1.0\\r\\n\\r\\n"}
+for name in names:
+    sent = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname=name or None).do_handshake()
+    except ssl.SSLWantReadError:
+        messages[name] = sent.read()
+found = []
+for name, message in messages.items():
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.sendall(message)
+        try:
+            if client.recv(1):
+                found.append(name)
+        except OSError:
+            pass
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def gate_with_tls(site: Site) -> Iterator[str]:
+    """A gate whose XNAT has TLS. Behind it is the demo XNAT, which answers everything with HTTP."""
+    name = "test-gate"
+    settings = {
+        "name": "jupyterhub", "xnat_urls": ["https://jupyterhub-demo-xnat:8080"], "egress": "none",
+        "internal_hosts": [],
+        "refused_networks": [], "ports": [443], "upstream": "", "nodes": [],
+    }  # fmt: skip
+    config = site.docker.create_config(name, egress_plan(settings)["files"]["gate"].encode())
+    file = {"Name": "/tmp/gate.cfg", "UID": "0", "GID": "0", "Mode": 0o444}
+    service = site.docker.create_service(
+        {
+            "ContainerSpec": {
+                "Image": site.image("egress"),
+                "Command": ["haproxy", "-db", "-f", "/tmp/gate.cfg"],
+                "Init": True,
+                "Configs": [{"ConfigID": config["ID"], "ConfigName": name, "File": file}],
+            },
+            "Networks": [{"Target": "jupyterhub-egress"}],
+        },
+        name=name,
+        endpoint_spec={"Mode": "dnsrr"},
+    )
+    wait_for("gate", functools.partial(runs, site, service["ID"]))
+    yield name
+    site.docker.remove_service(service["ID"])
+    site.docker.remove_config(config["ID"])
+
+
+def test_where_xnat_has_tls_a_connection_must_name_it(site: Site, gate_with_tls: str) -> None:
+    own, others = "jupyterhub-demo-xnat", ("other.example.org", "evil.jupyterhub-demo-xnat", "")
+
+    def answered(*names: str) -> set[str]:
+        return set(inside(site, "jupyterhub-launcher", HELLO, gate_with_tls, "8080", *names))
+
+    wait_for("XNAT behind the gate", lambda: answered(own) == {own})
+    assert answered(own, *others) == {own}
+
+
+def test_programs_that_ignore_no_proxy_reach_xnat_through_the_gate(site: Site, server: Server) -> None:
+    assert asked(site, server, f"http://{XNAT}/healthz")[0] == 200
+    # A name below XNAT's is not XNAT's.
+    assert asked(site, server, f"http://evil.{XNAT}/healthz")[0] == 403
+
+
 @pytest.fixture
 def plays() -> Iterator[Playbooks]:
     plays = Playbooks(ROOT / "molecule/inventory")
     yield plays
     plays.play("playbooks/hub.yml")
+
+
+def datagrams(site: Site) -> int:
+    """Return how many datagrams, and so questions to name servers, the forward proxy's container has sent."""
+    counts = inside(site, "jupyterhub-squid", 'import json; print(json.dumps(open("/proc/net/snmp").read()))')
+    head, values = re.findall(r"^Udp: (.*)$", counts, re.M)
+    return int(dict(zip(head.split(), values.split(), strict=True))["OutDatagrams"])
 
 
 def test_a_site_can_allow_some_hosts_or_nothing(site: Site, plays: Playbooks, hosts: None) -> None:
@@ -207,7 +350,12 @@ def test_a_site_can_allow_some_hosts_or_nothing(site: Site, plays: Playbooks, ho
     server = site.launch()
     assert site.outcome(server), site.hub_log(server.began)
     assert asked(site, server, f"http://{MIRROR}/")[0] == 200
+    questions = datagrams(site)
     status, page = asked(site, server, "http://conda.anaconda.org/")
     assert status == 403
     assert "conda.anaconda.org" in page
+    assert asked(site, server, "secret.conda.anaconda.org:443", "CONNECT")[0] == 403
+    assert datagrams(site) == questions, "a question to a name server can carry data outside"
+    asked(site, server, "http://pypi.org/")
+    assert datagrams(site) > questions
     site.stop(server)

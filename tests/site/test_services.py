@@ -28,7 +28,7 @@ def service(site: Site, name: str) -> dict[str, Any]:
         pytest.param("jupyterhub-hub", HUB_UID, id="hub"),
         pytest.param("jupyterhub-proxy", HUB_UID, id="proxy"),
         pytest.param("jupyterhub-gate", HUB_UID, id="gate"),
-        pytest.param("jupyterhub-xnat", HUB_UID, id="xnat"),
+        pytest.param("jupyterhub-names", HUB_UID, id="names"),
         pytest.param("jupyterhub-squid", HUB_UID, id="squid"),
         pytest.param("jupyterhub-demo-xnat", DEMO_UID, id="demo-xnat"),
     ],

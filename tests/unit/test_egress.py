@@ -78,62 +78,96 @@ def test_the_gate_has_xnats_name_and_port_and_that_of_the_forward_proxy() -> Non
     assert (found["aliases"], found["ports"], found["forward"]) == (["xnat.example.org"], [443, 3128], True)
     assert found["proxy_url"] == "http://x-gate:3128"
     assert found["no_proxy"].split(",") == ["localhost", "127.0.0.1", "::1", "x-hub", "xnat.example.org"]
-    gate, relay = found["files"]["gate"], found["files"]["xnat"]
+    gate = found["files"]["gate"]
     assert section(gate, "frontend port443") == [
         "bind :443",
-        "tcp-request connection track-sc0 src table notebooks",
-        "tcp-request connection reject if { sc0_conn_cur(notebooks) gt 200 }",
+        "tcp-request connection track-sc0 src table clients",
+        "tcp-request connection reject if { sc0_conn_cur(clients) gt 200 }",
+        "tcp-request inspect-delay 5s",
+        "tcp-request content accept if { req.ssl_hello_type 1 } { req.ssl_sni -i xnat.example.org }",
+        "tcp-request content reject",
         "default_backend xnat0",
     ]
-    assert section(gate, "backend xnat0") == ["server relay x-xnat:10000"]
-    assert section(relay, "listen xnat0") == ["bind :10000", "server xnat xnat.example.org:443"]
-    assert section(gate, "backend squid") == ["server squid x-squid:3128 send-proxy-v2"]
+    assert section(gate, "backend xnat0") == ["server xnat xnat.example.org:443 resolvers site"]
+    assert section(gate, "backend squid") == ["server squid x-squid:3128 resolvers docker send-proxy-v2"]
     assert "http_port 3128 require-proxy-header" in squid()
 
 
-def test_neither_gate_nor_relay_reaches_anything_else_and_both_ask_docker_for_names() -> None:
-    files = plan(xnat_urls=[XNAT, "http://demo-xnat:8080"])["files"]
-    servers = {name: re.findall(r"^    server \S+ (\S+)", files[name], re.MULTILINE) for name in ("gate", "xnat")}
-    assert servers == {
-        "gate": ["x-xnat:10000", "x-xnat:10001", "x-squid:3128"],
-        "xnat": ["xnat.example.org:443", "demo-xnat:8080"],
-    }
-    for name in servers:
-        assert f"nameserver docker {RESOLVER}:53" in section(files[name], "resolvers docker")
-        assert "default-server resolvers docker resolve-prefer ipv4 init-addr none" in section(files[name], "defaults")
-
-
-def test_names_that_share_a_port_are_told_apart_by_tls() -> None:
-    gate = plan(xnat_urls=[XNAT, "https://inside.example.org", "http://plain.example.org:443"])["files"]["gate"]
-    assert section(gate, "frontend port443")[-4:] == [
-        "tcp-request inspect-delay 5s",
-        "tcp-request content accept if { req.ssl_hello_type 1 }",
-        "use_backend xnat1 if { req.ssl_sni -i inside.example.org }",
-        "default_backend xnat0",
+def test_the_gate_reaches_nothing_else() -> None:
+    gate = plan(xnat_urls=[XNAT, "http://demo-xnat:8080"])["files"]["gate"]
+    assert re.findall(r"^    server \S+ (.*)", gate, re.MULTILINE) == [
+        "x-names:5353 resolvers docker",
+        "xnat.example.org:443 resolvers site",
+        "demo-xnat:8080 resolvers site",
+        "x-squid:3128 resolvers docker send-proxy-v2",
     ]
 
 
+def test_the_gate_asks_for_xnats_address_where_the_name_is_not_its_own() -> None:
+    files = plan()["files"]
+    assert f"nameserver docker {RESOLVER}:53" in section(files["gate"], "resolvers docker")
+    assert "nameserver site tcp@127.0.0.1:5353" in section(files["gate"], "resolvers site")
+    assert section(files["gate"], "listen names") == [
+        "bind 127.0.0.1:5353",
+        "server names x-names:5353 resolvers docker",
+    ]
+    assert "    interface: 0.0.0.0@5353" in files["names"].splitlines()
+    assert f"    forward-addr: {RESOLVER}" in files["names"].splitlines()
+    assert "private-address" not in files["names"]
+    assert plan()["names_port"] == 5353
+
+
 @pytest.mark.parametrize(
-    ("urls", "proxy", "health"),
+    ("urls", "expected"),
     [
-        pytest.param(["http://xnat:3128"], 3130, 8404, id="proxys"),
-        pytest.param(["http://xnat:3128", "http://xnat:3129"], 3130, 8404, id="and-the-next"),
-        pytest.param(["http://xnat:8404"], 3128, 8405, id="health-checks"),
+        pytest.param([XNAT, "https://inside.example.org"],
+                     ["tcp-request inspect-delay 5s",
+                      "tcp-request content accept if { req.ssl_hello_type 1 }"
+                      " { req.ssl_sni -i xnat.example.org inside.example.org }",
+                      "tcp-request content reject",
+                      "use_backend xnat1 if { req.ssl_sni -i inside.example.org }",
+                      "default_backend xnat0"], id="tls"),
+        pytest.param([XNAT, "http://plain.example.org:443"],
+                     ["tcp-request inspect-delay 5s",
+                      "tcp-request content accept if { req.ssl_hello_type 1 } { req.ssl_sni -i xnat.example.org }",
+                      "tcp-request content reject if { req.ssl_hello_type 1 }",
+                      "use_backend xnat0 if { req.ssl_sni -i xnat.example.org }",
+                      "default_backend xnat1"], id="tls-and-plain"),
+        pytest.param(["http://plain.example.org:443", "http://other.example.org:443"], ["default_backend xnat0"],
+                     id="plain"),
+    ],
+)  # fmt: skip
+def test_a_connection_with_tls_must_name_xnat(urls: list[str], expected: list[str]) -> None:
+    gate = plan(xnat_urls=urls)["files"]["gate"]
+    assert section(gate, "frontend port443")[3:] == expected
+
+
+@pytest.mark.parametrize(
+    ("urls", "proxy", "health", "names_"),
+    [
+        pytest.param(["http://xnat:3128"], 3130, 8404, 5353, id="proxys"),
+        pytest.param(["http://xnat:3128", "http://xnat:3129"], 3130, 8404, 5353, id="and-the-next"),
+        pytest.param(["http://xnat:8404"], 3128, 8405, 5353, id="health-checks"),
+        pytest.param(["http://xnat:5353"], 3128, 8404, 5354, id="resolvers"),
     ],
 )
-def test_a_port_that_xnat_uses_is_not_used_for_anything_else(urls: list[str], proxy: int, health: int) -> None:
+def test_a_port_that_xnat_uses_is_not_used_for_anything_else(
+    urls: list[str], proxy: int, health: int, names_: int
+) -> None:
     found = plan(xnat_urls=urls)
     assert found["proxy_url"] == f"http://x-gate:{proxy}"
-    assert found["health"] == {"gate": health, "xnat": 8404}
+    assert found["health"] == health
     binds = re.findall(r"^    bind (\S+)", found["files"]["gate"], re.MULTILINE)
-    assert sorted(binds) == sorted([f"127.0.0.1:{health}", *(f":{port}" for port in found["ports"])])
-    assert "bind 127.0.0.1:8404" in found["files"]["xnat"]
+    own = [f"127.0.0.1:{health}", f"127.0.0.1:{names_}"]
+    assert sorted(binds) == sorted([*own, *(f":{port}" for port in found["ports"])])
+    assert f"nameserver site tcp@127.0.0.1:{names_}" in section(found["files"]["gate"], "resolvers site")
+    assert f"server names x-names:{found['names_port']} resolvers docker" in found["files"]["gate"]
 
 
 def test_without_anything_outside_there_is_no_forward_proxy() -> None:
     found = plan(egress="none")
     assert (found["forward"], found["proxy_url"], found["ports"]) == (False, "", [443])
-    assert set(found["files"]) == {"gate", "xnat"}
+    assert set(found["files"]) == {"gate", "names"}
     assert "squid" not in found["files"]["gate"]
 
 
@@ -203,16 +237,30 @@ def test_networks_that_the_site_refuses_are_refused() -> None:
     assert "private-address: 8.8.0.0/16" in plan(**changes)["files"]["unbound"]
 
 
-def test_only_internal_hosts_and_xnat_may_have_a_private_address() -> None:
+def test_only_internal_hosts_and_the_gate_may_have_a_private_address() -> None:
     unbound = plan(internal_hosts=["Mirror.example.org", ".lab.example.org"])["files"]["unbound"]
-    names_ = ["lab.example.org", "mirror.example.org", "xnat.example.org"]
+    names_ = ["x-gate", "lab.example.org", "mirror.example.org"]
     assert re.findall(r"private-domain: (\S+)", unbound) == [f'"{name}"' for name in names_]
-    assert re.findall(r"private-domain: (\S+)", plan()["files"]["unbound"]) == ['"xnat.example.org"']
+    assert re.findall(r"private-domain: (\S+)", plan()["files"]["unbound"]) == ['"x-gate"']
+
+
+def test_squid_reaches_xnats_names_and_no_names_below_them_through_the_gate() -> None:
+    files = plan(xnat_urls=[XNAT, f"{XNAT}:8443", "http://demo-xnat:8080"])["files"]
+    assert [line for line in files["policy"].splitlines() if "CNAME" in line] == [
+        "xnat.example.org CNAME x-gate.", "demo-xnat CNAME x-gate.",
+    ]  # fmt: skip
+    assert 'module-config: "respip iterator"' in files["unbound"]
+    assert 'zonefile: "/etc/xnat-egress/policy.zone"' in files["unbound"]
 
 
 def test_a_service_of_docker_that_has_moved_is_found_again_within_seconds() -> None:
     assert "positive_dns_ttl 10 seconds" in squid()
-    assert "cache-max-ttl: 10" in plan()["files"]["unbound"]
+    assert all("cache-max-ttl: 10" in plan()["files"][name] for name in ("unbound", "names"))
+
+
+def test_docker_is_asked_again_soon_after_it_has_not_answered() -> None:
+    for name in ("unbound", "names"):
+        assert {"    infra-host-ttl: 5", "    infra-keep-probing: yes"} <= set(plan()["files"][name].splitlines())
 
 
 def test_programs_that_ignore_no_proxy_reach_xnat_on_its_own_port() -> None:
@@ -267,12 +315,12 @@ def test_a_name_that_another_one_covers_is_left_out() -> None:
 
 def judged(**changes: Any) -> list[tuple[str, str, str]]:
     settings = {
-        "jupyterhub_notebook_xnat_urls": [XNAT, "http://localhost:8080"], PREFIX: "internet",
+        "jupyterhub_notebook_xnat_urls": [XNAT, "http://localhost:8080"], "jupyterhub_xnat_url": XNAT,
+        PREFIX: "internet",
         f"{PREFIX}_internal_hosts": [], f"{PREFIX}_refused_networks": [], f"{PREFIX}_ports": [80, 443],
         f"{PREFIX}_upstream": "",
     }  # fmt: skip
-    known = {name if name == "jupyterhub_notebook_xnat_urls" else f"{PREFIX}{name}": value
-             for name, value in changes.items()}  # fmt: skip
+    known = {name if name.startswith("jupyterhub") else f"{PREFIX}{name}": value for name, value in changes.items()}
     assert set(known) <= set(settings)
     return [(found["id"], found["name"], found["text"]) for found in egress_findings(settings | known)]
 
@@ -298,6 +346,7 @@ def test_settings_that_can_work_are_not_refused(changes: dict[str, Any]) -> None
     [
         ({"jupyterhub_notebook_xnat_urls": ["http://192.0.2.1:8080", XNAT]}, "xnat_name", ["192.0.2.1"]),
         ({"jupyterhub_notebook_xnat_urls": []}, "xnat_name", ["site_xnat_url"]),
+        ({"jupyterhub_xnat_url": "https://192.0.2.1"}, "xnat_name", ["192.0.2.1", "site_xnat_url"]),
         ({"": "all"}, "egress", ["'all'", "none", "internet"]),
         ({"": []}, "egress", ["[]"]),
         ({"": None}, "egress", ["None"]),
@@ -321,7 +370,7 @@ def test_a_setting_that_cannot_work_is_named(changes: dict[str, Any], rule: str,
     ((found, name, text),) = judged(**changes)
     (key,) = changes
     assert (found, name) == (rule, key if key.startswith("jupyterhub") else f"{PREFIX}{key}")
-    assert all(fact in text for fact in [name.replace("jupyterhub_notebook_xnat_urls", "site_xnat_url"), *facts])
+    assert all(fact in text for fact in [name, *facts])
 
 
 def test_the_password_of_an_upstream_proxy_is_refused_and_not_repeated() -> None:

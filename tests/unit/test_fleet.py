@@ -571,8 +571,8 @@ def network(*subnets: str, driver: str = "overlay", encrypted: bool = False, **s
         ({"network_subnet": "10.78.0.1/20"}, {}, ["jupyterhub_network_subnet is '10.78.0.1/20'"]),
         ({"network_subnet": "none"}, {}, ["jupyterhub_network_subnet is 'none'"]),
         ({"address_pools": ["10.77.0.0/22"]}, {}, ["10.77.0.0/22", "/20", "docker_swarm_subnet_size"]),
-        ({"address_pools": ["10.77.0.0/18"]}, {}, ["10.77.0.0/18", "6 networks", "/20", "docker_swarm_subnet_size"]),
-        ({"address_pools": ["10.77.0.0/18", "10.78.0.0/19"]}, {}, []),
+        ({"address_pools": ["10.77.0.0/18"]}, {}, ["10.77.0.0/18", "7 networks", "/20", "docker_swarm_subnet_size"]),
+        ({"address_pools": ["10.77.0.0/18", "10.78.0.0/18"]}, {}, []),
         ({"address_pools": ["10.77.0.0/17"]}, {}, []),
         ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=24)}}, ["239 servers", "jupyterhub_network_subnet"]),
         ({}, {"members": "m1", "changes": {"m1": swarm(subnet_size=0)}}, ["239 servers"]),  # an engine that tells none

@@ -16,6 +16,7 @@ JUDGED = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__jupyterhub_judg
 SETTINGS = {name: DEFAULTS[name] for name in JUDGED} | {
     "jupyterhub_public_url": "https://hub.example.org",
     "jupyterhub_notebook_xnat_urls": ["https://xnat.example.org"],
+    "jupyterhub_xnat_url": "https://xnat.example.org",
 }
 
 
