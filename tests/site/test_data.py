@@ -75,7 +75,7 @@ def test_data_and_start_here_lie_beside_the_workspace_and_run(site: Site, item: 
     assert any("<ProjectData" in str(output.get("data")) for output in outputs)
 
     # An entry of that name, which a person may create at any time, is shown and never overwritten.
-    assert site.run(server, "cd /workspace/jdoe && ls")[1].split() == [file, "own"]
+    assert site.run(server, "cd /workspace/jdoe && ls data Start*")[0] != 0
     assert site.run(server, "cd /workspace/jdoe && mkdir data && echo mine | tee data/x > 'Start here.ipynb'")[0] == 0
     found = files.names()
     assert (found["data"], found["data (XNAT)"], found["Start here (XNAT).ipynb"]) == (True, False, False)
