@@ -66,6 +66,7 @@ def test_a_fresh_xnat_has_its_people_without_roles_and_a_closed_service_account(
         roles = {name: await got(client, f"{USERS}/{name}/roles") for name in PEOPLE}
         assert roles == {name: [] for name in PEOPLE} | {
             "admin": ["Administrator"], "jupyterhub": ["JupyterHub"], "expired": ["Jupyter"], "disabled": ["Jupyter"],
+            "openid": ["Jupyter"],
         }  # fmt: skip
         service = await got(client, f"{USERS}/profile/jupyterhub")
         assert (service["enabled"], service["verified"]) == (False, True)
