@@ -57,7 +57,7 @@ class SessionApi:
         return web.Response(text=request[SESSION_ID])
 
     async def openid_log_in(self, request: web.Request) -> web.Response:
-        """Log in with form fields ``username`` and ``password``, in place of an OpenID provider and XNAT's plugin for it.
+        """Log in with form fields ``username`` and ``password``, in place of an OpenID provider.
 
         Accounts of the provider have no password in XNAT: neither Basic nor ``authenticate`` accepts them.
         """

@@ -48,7 +48,7 @@ class Files:
     ],
     ids=["session", "project"],
 )  # fmt: skip
-def test_data_and_start_here_lie_beside_the_workspace_and_run(site: Site, item: dict[str, str], place: str) -> None:
+def test_data_and_start_here_lie_beside_the_workspace_and_run(site: Site, item: dict[str, Any], place: str) -> None:
     server = site.launch(environment=site.environment(command=None), hardware=2, **item)
     assert site.outcome(server), site.hub_log(server.began)
     assert site.run(server, "cd /workspace/jdoe && rm -rf data* Start* && touch own")[0] == 0
