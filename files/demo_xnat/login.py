@@ -27,7 +27,7 @@ from .xapi import (
 
 LOG = logging.getLogger(__name__)
 COOKIE = "JSESSIONID"
-OPENID_PAGE = "/openid-login"
+OPENID_PAGE = "/demo/openid-login"
 _WITHOUT_LOGIN = ("/healthz", "/data/services/auth", OPENID_PAGE, EXPIRED_PAGE, BUILD_INFO)
 
 

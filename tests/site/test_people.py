@@ -47,7 +47,7 @@ def test_somebody_of_openid_has_no_password_here_and_gets_in_by_xnats_button(sit
     xnat = requests.Session()
     xnat.headers["X-Requested-With"] = "XMLHttpRequest"
     login = {"username": "openid", "password": site.password}
-    assert xnat.post(f"{site.xnat}/openid-login", data=login, timeout=TIMEOUT).status_code == 200
+    assert xnat.post(f"{site.xnat}/demo/openid-login", data=login, timeout=TIMEOUT).status_code == 200
     server = site.launch("openid", site.environment(command=None), 2, session=xnat)
     assert site.outcome(server, session=xnat), site.hub_log(server.began)
     query = {"note": "t", "expiresIn": "600"}

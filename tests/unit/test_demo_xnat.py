@@ -333,8 +333,8 @@ def test_an_account_of_openid_has_no_password_in_xnat(tmp_path: Path) -> None:
         form = {"username": "openid", "password": "people"}
         assert (await answer(client, "openid", "GET", "/data/JSESSION"))[0] == 401
         assert (await answer(client, "", "POST", "/data/services/auth", data=form))[0] == 401
-        assert (await answer(client, "", "POST", "/openid-login", data=form | {"username": "jdoe"}))[0] == 401
-        status, _, session = await answer(client, "", "POST", "/openid-login", data=form)
+        assert (await answer(client, "", "POST", "/demo/openid-login", data=form | {"username": "jdoe"}))[0] == 401
+        status, _, session = await answer(client, "", "POST", "/demo/openid-login", data=form)
         cookie = {"Cookie": f"JSESSIONID={session}"}
         assert status == 200
         assert (await answer(client, "", "GET", "/xapi/users/openid/roles", headers=cookie))[0] == 200
