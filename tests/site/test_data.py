@@ -28,9 +28,9 @@ class Files:
         self.headers = {"Authorization": f"token {answer.json()['token']}"}
         self.url = f"http://{site.address}:8000{site.servers('jdoe')[name]['url']}"
 
-    def ask(self, method: str, path: str, **body: Any) -> requests.Response:
+    def ask(self, method: str, path: str, body: Any = None) -> requests.Response:
         """Send a request to the server's REST API."""
-        return requests.request(method, f"{self.url}{path}", headers=self.headers, json=body or None, timeout=TIMEOUT)
+        return requests.request(method, f"{self.url}{path}", headers=self.headers, json=body, timeout=TIMEOUT)
 
     def names(self, path: str = "") -> dict[str, bool]:
         """Return the names in a directory, and whether each can be written to."""
@@ -59,14 +59,14 @@ def test_data_and_start_here_lie_beside_the_workspace_and_run(site: Site, item: 
     assert not files.names(f"data/{path}")[file]
     assert files.ask("GET", f"files/data/{place}").content[128:132] == b"DICM"
     for method, target, body in (
-        ("PUT", "data/x", NOTEBOOK), ("POST", "data", {"type": "directory"}), ("DELETE", f"data/{place}", {}),
+        ("PUT", "data/x", NOTEBOOK), ("POST", "data", {"type": "directory"}), ("DELETE", f"data/{place}", None),
         ("PATCH", "own", {"path": "data/own"}), ("PUT", "Start here.ipynb", NOTEBOOK),
     ):  # fmt: skip
-        answer = files.ask(method, f"api/contents/{target}", **body)
+        answer = files.ask(method, f"api/contents/{target}", body)
         assert answer.status_code == 403
         assert "read-only" in answer.json()["message"]
     assert files.ask("GET", f"api/contents/data/{place}/checkpoints").json() == []
-    assert files.ask("POST", "api/contents", copy_from=f"data/{place}").status_code == 201
+    assert files.ask("POST", "api/contents", {"copy_from": f"data/{place}"}).status_code == 201
 
     code, text = site.run(server, EXECUTE)
     assert code == 0, text[-2000:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from email.message import Message as Headers
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from xnat_hub.pages import LONGEST_MESSAGE, Message, held, since
@@ -137,6 +139,57 @@ def test_the_message_is_shown_as_text_and_only_the_site_changes_it(hub: str) -> 
     assert "&lt;b&gt;Maintenance&lt;/b&gt; at 17:00" in ask("GET", f"{hub}login")[1]
     assert ask("PUT", f"{hub}api/message", {"message": ""}, plain_hub.TOKEN)[0] == 200
     assert "site-message" not in ask("GET", f"{hub}login")[1]
+
+
+ANNOUNCE = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: jupyterhub, tasks_from: announce}
+"""
+
+
+def announce(folder: Path, hub: str, message: str, *words: str) -> tuple[int, str]:
+    """Run the role's tasks against the hub. Returns the number of changes, -1 for a failure, and what was printed."""
+    playbook = folder / "announce.yml"
+    playbook.write_text(ANNOUNCE)
+    variables = {
+        "ansible_python_interpreter": sys.executable,
+        "jupyterhub_port": urlsplit(hub).port,
+        "jupyterhub_base_url": "/jupyterhub/",
+        "jupyterhub_listen_address": "",
+        "jupyterhub_service_token": plain_hub.TOKEN,
+        "jupyterhub_message": message,
+    }
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-e", json.dumps(variables)]
+    run = subprocess.run(
+        [*command, *words, str(playbook)],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_ROLES_PATH": str(ROOT / "roles")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert plain_hub.TOKEN not in run.stdout
+    changed = re.search(r"changed=([0-9]+)", run.stdout)
+    return (int(changed[1]) if changed and run.returncode == 0 else -1), run.stdout
+
+
+def test_a_message_is_announced_once_predicted_and_removed(hub: str, tmp_path: Path) -> None:
+    def shown() -> object:
+        return json.loads(ask("GET", f"{hub}message")[1])["message"]
+
+    changes, text = announce(tmp_path, hub, "Reboot at 17:00", "--check")
+    assert (changes, shown()) == (1, ""), text
+    for expected in (1, 0):
+        changes, text = announce(tmp_path, hub, "Reboot at 17:00")
+        assert (changes, shown()) == (expected, "Reboot at 17:00"), text
+    refused, text = announce(tmp_path, hub, "x" * (LONGEST_MESSAGE + 1))
+    assert (refused, shown()) == (-1, "Reboot at 17:00")
+    assert str(LONGEST_MESSAGE) in text
+    changes, text = announce(tmp_path, hub, "")
+    assert (changes, shown()) == (1, ""), text
 
 
 def test_errors_are_told_in_words_with_a_way_on(hub: str) -> None:
