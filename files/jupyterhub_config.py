@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from xnat_hub.database import commit_fast, forget_service_tokens
 from xnat_hub.handlers import StaticFiles, security_headers
+from xnat_hub.pages import template_vars
 from xnat_hub.settings import load
 
 HERE = str(Path(__file__).resolve().parent)
@@ -100,6 +101,7 @@ c.JupyterHub.spawner_class = "xnat_hub.spawner.XnatSpawner"
 c.JupyterHub.allow_named_servers = True
 c.JupyterHub.redirect_to_server = False  # show the list of servers: there is no default server to start
 c.JupyterHub.template_paths = [f"{HERE}/templates"]
+c.JupyterHub.template_vars = template_vars(settings)
 c.Spawner.start_timeout = settings.start_timeout
 c.Spawner.http_timeout = settings.http_timeout
 c.Spawner.default_url = "/lab"

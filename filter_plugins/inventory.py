@@ -18,6 +18,7 @@ class FilterModule:
             "xnat_deployment_findings": inventory.deployment_findings,
             "xnat_hub_findings": hub_settings.hub_findings,
             "xnat_hub_path": inventory.hub_path,
+            "xnat_hub_logo": hub_settings.logo,
             "xnat_inventory_findings": inventory.inventory_findings,
             "xnat_secret_findings": inventory.secret_findings,
             "xnat_unknown_limits": inventory.unknown_limits,

@@ -34,6 +34,9 @@ def settings_data(**changes: Any) -> dict[str, Any]:
     return {
         "base_url": "/jupyterhub/",
         "public_url": "https://hub.example.org",
+        "title": "JupyterHub",
+        "logo": None,
+        "xnat_public_url": "https://xnat.example.org",
         "trusted_proxies": [],
         "hub_host": "jupyterhub-hub",
         "proxy_api_url": "http://jupyterhub-proxy.jupyterhub-control:8001",

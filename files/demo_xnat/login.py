@@ -9,7 +9,7 @@ from aiohttp import web
 from .configuration import Configuration, ConfigurationError
 from .hub import HubError
 from .kinds import ComputeError
-from .people import Person
+from .people import LOCAL, OPENID, Person
 from .state import RefusedError, State
 from .xapi import (
     BUILD_INFO,
@@ -27,7 +27,8 @@ from .xapi import (
 
 LOG = logging.getLogger(__name__)
 COOKIE = "JSESSIONID"
-_WITHOUT_LOGIN = ("/healthz", "/data/services/auth", EXPIRED_PAGE, BUILD_INFO)
+OPENID_PAGE = "/demo/openid-login"
+_WITHOUT_LOGIN = ("/healthz", "/data/services/auth", OPENID_PAGE, EXPIRED_PAGE, BUILD_INFO)
 
 
 class Login:
@@ -94,17 +95,19 @@ class Login:
         if changes and basic is None and request.headers.get("X-Requested-With") != "XMLHttpRequest":
             raise XapiError(403, "A change made with the session cookie needs the header X-Requested-With.")
 
-    def open_session(self, request: web.Request, login: str, password: str, limited: bool = True) -> Person:
+    def open_session(
+        self, request: web.Request, login: str, password: str, limited: bool = True, openid: bool = False
+    ) -> Person:
         """Check the credentials and make a session: 401 if they are refused.
 
         login: the part before a "/" names the provider, here only ``localdb``. limited: whether the number of the
-        person's sessions counts.
+        person's sessions counts. openid: whether these are credentials for the OpenID provider.
         """
         provider, _, name = login.rpartition("/")
         try:
-            if provider not in ("", "localdb"):
+            if provider not in ("", LOCAL):
                 raise RefusedError
-            person = self._state.check_password(name, password)
+            person = self._state.check_password(name, password, OPENID if openid else LOCAL)
             request[SESSION_ID] = self._state.open_session(person, limited)
             request[NEW_SESSION] = True
         except RefusedError as error:

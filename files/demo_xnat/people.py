@@ -18,13 +18,14 @@ JUPYTER = "Jupyter"
 JUPYTERHUB = "JupyterHub"
 SERVICE_ACCOUNT = "jupyterhub"
 ADMIN = "admin"
+LOCAL, OPENID = "localdb", "openid"
 
 
 @dataclass(frozen=True)
 class Person:
     """One account; ``roles`` are role keys, ``projects`` the projects readable at start.
 
-    password: a salted hash, empty for none.
+    password: a salted hash, empty for none. provider: who checks it, XNAT itself (LOCAL) or an OpenID provider.
     """
 
     user_id: int
@@ -38,6 +39,7 @@ class Person:
     last_name: str = "Account"
     email: str = ""
     password: str = field(default="", repr=False)
+    provider: str = LOCAL
 
     def is_administrator(self) -> bool:
         """Whether the person may see and do everything."""
@@ -78,7 +80,8 @@ class Person:
         return cls(**document | {name: tuple(document[name]) for name in ("roles", "projects")})
 
 
-# The accounts of a fresh XNAT. "expired" and "disabled" have the role Jupyter but can no longer log in.
+# The accounts of a fresh XNAT. "expired" and "disabled" have the role Jupyter but can no longer log in. "openid" has no
+# password in XNAT: it logs in on the demo's page, which stands in for its OpenID provider.
 PEOPLE = {
     person.username: person
     for person in (
@@ -90,6 +93,7 @@ PEOPLE = {
         Person(14, "rjones"),
         Person(15, "expired", roles=(JUPYTER,), projects=("DEMO_MR",), password_expired=True),
         Person(16, "disabled", roles=(JUPYTER,), projects=("DEMO_MR",), enabled=False),
+        Person(17, "openid", roles=(JUPYTER,), projects=("DEMO_MR",), provider=OPENID),
     )
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from .login import COOKIE, Login
+from .login import COOKIE, OPENID_PAGE, Login
+from .people import LOCAL
 from .state import State
 from .xapi import EXPIRED_PAGE, NEW_SESSION, NOT_XNAT, PERSON, SESSION_ID, Routes, XapiError
 
@@ -23,6 +24,7 @@ class SessionApi:
             web.delete("/data/JSESSION", self.end_session),
             web.get("/data/auth", self.get_auth),
             web.post("/data/services/auth", self.authenticate),
+            web.post(OPENID_PAGE, self.openid_log_in),
             web.get(EXPIRED_PAGE, self.get_expired_page),
         ]
 
@@ -48,10 +50,20 @@ class SessionApi:
         Unlike Basic, this ignores how many sessions there are (1.6).
         """
         form = await request.post()
-        if form.get("provider", "localdb") != "localdb" or "authenticatorId" in form:
+        if form.get("provider", LOCAL) != LOCAL or "authenticatorId" in form:
             raise XapiError(400, "Unknown or ambiguous authentication provider.")
         username, password = str(form.get("username", "")), str(form.get("password", ""))
         request[PERSON] = self._login.open_session(request, username, password, limited=False)
+        return web.Response(text=request[SESSION_ID])
+
+    async def openid_log_in(self, request: web.Request) -> web.Response:
+        """Log in with form fields ``username`` and ``password``, in place of an OpenID provider.
+
+        Accounts of the provider have no password in XNAT: neither Basic nor ``authenticate`` accepts them.
+        """
+        form = await request.post()
+        username, password = str(form.get("username", "")), str(form.get("password", ""))
+        request[PERSON] = self._login.open_session(request, username, password, limited=False, openid=True)
         return web.Response(text=request[SESSION_ID])
 
     async def get_expired_page(self, request: web.Request) -> web.Response:

@@ -17,7 +17,7 @@ from typing import Any
 from . import archive
 from .configuration import Configuration
 from .database import Database
-from .people import USERS, Person, hashed, matches
+from .people import LOCAL, USERS, Person, hashed, matches
 
 SESSION_SECONDS = 15 * 60
 LOCK_OUT_FAILURES = 20
@@ -91,8 +91,8 @@ class State:
 
     # Log-in and sessions (docs/xnat-contract.md, 1.6)
 
-    def check_password(self, login: str, password: str) -> Person:
-        """The user with this login name or alias and this password. Raises ``RefusedError``.
+    def check_password(self, login: str, password: str, provider: str = LOCAL) -> Person:
+        """The user of that provider with this login name or alias and this password. Raises ``RefusedError``.
 
         Failures are counted until a log-in succeeds. After 20, the account is locked for one hour; then the count
         restarts.
@@ -111,7 +111,7 @@ class State:
             count = 0
         if count >= LOCK_OUT_FAILURES:
             raise RefusedError
-        if not person.may_log_in() or not matches(person.password, password):
+        if person.provider != provider or not person.may_log_in() or not matches(person.password, password):
             self._failures[login] = (count + 1, self.clock())
             raise RefusedError
         self._failures.pop(login, None)

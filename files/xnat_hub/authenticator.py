@@ -25,6 +25,7 @@ from xnat_wire.rest import (
 from xnat_hub.handlers import HANDLERS
 from xnat_hub.launcher import shared_launcher
 from xnat_hub.logins import OwnAccountError, shared_logins
+from xnat_hub.pages import handlers
 from xnat_hub.settings import load
 
 REFRESH_TIMEOUT = 5.0  # seconds that a page waits for XNAT when a log-in is checked again
@@ -63,7 +64,7 @@ class XnatAuthenticator(Authenticator):
 
     def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
         """Return our own handlers as well; JupyterHub puts them before its own."""
-        return [*super().get_handlers(app), *HANDLERS]
+        return [*super().get_handlers(app), *HANDLERS, *handlers(load())]
 
     async def authenticate(self, handler: web.RequestHandler, data: Any) -> dict[str, Any]:
         """Check the log-in with XNAT and record it. A refusal is an HTTPError; the log-in page shows its message.

@@ -24,10 +24,15 @@ class Settings:
 
     public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses of the reverse proxies in
     front of the hub's own; their X-Forwarded-For is trusted. xnat_username: the service account, which cannot log in.
+    title: the name of the site. logo: {"type": "image/png", "data": base64}, None for JupyterHub's. xnat_public_url:
+    XNAT as browsers reach it.
     """
 
     base_url: str
     public_url: str
+    title: str
+    logo: dict[str, str] | None
+    xnat_public_url: str
     trusted_proxies: tuple[str, ...]
     hub_host: str
     proxy_api_url: str

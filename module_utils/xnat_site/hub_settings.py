@@ -10,10 +10,12 @@ problem::
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..xnat_launcher.policy import DATA_TARGETS, is_below
@@ -46,6 +48,29 @@ CEILING = re.compile(r"([0-9]+(\.[0-9]+)?[KMGT]i?B?)?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
 SYSLOG = re.compile(r"(?:udp|tcp|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 URL = re.compile(r"https?://[^/?#\s]+/?")
+LOGO_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+LARGEST_LOGO = 200_000  # bytes: the hub's settings, which contain the logo, are a Docker config, at most 500 KiB
+
+
+def logo(path: str) -> dict[str, str] | None:
+    """Return the logo for the hub's settings: {"type": "image/png", "data": base64}; None for an empty path.
+
+    path: a file on the control node. Raises ValueError if it cannot be read or cannot be a logo.
+    """
+    if not path:
+        return None
+    kind = LOGO_TYPES.get(Path(path).suffix.lower())
+    if kind is None:
+        raise ValueError(f"jupyterhub_logo is {path}: set a file whose name ends in .png or .svg")
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"jupyterhub_logo is {path}, which cannot be read: {error.strerror}") from error
+    if not content or len(content) > LARGEST_LOGO:
+        raise ValueError(
+            f"jupyterhub_logo is {path}, which has {len(content)} bytes: set a file of at most {LARGEST_LOGO} bytes"
+        )
+    return {"type": kind, "data": base64.b64encode(content).decode()}
 
 
 def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:

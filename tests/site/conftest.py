@@ -218,8 +218,18 @@ class Site:
         assert answer.status_code == 201, answer.text
         return int(answer.json()["id"])
 
-    def launch(self, user: str = "jdoe", environment: int | None = None, hardware: int = 1, **changes: Any) -> Server:
-        """Press "Start Jupyter" on a session that jdoe and asmith may read."""
+    def launch(
+        self,
+        user: str = "jdoe",
+        environment: int | None = None,
+        hardware: int = 1,
+        session: requests.Session | None = None,
+        **changes: Any,
+    ) -> Server:
+        """Press "Start Jupyter" on a session that jdoe and asmith may read.
+
+        session: of a browser in which the user has logged in to XNAT; without one, the password is sent.
+        """
         name = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"{next(self._numbers):03d}Z"
         body = {
             "username": user,
@@ -234,15 +244,17 @@ class Site:
             "dashboardConfigId": None,
             **changes,
         }
-        answer = self.ask("POST", f"{self.xnat}/xapi/jupyterhub/users/{user}/server/{name}", user, json=body)
+        url = f"{self.xnat}/xapi/jupyterhub/users/{user}/server/{name}"
+        answer = session.post(url, json=body, timeout=TIMEOUT) if session else self.ask("POST", url, user, json=body)
         assert answer.status_code == 200, answer.text
         return Server(user, name, time.time())
 
-    def outcome(self, server: Server, seconds: float = 90) -> bool:
-        """Wait until XNAT reports the result of a launch."""
+    def outcome(self, server: Server, seconds: float = 90, session: requests.Session | None = None) -> bool:
+        """Wait until XNAT reports the result of a launch. session: as for `launch`."""
+        url = f"{self.xnat}/xapi/event_tracking/{server.name}"
 
         def said() -> Any:
-            answer = self.ask("GET", f"{self.xnat}/xapi/event_tracking/{server.name}", server.user)
+            answer = session.get(url, timeout=TIMEOUT) if session else self.ask("GET", url, server.user)
             return answer.status_code == 200 and answer.json()["succeeded"] is not None and answer.json()
 
         return bool(wait_for(f"end of the launch {server.name}", said, seconds)["succeeded"])

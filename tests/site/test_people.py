@@ -39,6 +39,38 @@ def test_the_log_in_page_says_what_keeps_somebody_out(
     assert 'name="password"' in page.text
 
 
+def test_somebody_of_openid_has_no_password_here_and_gets_in_by_xnats_button(site: Site) -> None:
+    _, page = site.browser("openid")
+    assert page.status_code == 403
+    assert "OpenID" in page.text
+    assert 'press "Start Jupyter"' in page.text
+    xnat = requests.Session()
+    xnat.headers["X-Requested-With"] = "XMLHttpRequest"
+    login = {"username": "openid", "password": site.password}
+    assert xnat.post(f"{site.xnat}/demo/openid-login", data=login, timeout=TIMEOUT).status_code == 200
+    server = site.launch("openid", site.environment(command=None), 2, session=xnat)
+    assert site.outcome(server, session=xnat), site.hub_log(server.began)
+    query = {"note": "t", "expiresIn": "600"}
+    tokens = f"{site.xnat}/xapi/jupyterhub/users/openid/tokens"
+    token = xnat.post(tokens, params=query, timeout=TIMEOUT).json()["token"]
+    url = f"http://{site.address}:8000{site.servers('openid')[server.name]['url']}"
+    opened = requests.get(url, params={"token": token}, timeout=TIMEOUT)
+    assert opened.status_code == 200
+    assert opened.url.split("?")[0] == f"{url}lab"
+    site.ask("DELETE", f"{site.hub}hub/api/users/openid/servers/{server.name}", json={"remove": True})
+    wait_for("removal", lambda: not site.left(), 30)
+
+
+def test_the_home_page_lists_what_servers_hold(site: Site) -> None:
+    server = site.launch(itemLabel="MR_S01_MR1")
+    assert site.outcome(server), site.hub_log(server.began)
+    browser, page = site.browser("jdoe")
+    assert "Session MR_S01_MR1 of project DEMO_MR" in page.text
+    assert f"Open {server.name}" in page.text
+    site.stop(server)
+    assert "No server is running" in browser.get(f"{site.hub}hub/home", timeout=TIMEOUT).text
+
+
 def test_people_who_differ_in_letter_case_are_two(site: Site) -> None:
     for user in ("jdoe", "JDoe"):
         browser, page = site.browser(user)

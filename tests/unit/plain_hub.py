@@ -9,11 +9,13 @@ import asyncio
 import json
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
-from jupyterhub.auth import NullAuthenticator
+from jupyterhub.auth import DummyAuthenticator, NullAuthenticator
 from jupyterhub.proxy import Proxy
 from jupyterhub.spawner import Spawner
+from tornado import web
 
 TOKEN = "service-token-of-the-tests"
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -43,6 +45,18 @@ class NoLogin(NullAuthenticator):  # type: ignore[misc]
 
     def normalize_username(self, username: str) -> str:
         return username
+
+
+class AnyPassword(DummyAuthenticator):  # type: ignore[misc]
+    """Anybody logs in, with any password except `wrong`."""
+
+    def normalize_username(self, username: str) -> str:
+        return username
+
+    async def authenticate(self, handler: Any, data: dict[str, str]) -> str:
+        if data["password"] == "wrong":
+            raise web.HTTPError(403, "XNAT does not accept this name and password.")
+        return data["username"]
 
 
 class PageSpawner(Spawner):  # type: ignore[misc]
@@ -92,3 +106,13 @@ if "PLAIN_HUB_PORT" in os.environ:
     c.JupyterHub.load_roles = json.loads(os.environ["PLAIN_HUB_ROLES"])
     c.JupyterHub.tornado_settings = {"slow_stop_timeout": 0.1}
     c.Authenticator.allow_all = True
+    if "PLAIN_HUB_PAGES" in os.environ:  # with our pages, and a log-in without a check of the password
+        from xnat_hub import pages
+        from xnat_hub.settings import load
+
+        pages.MESSAGE = pages.Message(Path(os.environ["PLAIN_HUB_MESSAGE"]))
+        c.JupyterHub.authenticator_class = AnyPassword
+        c.JupyterHub.template_paths = [os.environ["PLAIN_HUB_PAGES"]]
+        c.JupyterHub.template_vars = pages.template_vars(load())
+        c.JupyterHub.extra_handlers = pages.handlers(load())
+        c.JupyterHub.redirect_to_server = False

@@ -328,6 +328,20 @@ def test_the_auth_service_takes_a_form_and_gives_a_session(tmp_path: Path) -> No
     run(make_settings(tmp_path), check)
 
 
+def test_an_account_of_openid_has_no_password_in_xnat(tmp_path: Path) -> None:
+    async def check(client: Client) -> None:
+        form = {"username": "openid", "password": "people"}
+        assert (await answer(client, "openid", "GET", "/data/JSESSION"))[0] == 401
+        assert (await answer(client, "", "POST", "/data/services/auth", data=form))[0] == 401
+        assert (await answer(client, "", "POST", "/demo/openid-login", data=form | {"username": "jdoe"}))[0] == 401
+        status, _, session = await answer(client, "", "POST", "/demo/openid-login", data=form)
+        cookie = {"Cookie": f"JSESSIONID={session}"}
+        assert status == 200
+        assert (await answer(client, "", "GET", "/xapi/users/openid/roles", headers=cookie))[0] == 200
+
+    run(make_settings(tmp_path), check)
+
+
 def test_a_change_made_with_the_cookie_alone_needs_the_header(tmp_path: Path) -> None:
     async def check(client: Client) -> None:
         session = (await answer(client, "jdoe", "GET", "/data/JSESSION"))[2]

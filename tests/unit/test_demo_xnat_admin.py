@@ -66,6 +66,7 @@ def test_a_fresh_xnat_has_its_people_without_roles_and_a_closed_service_account(
         roles = {name: await got(client, f"{USERS}/{name}/roles") for name in PEOPLE}
         assert roles == {name: [] for name in PEOPLE} | {
             "admin": ["Administrator"], "jupyterhub": ["JupyterHub"], "expired": ["Jupyter"], "disabled": ["Jupyter"],
+            "openid": ["Jupyter"],
         }  # fmt: skip
         service = await got(client, f"{USERS}/profile/jupyterhub")
         assert (service["enabled"], service["verified"]) == (False, True)
@@ -207,12 +208,12 @@ def test_an_account_is_made_201_once_and_can_be_used(tmp_path: Path) -> None:
         )
         assert (status, kind) == (201, "application/json")
         assert json.loads(text) == {
-            "id": 17, "username": "mlee", "firstName": "Mary", "lastName": "Lee", "email": "mlee@example.org",
+            "id": 18, "username": "mlee", "firstName": "Mary", "lastName": "Lee", "email": "mlee@example.org",
             "enabled": True, "verified": True, "secured": True,
         }  # fmt: skip
         assert await change(client, "POST", USERS, NEW) == 409
         assert (await answer(client, "mlee", "GET", f"{USERS}/mlee/roles", "secret"))[2] == "[]"
-        assert (await got(client, f"{USERS}/profile/mlee", "mlee", "secret"))["id"] == 17
+        assert (await got(client, f"{USERS}/profile/mlee", "mlee", "secret"))["id"] == 18
         assert (await got(client, "/data/projects", "mlee", "secret"))["ResultSet"]["Result"] == []
         second = NEW | {"username": "Mlee", "password": None}  # another person, closed and without a password
         assert await change(client, "POST", USERS, second) == 201
@@ -342,6 +343,7 @@ def test_roles_are_added_and_removed_at_once_and_only_blank_ones_fail(tmp_path: 
             "rjones",
             "expired",
             "disabled",
+            "openid",
         ]
         assert await got(client, f"{USERS}/roles/none") == []
         assert (await answer(client, "admin", "PUT", roles, json=["", " ", "third"]))[::2] == (202, '["", " "]')

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from module_utils.xnat_site.hub_settings import hub_findings
+from module_utils.xnat_site.hub_settings import LARGEST_LOGO, hub_findings, logo
 from tests.unit.conftest import ROOT
 
 ROLE = ROOT / "roles/jupyterhub"
@@ -115,3 +116,16 @@ def test_all_that_is_wrong_comes_at_once() -> None:
         {**SETTINGS, "jupyterhub_start_timeout": 1, "jupyterhub_http_timeout": 200, "jupyterhub_public_url": "x"}
     )
     assert [finding["id"] for finding in found] == ["range", "start_time", "public_url"]
+
+
+def test_a_logo_is_read_or_refused_by_name(tmp_path: Path) -> None:
+    assert logo("") is None
+    file = tmp_path / "logo.SVG"
+    file.write_bytes(b"<svg/>")
+    assert logo(str(file)) == {"type": "image/svg+xml", "data": "PHN2Zy8+"}
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "large.png").write_bytes(bytes(LARGEST_LOGO + 1))
+    (tmp_path / "logo.html").write_bytes(b"x")
+    for name in ("empty.png", "large.png", "logo.html", "missing.png"):
+        with pytest.raises(ValueError, match=f"jupyterhub_logo is .*{name}"):
+            logo(str(tmp_path / name))

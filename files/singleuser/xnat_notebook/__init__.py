@@ -1,0 +1,1 @@
+"""What a notebook server shows of XNAT; installed into the single-user image."""
