@@ -65,6 +65,9 @@ def hub_settings(name: str) -> dict[str, Any]:
     return {
         "base_url": "/jupyterhub/",
         "public_url": "http://hub.example.org",  # visitors come without TLS
+        "title": "JupyterHub",
+        "logo": None,
+        "xnat_public_url": "http://xnat.example.org",
         "trusted_proxies": [],
         "hub_host": f"{PREFIX}-{name}-hub",
         "proxy_api_url": f"http://{PREFIX}-{name}-proxy:8001",
