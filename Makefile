@@ -26,11 +26,12 @@ help:
 
 install: $(VENV)/deploy.stamp ## install Ansible, pinned, into .venv (BUNDLE=DIRECTORY: only from an offline bundle)
 
-demo: $(VENV)/deploy.stamp ## deploy everything on this machine, with a demo XNAT, and run the smoke test
-	@$(PLAY) site.yml -i inventory/demo $(BECOME)
+DEMO_TLS := $(if $(TLS),-e site_demo_tls=$(TLS))
+demo: $(VENV)/deploy.stamp ## deploy everything on this machine, with a demo XNAT, and run the smoke test (TLS=true: https, by an edge)
+	@$(PLAY) site.yml -i inventory/demo $(BECOME) $(DEMO_TLS)
 
 demo-verify: $(VENV)/deploy.stamp ## run the demo's smoke test again
-	@$(PLAY) playbooks/verify.yml -i inventory/demo $(BECOME)
+	@$(PLAY) playbooks/verify.yml -i inventory/demo $(BECOME) $(DEMO_TLS)
 
 demo-down: $(VENV)/deploy.stamp ## stop the demo; users' files and the hub's database stay (REMOVE_DATA=true: remove them too)
 	@$(PLAY) playbooks/remove.yml -i inventory/demo $(BECOME) -e remove_data=$(or $(REMOVE_DATA),false)
@@ -44,7 +45,7 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser filter_plugins library \
+	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser files/edge filter_plugins library \
 	  module_utils/*.py module_utils/xnat_site doc_fragments benchmarks tests
 
 unit: $(VENV)/dev.stamp ## tests that need only Python

@@ -9,7 +9,7 @@ from tornado.httpserver import HTTPServer
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from xnat_hub.database import commit_fast, forget_service_tokens
-from xnat_hub.handlers import StaticFiles, security_headers
+from xnat_hub.handlers import Server, StaticFiles, security_headers
 from xnat_hub.pages import template_vars
 from xnat_hub.settings import load
 
@@ -20,7 +20,6 @@ c = get_config()  # noqa: F821  (JupyterHub defines it)
 # Addresses. The proxy is a separate service, so that a restart of the hub interrupts nobody.
 c.JupyterHub.base_url = settings.base_url
 c.JupyterHub.public_url = settings.public_url.rstrip("/") + settings.base_url
-c.JupyterHub.trusted_downstream_ips = list(settings.trusted_proxies)  # for the log only; XnatAuthenticator does its own
 c.JupyterHub.tornado_settings = {
     # JupyterHub sets `secure` on its other cookies according to public_url, but not on the XSRF cookie.
     "cookie_options": {"secure": True} if settings.public_url.startswith("https:") else {},
@@ -28,7 +27,7 @@ c.JupyterHub.tornado_settings = {
     "static_handler_class": StaticFiles,
 }
 # Clients that are not logged in can send a body as well, and tornado would accept 100 MB.
-HTTPServer.configure(None, max_body_size=2**20, max_buffer_size=2**20)
+HTTPServer.configure(Server, max_body_size=2**20, max_buffer_size=2**20, trusted_proxies=settings.trusted_proxies)
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
 database = Path("/srv/jupyterhub/jupyterhub.sqlite")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Collection
+from collections.abc import Container
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -182,7 +182,7 @@ def source_of(address: str) -> str:
     return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
-def last_untrusted(peer: str, forwarded: str, trusted: Collection[str]) -> str:
+def last_untrusted(peer: str, forwarded: str, trusted: Container[str]) -> str:
     """Return the last untrusted address of an X-Forwarded-For; an entry that is not an address ends the search."""
     found = peer
     for text in reversed(forwarded.split(",")):

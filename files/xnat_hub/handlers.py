@@ -1,4 +1,4 @@
-"""Changes to JupyterHub's REST API that XNAT needs, and the headers of the hub's pages."""
+"""Changes to JupyterHub's REST API that XNAT needs, the headers of the hub's pages, and its web server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
 from jupyterhub.handlers.static import CacheControlStaticFilesHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
+from tornado.httpserver import HTTPServer
+
+from xnat_hub.proxies import TrustedProxies
 
 HSTS = f"max-age={365 * 86400}"  # without includeSubDomains: subdomains may not have TLS
 
@@ -19,6 +22,25 @@ def security_headers(public_url: str) -> dict[str, str]:
     if public_url.startswith("https:"):
         headers["Strict-Transport-Security"] = HSTS
     return headers
+
+
+class Server(HTTPServer):
+    """The hub's web server. Its log has the client's address; tornado alone compares addresses, not networks.
+
+    trusted_proxies: as `HTTPServer.configure` passes it.
+    """
+
+    def initialize(  # type: ignore[override]
+        self, *args: Any, trusted_proxies: TrustedProxies, **options: Any
+    ) -> None:
+        """Called by tornado."""
+        super().initialize(*args, **options)
+        self._trusted_proxies = trusted_proxies
+
+    def start_request(self, server_conn: object, request_conn: Any) -> Any:
+        """Called by tornado before it reads the headers of a request."""
+        request_conn.context.trusted_downstream = self._trusted_proxies
+        return super().start_request(server_conn, request_conn)
 
 
 class StaticFiles(CacheControlStaticFilesHandler):

@@ -6,7 +6,6 @@ The role `jupyterhub` writes the file; its `meta/argument_specs.yml` describes t
 from __future__ import annotations
 
 import functools
-import ipaddress
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 from xnat_wire.settings import SECRETS_DIR, SettingsError, check_keys, read_secret, read_settings
 from xnat_wire.site import XnatSite
 
+from xnat_hub.proxies import TrustedProxies
+
 SETTINGS_FILE = "/etc/jupyterhub/settings.json"
 
 
@@ -22,8 +23,9 @@ SETTINGS_FILE = "/etc/jupyterhub/settings.json"
 class Settings:
     """The hub's settings. Times are seconds; paths are those of the hub's container.
 
-    public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses of the reverse proxies in
-    front of the hub's own; their X-Forwarded-For is trusted. xnat_username: the service account, which cannot log in.
+    public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses and networks of the reverse
+    proxies in front of the hub's own; their X-Forwarded-For is trusted. xnat_username: the service account, which
+    cannot log in.
     title: the name of the site. logo: {"type": "image/png", "data": base64}, None for JupyterHub's. xnat_public_url:
     XNAT as browsers reach it.
     """
@@ -33,7 +35,7 @@ class Settings:
     title: str
     logo: dict[str, str] | None
     xnat_public_url: str
-    trusted_proxies: tuple[str, ...]
+    trusted_proxies: TrustedProxies
     hub_host: str
     proxy_api_url: str
     launcher_socket: str
@@ -58,7 +60,7 @@ def parse(data: dict[str, Any], secrets_dir: Path) -> Settings:
     """Read the settings file's JSON. Raises SettingsError for missing, unknown or invalid settings."""
     check_keys(data, {field.name for field in fields(Settings)} - {"secrets_dir"}, "hub")
     try:
-        trusted = tuple(str(ipaddress.ip_address(address)) for address in data["trusted_proxies"])
+        trusted = TrustedProxies(data["trusted_proxies"])
     except ValueError as error:
         raise SettingsError(f"trusted_proxies: {error}") from error
     return Settings(

@@ -6,7 +6,7 @@ It reads JSON from standard input, so that no secret is in an environment or a p
      "username": "jdoe", "password": "...", "service_username": "jupyterhub", "service_password": "...",
      "service_token": "...", "experiment": "XNAT_E00001", "uid": 1000, "gid": 1000, "deployment": "jupyterhub",
      "environment": "JupyterLab", "timeout": 180, "ca_pem": "", "restart_hub": false,
-     "file_servers": ["10.0.0.9"], "egress_host": ""}
+     "file_servers": ["10.0.0.9"], "egress_host": "", "certificate_days": 14}
 
 Prints {"ok": bool, "table": "...", "checks": [{"name", "seen", "ok", "advice"}, ...]} as JSON; times are seconds.
 """

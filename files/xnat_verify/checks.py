@@ -6,12 +6,14 @@ import asyncio
 import datetime
 import json
 import ssl
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import docker
@@ -22,6 +24,7 @@ from xnat_verify.walls import NODE_PORTS, targets, task_addresses
 LABEL = "org.xnat.jupyterhub"  # prefix of the labels of a server's service
 KERNEL_PROBE = Path(__file__).with_name("kernel_probe.py").read_text()
 WALLS_PROBE = Path(__file__).with_name("walls_probe.py").read_text()
+TLS_TIMEOUT = 20  # seconds for a connection
 BUG = "Report this as a bug: it must never happen."
 
 
@@ -61,11 +64,9 @@ class SmokeTest:
 
     async def run(self) -> bool:
         """Run the checks and return whether all passed. Servers that were started are always stopped."""
-        context: ssl.SSLContext | bool = True
-        if self.wanted["ca_pem"]:
-            context = ssl.create_default_context(cadata=self.wanted["ca_pem"])
+        self.tls = ssl.create_default_context(cadata=self.wanted["ca_pem"] or None)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context),
+            connector=aiohttp.TCPConnector(ssl=self.tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=30, sock_connect=10),
         ) as self.http:
@@ -87,6 +88,7 @@ class SmokeTest:
             return f"ready after {into['seconds']:.1f} s as {into['url']}"
 
         steps: list[tuple[str, Callable[[], Coroutine[Any, Any, str]]]] = [
+            *([("the certificates last", self._certificates)] if self._served_by_tls() else []),
             ("XNAT accepts the service account", self._service_account),
             ("the service account may read launches", self._service_role),
             ("the hub answers through its proxy", self._hub_answers),
@@ -136,6 +138,34 @@ class SmokeTest:
         async with self.http.get(url, headers=headers, allow_redirects=False) as response:
             is_json = response.content_type == "application/json"
             return response.status, await response.json() if is_json else await response.text()
+
+    def _served_by_tls(self) -> list[tuple[str, int]]:
+        """Return host and port of XNAT and hub, as far as they are served by TLS, each once."""
+        urls = [urlsplit(url) for url in (self.wanted["hub_url"], self.xnat)]
+        return list(dict.fromkeys((str(url.hostname), url.port or 443) for url in urls if url.scheme == "https"))
+
+    async def _certificates(self) -> str:
+        """Read until when the certificates are valid, as a browser sees them."""
+        seen = []
+        for host, port in self._served_by_tls():
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(host, port, ssl=self.tls), TLS_TIMEOUT)
+            except OSError as error:
+                raise FailedCheckError(
+                    f"{host}:{port}: {error}",
+                    "The certificate must be valid for this host, and the authority in site_ca_bundle if that is set.",
+                ) from error
+            not_after = writer.get_extra_info("peercert")["notAfter"]
+            writer.close()
+            days = int((ssl.cert_time_to_seconds(not_after) - time.time()) // 86400)
+            _expect(
+                days >= self.wanted["certificate_days"],
+                f"that of {host} is valid for {days} more days",
+                "Renew it; playbooks/edge.yml does so if the edge's own authority made it. verify_certificate_days is"
+                " the number of days required.",
+            )
+            seen.append(f"{host}: {days} days")
+        return ", ".join(seen)
 
     async def _service_account(self) -> str:
         async with self.http.get(f"{self.xnat}/data/JSESSION", headers=self.service, allow_redirects=False) as response:

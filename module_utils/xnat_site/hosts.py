@@ -16,7 +16,7 @@ from typing import Any, cast
 HOST_LABEL = "org.xnat.jupyterhub.host"  # on a node that this project has joined: its name in the inventory
 HUB_LABEL = "org.xnat.jupyterhub.hub"  # followed by the deployment: the node that has the hub's database
 # The groups of an inventory whose hosts are judged.
-SWARM, MANAGERS, WORKERS, DEMO_XNAT = "swarm", "managers", "workers", "demo_xnat"
+SWARM, MANAGERS, WORKERS, DEMO_XNAT, EDGES = "swarm", "managers", "workers", "demo_xnat", "edges"
 ROLES = {MANAGERS: "manager", WORKERS: "worker"}
 MEMBER_STATES = ("active", "pending", "error")
 # A new swarm without a pool of its site gets the first of these to which no host has a route.
@@ -404,16 +404,16 @@ def inventory_hosts(
 ) -> dict[str, dict[str, Any]]:
     """Return the settings and reports of the hosts of a site, from Ansible's own variables.
 
-    The value of each host of the groups swarm, managers, workers and demo_xnat::
+    The value of each host of the groups swarm, managers, workers, demo_xnat and edges::
 
-        {"groups": ["managers", "swarm"],  # those of the four that contain it
+        {"groups": ["managers", "swarm"],  # those of the five that contain it
          "advertise_addr": "",           # docker_swarm_advertise_addr
          "data_path_addr": "",           # docker_swarm_data_path_addr
          "availability": "active",       # docker_swarm_availability
          "labels": {"gpu": "true"},      # docker_swarm_labels, in Swarm's form
          "report": {...}}                # of the module node_report; None if the host does not answer
     """
-    names = {group: list(groups.get(group, ())) for group in (MANAGERS, WORKERS, DEMO_XNAT, SWARM)}
+    names = {group: list(groups.get(group, ())) for group in (MANAGERS, WORKERS, DEMO_XNAT, SWARM, EDGES)}
     return {
         str(name): {
             "groups": [group for group, hosts in names.items() if name in hosts],

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .hosts import DEMO_XNAT
+from .hosts import DEMO_XNAT, EDGES
 
 DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
@@ -48,7 +48,7 @@ def image_plan(
 ) -> dict[str, dict[str, Any]]:
     """Return the content of each image, in build order.
 
-    The images are base, runtime, hub, launcher, egress, verify, guard, singleuser, registry and demo_xnat.
+    The images are base, runtime, hub, launcher, egress, edge, verify, guard, singleuser, registry and demo_xnat.
 
     The value of each::
 
@@ -97,6 +97,7 @@ def image_plan(
     add("hub", on_runtime, "jupyterhub_config.py", "templates", "xnat_hub", "xnat_wire")
     add("launcher", on_runtime, "xnat_launcher", "xnat_wire")
     add("egress", {**on_base, "HUB_UID": hub_uid})
+    add("edge", {**on_base, "HUB_UID": hub_uid})
     add("verify", on_runtime, "xnat_verify", "xnat_wire")
     add("guard", on_base, "xnat_guard")
     singleuser = add("singleuser", {**on_base, "LOCK": lock, "NB_UID": notebook_uid, "NB_GID": notebook_gid})
@@ -105,12 +106,15 @@ def image_plan(
     return plan
 
 
-def site_images(plan: Mapping[str, Mapping[str, Any]], *, registry: bool, demo_xnat: bool) -> dict[str, str]:
+def site_images(
+    plan: Mapping[str, Mapping[str, Any]], *, registry: bool, demo_xnat: bool, edge: bool
+) -> dict[str, str]:
     """Return the images of a plan that a site runs, in build order: {"hub": "prefix/hub:3f9c...", ...}.
 
-    registry, demo_xnat: whether the site runs these as well. The base image does not run.
+    registry, demo_xnat, edge: whether the site runs these as well. The base image does not run.
     """
-    names = [*ON_MANAGERS, *ON_NODES, *(["registry"] if registry else []), *(["demo_xnat"] if demo_xnat else [])]
+    extra = {"registry": registry, "demo_xnat": demo_xnat, "edge": edge}
+    names = [*ON_MANAGERS, *ON_NODES, *(name for name, runs in extra.items() if runs)]
     return {name: str(plan[name]["image"]) for name in names}
 
 
@@ -234,7 +238,8 @@ def lacking_images(
 ) -> dict[str, list[str]]:
     """Return the missing images of the hosts that answered: {"w1": ["prefix/singleuser:..."], ...}.
 
-    Managers may run hub, launcher, proxy and smoke test, all nodes guard and servers, the group demo_xnat the demo.
+    Managers may run hub, launcher, proxy and smoke test, all nodes guard and servers, the group demo_xnat the demo,
+    the group edges the edge.
     images: ids by name from each host's report. hosts: of `fleet`. ids: the images' ids on the builder; images that it
     lacks are ignored. further: names of extra images on the nodes. builder: the host that built the images.
     """
@@ -247,6 +252,8 @@ def lacking_images(
             wanted += [plan[image]["image"] for image in ON_MANAGERS]
         if DEMO_XNAT in host["groups"]:
             wanted.append(plan["demo_xnat"]["image"])
+        if EDGES in host["groups"]:
+            wanted.append(plan["edge"]["image"])
         names = [image for image in wanted if image in ids and has.get(image) != ids[image]]
         if names and name != builder:
             lacking[str(name)] = names

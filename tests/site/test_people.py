@@ -124,7 +124,7 @@ def test_pages_carry_security_headers_and_lead_to_the_public_address(site: Site)
         assert "Strict-Transport-Security" not in answer.headers  # this site has no https
     assert not any(cookie.secure for cookie in form.cookies)
     start = requests.get(site.hub, timeout=TIMEOUT, allow_redirects=False)
-    assert start.headers["Location"] == "http://localhost:8000/jupyterhub/hub/"
+    assert start.headers["Location"] == "http://127.0.0.1:8000/jupyterhub/hub/"
 
 
 def test_many_cookies_of_the_sites_domain_are_no_error(site: Site) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from swarm_service_status import judge
+from tornado.httpserver import _HTTPRequestContext
+from tornado.httputil import HTTPHeaders
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 from xnat_hub import settings as settings_module
+from xnat_hub.handlers import Server
+from xnat_hub.proxies import TrustedProxies
 from xnat_hub.settings import Settings, load, parse
 from xnat_launcher import settings as launcher_settings_module
 from xnat_launcher.options import OptionsError
@@ -55,8 +60,8 @@ def test_behind_tls_all_cookies_are_secure_and_pages_say_https_only(hub_config: 
     assert "Strict-Transport-Security" in hub_config.JupyterHub.tornado_settings["headers"]
 
 
-@pytest.mark.parametrize("addresses", [["10.0.0.0/8"], ["proxy"], ["10.0.0.1", ""]], ids=["network", "name", "empty"])
-def test_trusted_proxies_are_addresses(secrets_dir: Path, addresses: list[str]) -> None:
+@pytest.mark.parametrize("addresses", [["10.0.0.1/8"], ["proxy"], ["10.0.0.1", ""]], ids=["host", "name", "empty"])
+def test_trusted_proxies_are_addresses_or_networks(secrets_dir: Path, addresses: list[str]) -> None:
     with pytest.raises(SettingsError, match="trusted_proxies"):
         parse(settings_data(trusted_proxies=addresses), secrets_dir)
 
@@ -181,3 +186,19 @@ def test_a_service_is_judged_by_its_newest_tasks(
 ) -> None:
     judged = judge({**SERVICE, **service}, tasks, 3)
     assert (judged["converged"], judged["unrecoverable"], judged["state"]) == expected
+
+
+def test_the_network_of_the_edge_is_trusted_as_a_whole(secrets_dir: Path) -> None:
+    trusted = parse(settings_data(trusted_proxies=["192.0.2.1", "10.77.64.0/20"]), secrets_dir).trusted_proxies
+    assert "10.77.79.254" in trusted
+    assert "192.0.2.1" in trusted
+    assert [text for text in ("10.77.80.1", "192.0.2.2", "10.77.64.0/20", "made up", "") if text in trusted] == []
+
+
+def test_the_hubs_log_has_the_address_that_a_trusted_network_reports() -> None:
+    """The hub's own web server, with a request that came through the edge and the hub's proxy."""
+    server = Server(lambda request: None, xheaders=True, trusted_proxies=TrustedProxies(["10.77.64.0/20"]))
+    context = _HTTPRequestContext(SimpleNamespace(socket=None), ("10.77.32.9", 1), "http")  # type: ignore[arg-type]
+    server.start_request(object(), SimpleNamespace(context=context))
+    context._apply_xheaders(HTTPHeaders({"X-Forwarded-For": "203.0.113.9, 10.77.64.12"}))
+    assert context.remote_ip == "203.0.113.9"

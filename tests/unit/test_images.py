@@ -82,7 +82,8 @@ RUNTIME = {"runtime", "hub", "launcher", "verify"}
         ("registry/config.yml", {"registry"}),
         ("egress/forward-proxy", {"egress"}),
         ("egress/errors/ERR_NOTEBOOK_EGRESS", {"egress"}),
-        ("healthy", RUNTIME | {"egress", "registry", "demo_xnat"}),
+        ("edge/edge.py", {"edge"}),
+        ("healthy", RUNTIME | {"edge", "egress", "registry", "demo_xnat"}),
     ],
 )
 def test_a_change_renames_what_holds_it_and_what_is_above(files: Path, path: str, changed: set[str]) -> None:
@@ -132,6 +133,7 @@ def test_an_archive_holds_what_a_link_leads_to(tmp_path: Path) -> None:
 
 EVERY = {
     "base", "runtime", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat",
+    "edge",
 }  # fmt: skip
 
 
@@ -141,7 +143,7 @@ EVERY = {
         ({"revision": 2}, EVERY),
         ({"base": "debian:13"}, EVERY),
         ({"notebook_uid": 7}, {"singleuser", "demo_xnat"}),
-        ({"hub_uid": 7}, RUNTIME | {"egress", "registry"}),
+        ({"hub_uid": 7}, RUNTIME | {"edge", "egress", "registry"}),
         ({"dashboards": True}, {"singleuser", "demo_xnat"}),
     ],
     ids=["revision", "base", "notebook_uid", "hub_uid", "dashboards"],
@@ -206,14 +208,20 @@ def test_two_images_that_would_have_one_name_are_refused() -> None:
         further_images(["r:5000/x:1", "r-5000/x:1"], "p")
 
 
-ALL = ["runtime", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat"]
+ALL = ["runtime", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat", "edge"]
 ROUNDS = [["runtime", "egress", "guard", "singleuser"], ["hub", "launcher", "verify"]]
 
 
 @pytest.mark.parametrize(
     ("wanted", "rounds"),
     [
-        (ALL, [["runtime", "egress", "guard", "singleuser", "registry"], ["hub", "launcher", "verify", "demo_xnat"]]),
+        (
+            ALL,
+            [
+                ["runtime", "egress", "guard", "singleuser", "registry", "edge"],
+                ["hub", "launcher", "verify", "demo_xnat"],
+            ],
+        ),
         (["hub", "singleuser"], [["hub", "singleuser"]]),  # the runtime is there already
         ([], []),
     ],
@@ -224,19 +232,20 @@ def test_images_that_need_none_of_each_other_are_built_at_once(wanted: list[str]
 
 
 @pytest.mark.parametrize(
-    ("registry", "demo_xnat", "expected"),
+    ("registry", "demo_xnat", "edge", "expected"),
     [
-        pytest.param(False, False, ALL[:7], id="one-node"),
-        pytest.param(True, False, ALL[:8], id="several-nodes"),
-        pytest.param(False, True, [*ALL[:7], "demo_xnat"], id="demo"),
-        pytest.param(True, True, ALL, id="all"),
+        pytest.param(False, False, False, ALL[:7], id="one-node"),
+        pytest.param(True, False, False, ALL[:8], id="several-nodes"),
+        pytest.param(False, True, False, [*ALL[:7], "demo_xnat"], id="demo"),
+        pytest.param(False, False, True, [*ALL[:7], "edge"], id="edge"),
+        pytest.param(True, True, True, ALL, id="all"),
     ],
 )
 def test_a_site_runs_what_every_site_does_and_what_it_has_besides(
-    registry: bool, demo_xnat: bool, expected: list[str]
+    registry: bool, demo_xnat: bool, edge: bool, expected: list[str]
 ) -> None:
     whole = plan(ROOT / "files")
-    found = site_images(whole, registry=registry, demo_xnat=demo_xnat)
+    found = site_images(whole, registry=registry, demo_xnat=demo_xnat, edge=edge)
     assert list(found.items()) == [(name, whole[name]["image"]) for name in expected]
 
 
@@ -268,7 +277,7 @@ def test_what_is_missing_is_built_and_the_base_first_if_it_is_needed(
     has: list[str], expected: tuple[list[str], list[list[str]], bool]
 ) -> None:
     whole = plan(ROOT / "files")
-    wanted = site_images(whole, registry=False, demo_xnat=False)
+    wanted = site_images(whole, registry=False, demo_xnat=False, edge=False)
     found = image_builds(whole, wanted, inspected(*(whole[name]["image"] for name in has)))
     assert (found["names"], found["rounds"], found["base"]) == expected
 
@@ -304,11 +313,12 @@ def test_servers_start_from_what_rollouts_have_built_and_from_what_comes_from_el
 
 IDS = {
     "runtime": "r1", "hub": "h1", "launcher": "l1", "egress": "g1", "verify": "v1", "guard": "w1", "user": "u1",
-    "demo": "d1", "extra": "e1",
+    "demo": "d1", "extra": "e1", "edge": "f1",
 }  # fmt: skip
 NAMES = {
     "runtime": "runtime", "hub": "hub", "launcher": "launcher", "egress": "egress", "verify": "verify",
     "guard": "guard", "singleuser": "user", "demo_xnat": "demo", "registry": "registry",
+    "edge": "edge",
 }  # fmt: skip
 
 
@@ -317,7 +327,7 @@ NAMES = {
     [
         ({"m2": IDS, "w1": IDS, "x1": IDS}, IDS, [], {}),
         ({}, IDS, [],
-         {"m2": ["guard", "user", "runtime", "hub", "launcher", "egress", "verify"], "w1": ["guard", "user"],
+         {"m2": ["guard", "user", "runtime", "hub", "launcher", "egress", "verify"], "w1": ["guard", "user", "edge"],
           "x1": ["demo"]}),
         ({"w1": {**IDS, "user": "u0"}, "m2": {**IDS, "hub": "h0"}, "x1": IDS}, IDS, [],
          {"w1": ["user"], "m2": ["hub"]}),
@@ -328,8 +338,9 @@ NAMES = {
 def test_hosts_that_answer_lack_what_the_builder_has_by_another_id_or_alone(
     has: dict[str, dict[str, str]], ids: dict[str, str], further: list[str], expected: dict[str, list[str]]
 ) -> None:
+    groups = {"w1": ["edges"], "x1": ["demo_xnat"]}
     roles = {"m1": "manager", "m2": "manager", "w1": "worker", "w2": "worker", "x1": ""}
-    hosts = {name: {"role": role, "groups": [] if role else ["demo_xnat"]} for name, role in roles.items()}
+    hosts = {name: {"role": role, "groups": groups.get(name, [])} for name, role in roles.items()}
     images = {name: has.get(name, {}) for name in ("m1", "m2", "w1", "x1")}  # w2 does not answer
     plan = {key: {"image": name} for key, name in NAMES.items()}
     assert lacking_images(images, hosts, ids, plan, further, "m1") == expected

@@ -24,6 +24,7 @@ PARTS = {
     "demo_xnat": "files/demo_xnat",
     "runtime": "files/runtime",
     "registry": "files/registry",
+    "edge": "files/edge",
     "singleuser": "files/singleuser",
 }
 # What each part may import of the others. A part that is not named is imported by nobody.
@@ -69,7 +70,11 @@ def ours(name: str) -> str:
             if words and words[0] in SHARED:
                 return "module_utils"
             break
-    if not words or words[0] not in PARTS or words[0] in ("filters", "modules", "runtime", "registry", "singleuser"):
+    if (
+        not words
+        or words[0] not in PARTS
+        or words[0] in ("filters", "modules", "runtime", "registry", "edge", "singleuser")
+    ):
         return ""
     return ".".join(words[:2])
 

@@ -13,7 +13,13 @@ from module_utils.xnat_site.storage import storage_rows
 from tests.unit.conftest import ROOT
 
 INVENTORIES = sorted(path for path in (ROOT / "inventory").iterdir() if path.is_dir())
-DEMO_ONLY = {"site_demo_xnat_port", "site_demo_listen_address", "site_demo_password", "site_demo_admin_password"}
+DEMO_ONLY = {
+    "site_demo_xnat_port",
+    "site_demo_listen_address",
+    "site_demo_password",
+    "site_demo_admin_password",
+    "site_demo_tls",
+}
 
 
 def variables(inventory: Path) -> dict[str, Any]:
