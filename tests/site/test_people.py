@@ -108,8 +108,7 @@ def test_one_address_may_not_try_many_names_whatever_it_says_of_itself(site: Sit
         return requests.post(url, json=body, headers=forged, timeout=TIMEOUT).status_code
 
     assert {try_as(number) for number in range(25)} == {403}
-    log = wait_for("log", lambda: f"made-up-{began}-24" in (text := site.hub_log(began)) and text)
-    assert "Too many log-ins from your address" in log
+    wait_for("log", lambda: "Too many log-ins from your address" in site.hub_log(began))
     assert site.browser("jdoe")[1].status_code == 200  # who was let in from there before is not kept out
     page = wait_for("another try", lambda: "from your address" not in (text := site.browser("nobody")[1].text) and text)
     assert "XNAT does not accept" in page

@@ -118,7 +118,7 @@ def test_without_an_administrators_password_it_is_said_what_to_do_by_hand(site: 
     assert site.token["Authorization"].removeprefix("token ") not in run.text
 
 
-WITHOUT_JDOE = ("-e", '{"site_jupyter_users": ["JDoe", "rjones"]}')
+WITHOUT_JDOE = ("-e", '{"site_jupyter_users": ["JDoe", "rjones", "openid"]}')
 
 
 class Access:
