@@ -165,7 +165,7 @@ async def specimen(bed: Bed) -> dict[str, Any]:
     """Return the specification of a service that our hub creates for USERS[0]; the service is removed."""
     hub, names = bed.hubs["ours"], launches(1)
     await hub.start(names)
-    found = await bed.docker.listed("services", name=f"{PREFIX}-ours-")
+    found = await bed.docker.listed("services", name=f"{PREFIX}-ours-", label=f"org.xnat.jupyterhub.user={USERS[0]}")
     await hub.stop(names)
     await bed.clear_servers()
     text = json.dumps(found[0]["Spec"]).replace(f'"{PREFIX}-ours"', f'"{PREFIX}-floor"')  # labels: not that hub's own
