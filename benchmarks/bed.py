@@ -22,6 +22,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
+from xnat_launcher.service import SCRATCH_LABEL
 from yarl import URL
 
 from benchmarks.slow_xnat import PASSWORD
@@ -614,11 +615,14 @@ class Bed:
             name = container["Names"][0].lstrip("/")
             if name != DRIVER and SERVICE_LABEL not in container["Labels"]:
                 await self.docker.call("DELETE", f"/containers/{name}?force=1&v=1", missing_ok=True)
-        for volume in (await self.docker.listed("volumes", name=f"{PREFIX}-"))["Volumes"] or []:
-            await self.docker.call("DELETE", f"/volumes/{volume['Name']}", missing_ok=True)
         swarm = await self.docker.call("GET", "/swarm") if await self._is_manager() else None
         if swarm:
             await self.clear_servers(guards=True)
+        # Each start also leaves volumes that are never used (xnat_launcher.service.scratch).
+        for filters in ({"name": f"{PREFIX}-"}, {"label": SCRATCH_LABEL, "dangling": "true"}):
+            for volume in (await self.docker.listed("volumes", **filters))["Volumes"] or []:
+                with contextlib.suppress(DockerError):  # another deployment's server has just got it
+                    await self.docker.call("DELETE", f"/volumes/{volume['Name']}", missing_ok=True)
         for network in await self.docker.listed("networks", name=PREFIX):
             await self.docker.remove_network(network["Name"])
         if swarm and swarm["Spec"]["Labels"].get(PREFIX):
