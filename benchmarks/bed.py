@@ -1,13 +1,13 @@
-"""The test bed: Docker's API without a library, swarm, network, hubs with their parts, and the removal of all this.
+"""The test bed: Docker's API without a library, swarm, networks, hubs with their parts, and the removal of all this.
 
-It runs in a container on the network of the hubs, so that it reaches everything as hubs and browsers do.
+It runs in a container on the networks of the hubs, so that it reaches everything as hubs and browsers do. PREFIX is the
+control network of all hubs. One that has a guard also has an internal network for its servers, as the roles create it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import io
 import json
 import os
@@ -15,13 +15,14 @@ import pwd
 import sys
 import tarfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
+from xnat_launcher.service import SCRATCH_LABEL
 from yarl import URL
 
 from benchmarks.slow_xnat import PASSWORD
@@ -31,10 +32,16 @@ DRIVER = f"{PREFIX}-driver"  # this container
 SOCKET = "/var/run/docker.sock"
 RUNTIME = "localhost/xnat-jupyter/runtime"
 SINGLEUSER = "localhost/xnat-jupyter/singleuser"
-FEATHER = f"{PREFIX}/feather:latest"
+GUARD = "localhost/xnat-jupyter/guard"
+GUARD_CODE = "/opt/xnat-guard/xnat_guard"  # of that image
+IMAGES = f"localhost/{PREFIX}"
+FEATHER = f"{IMAGES}/feather:latest"
 NOTEBOOKS = f"{PREFIX}-notebooks"  # a network that only the measure `transfer` creates
+SERVICE_LABEL = "com.docker.swarm.service.name"
+GUARD_SUFFIX = "-guard"  # of the name of its service
 STUB_DIR = "/run/bench-docker"  # of this container: an anonymous volume, for the socket of the stub of Docker's API
-XNAT_URL = f"http://{DRIVER}:8080"
+# With the network's name, since hubs and this container share a second network, which the guard closes for this.
+XNAT_URL = f"http://{DRIVER}.{PREFIX}:8080"
 CONFIGS = "/opt/bench"  # of hubs' images
 ROOT = Path(__file__).resolve().parents[1]
 LOCKED = {"CapDrop": ["ALL"]}
@@ -57,7 +64,11 @@ XNAT = {
     "timeout": 20,
 }
 SERVER_UID = 1500  # the single-user image's, as inventory/demo makes it
-BEFORE = "import json; from tests.hub_settings import settings_data; print(json.dumps(settings_data()))"
+SETTINGS = """
+import json, sys
+from benchmarks.bed import hub_settings, launcher_settings
+print(json.dumps([hub_settings(sys.argv[1]), launcher_settings(sys.argv[1], sys.argv[2:])]))
+"""
 
 
 def hub_settings(name: str) -> dict[str, Any]:
@@ -70,7 +81,7 @@ def hub_settings(name: str) -> dict[str, Any]:
         "xnat_public_url": "http://xnat.example.org",
         "trusted_proxies": [],
         "hub_host": f"{PREFIX}-{name}-hub",
-        "proxy_api_url": f"http://{PREFIX}-{name}-proxy:8001",
+        "proxy_api_url": f"http://{PREFIX}-{name}-proxy.{PREFIX}:8001",
         "launcher_socket": "/run/xnat-launcher/launcher.sock",
         "xnat": XNAT,
         "xnat_username": "jupyterhub",
@@ -86,12 +97,16 @@ def hub_settings(name: str) -> dict[str, Any]:
 
 
 def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
-    """Return the settings of the launcher beside the hub `name`, as xnat_launcher.settings reads them."""
+    """Return the settings of the launcher beside the hub `name`, as xnat_launcher.settings reads them.
+
+    Limits are those that the roles compute for a swarm of this one node.
+    """
+    cpus = os.cpu_count() or 1
     return {
         "deployment": f"{PREFIX}-{name}",
-        "network": PREFIX,
-        "proxy_url": "",
-        "no_proxy": "",
+        "network": f"{PREFIX}-{name}-notebooks",
+        "proxy_url": f"http://{PREFIX}-{name}-gate:3128",
+        "no_proxy": f"localhost,127.0.0.1,::1,{PREFIX}-{name}-hub,xnat.example.org",
         "hub_uid": hub_uid(),
         "xnat": XNAT,
         "xnat_username": "jupyterhub",
@@ -106,9 +121,9 @@ def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
         "stop_grace_period": 10,
         "pids_limit": 4096,
         "constraints": [],
-        "cpu_ceiling": 64.0,
+        "cpu_ceiling": float(cpus),
         "memory_ceiling": "1T",
-        "cpu_default": 1.0,
+        "cpu_default": cpus / 2,
         "memory_default": "1G",
         "read_only": True,
         "home": "/home/jovyan",
@@ -117,34 +132,13 @@ def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
         "shm_size": "",
         "images": images,
         "image_names": {},
-        "guard": False,
+        "guard": True,
         "roots": [
             {"name": "archive", "path": "/srv/archive", "read_only": True, "targets": ["/data"], "per_user": False}
         ],
         "audit_days": 1,
         "audit_failure": "refuse",
         "audit_syslog": "",
-    }
-
-
-def settings_before(site: Mapping[str, Any], name: str, images: list[str]) -> dict[str, Any]:
-    """Return the settings of a hub without a launcher. site: the settings file of an ordinary site in its checkout."""
-    return {
-        **site,
-        "deployment": f"{PREFIX}-{name}",
-        "public_url": "http://hub.example.org",
-        "hub_host": f"{PREFIX}-{name}-hub",
-        "proxy_api_url": f"http://{PREFIX}-{name}-proxy:8001",
-        "network": PREFIX,
-        "xnat_url": XNAT_URL,
-        "xnat_connect_timeout": XNAT["connect_timeout"],
-        "xnat_timeout": XNAT["timeout"],
-        "uid": SERVER_UID,
-        "gid": SERVER_UID,
-        "groups": [],
-        "images": images,
-        "start_timeout": START_TIMEOUT,
-        "http_timeout": HTTP_TIMEOUT,
     }
 
 
@@ -189,13 +183,46 @@ class Docker:
         if errors:
             raise DockerError(f"building {tag}: {errors[0]}")
 
-    async def run(self, name: str, image: str, files: Iterable[tuple[str, bytes]] = (), **config: Any) -> None:
-        """Start a container on the network of the benchmarks, after copying files (path, content) into it."""
+    async def run(
+        self,
+        name: str,
+        image: str,
+        files: Iterable[tuple[str, bytes]] = (),
+        networks: Mapping[str, Sequence[str]] | None = None,
+        **config: Any,
+    ) -> None:
+        """Start a container on PREFIX and on other networks, with its aliases, after copying files (path, content)."""
         host = {"NetworkMode": PREFIX, "Init": True, **config.pop("HostConfig", {})}
         body = {"Image": image, "HostConfig": host, **config}
         await self.call("POST", "/containers/create", params={"name": name}, json=body)
         await self.call("PUT", f"/containers/{name}/archive", params={"path": "/"}, data=tar(files))
+        for network, aliases in (networks or {}).items():
+            await self.connect(network, name, aliases)
         await self.call("POST", f"/containers/{name}/start")
+
+    async def connect(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
+        """Connect a container to a network, where it also has the names `aliases`."""
+        body = {"Container": container, "EndpointConfig": {"Aliases": list(aliases)}}
+        await self.call("POST", f"/networks/{network}/connect", json=body)
+
+    async def make_network(self, name: str, internal: bool) -> str:
+        """Create an overlay network; return its id."""
+        body = {"Name": name, "Driver": "overlay", "Attachable": True, "Internal": internal, "CheckDuplicate": True}
+        return str((await self.call("POST", "/networks/create", json=body))["Id"])
+
+    async def remove_network(self, name: str) -> None:
+        """Remove a network, which may still have this container, and wait until it is gone."""
+        found = await self.call("GET", f"/networks/{name}", missing_ok=True)
+        if any(container["Name"] == DRIVER for container in ((found or {}).get("Containers") or {}).values()):
+            await self.call("POST", f"/networks/{name}/disconnect", json={"Container": DRIVER, "Force": True})
+
+        async def is_gone() -> bool:
+            with contextlib.suppress(DockerError):  # a container that ended is still attached
+                await self.call("DELETE", f"/networks/{name}", missing_ok=True)
+            # Swarm answers before it is gone.
+            return not await self.call("GET", f"/networks/{name}", missing_ok=True)
+
+        await until(f"removal of the network {name}", is_gone)
 
     async def usage(self, name: str) -> tuple[float, float]:
         """Return a container's CPU seconds so far and its memory in MB, without the kernel's file cache."""
@@ -220,6 +247,16 @@ def tar(files: Iterable[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
+def contents(files: Mapping[str, str]) -> list[tuple[str, bytes]]:
+    """Return texts by path as `Docker.run` takes them."""
+    return [(path, text.encode()) for path, text in files.items()]
+
+
+def dockerfile(lines: Sequence[str]) -> tuple[str, bytes]:
+    """Return a Dockerfile as `Docker.build` takes it."""
+    return "Dockerfile", "".join(f"{line}\n" for line in lines).encode()
+
+
 async def until(what: str, condition: Callable[[], Awaitable[Any]], within: float = 120, interval: float = 0.1) -> Any:
     """Return the first true answer of `condition`. Raises a TimeoutError that names what was missing."""
     deadline = time.monotonic() + within
@@ -234,26 +271,34 @@ async def until(what: str, condition: Callable[[], Awaitable[Any]], within: floa
 class Side:
     """What a column of the table runs: images of a checkout, and the configuration of its hub.
 
-    launcher: None where the hub itself talks to Docker. site: the settings file of an ordinary site, from a checkout
-    that has no launcher; None for others.
+    launcher: None where the hub itself talks to Docker. guard: None where all servers of a hub reach each other.
     """
 
+    checkout: Path
     hub: str
     launcher: str | None
+    guard: str | None
     config: str
-    site: Mapping[str, Any] | None = None
 
-    def hub_files(self, name: str, images: list[str]) -> list[tuple[str, bytes]]:
-        """Return settings and secrets (path, content) of the hub `name`."""
-        if self.site is not None:
-            settings = settings_before(self.site, name, images)
-        elif self.launcher:
-            settings = hub_settings(name)
-        else:
-            settings = hub_settings(name) | {"deployment": f"{PREFIX}-{name}", "network": PREFIX}
-        secrets = {key: value for key, value in SECRETS.items() if key != "xnat_password" or not self.launcher}
-        files = {"settings.json": json.dumps(settings), **{f"secrets/{key}": value for key, value in secrets.items()}}
-        return [(f"/run/bench/{path}", text.encode()) for path, text in files.items()]
+    async def settings(self, name: str, images: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the settings of the hub `name` and of its launcher. Raises DockerError.
+
+        A checkout's own bed knows which settings it has.
+        """
+        if self.checkout == ROOT:
+            return hub_settings(name), launcher_settings(name, images)
+        paths = os.pathsep.join(str(path) for path in (self.checkout, self.checkout / "files"))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", SETTINGS, name, *images),
+            cwd=self.checkout,
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        answer, _ = await process.communicate()
+        if process.returncode:
+            raise DockerError(f"{self.checkout}/benchmarks/bed.py has no settings of a hub with a launcher")
+        hub, launcher = json.loads(answer)
+        return hub, launcher
 
 
 class Hub:
@@ -268,8 +313,10 @@ class Hub:
         if not side.launcher:
             del self.parts["launcher"]
         self.container = self.parts["hub"]
+        self.guard = f"{PREFIX}-{name}{GUARD_SUFFIX}"
+        self._network = PREFIX  # of its servers
         self._volume = f"{PREFIX}-{name}-launcher"
-        self.url = f"http://{self.parts['proxy']}:8000/jupyterhub/hub"
+        self.url = f"http://{self.parts['proxy']}.{PREFIX}:8000/jupyterhub/hub"
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"token {SECRETS['service_token']}"},
             connector=aiohttp.TCPConnector(limit=0),
@@ -280,39 +327,93 @@ class Hub:
         """Start all parts as the roles do, and wait until the hub answers.
 
         config: another configuration than the side's. docker_socket: the path on this machine that hub or
-        launcher gets in place of Docker's socket.
+        launcher gets in place of Docker's socket; there is no guard then.
         """
+        hub, launcher = await self.side.settings(self.name, self.images)
+        if not self.side.launcher:
+            hub |= {"deployment": f"{PREFIX}-{self.name}", "network": PREFIX}
+        elif not self.side.guard:
+            pass
+        elif docker_socket != SOCKET:
+            launcher |= {"guard": False, "network": PREFIX}
+        else:
+            self._network = launcher["network"]
+            await self._run_guard(self.side.guard)
+        networks = {} if self._network == PREFIX else {self._network: [self._visitors]}
         token = f"CONFIGPROXY_AUTH_TOKEN={SECRETS['proxy_token']}"
         target = f"--default-target=http://{self.container}:8081"
         listen = ["--ip=0.0.0.0", "--port=8000", "--api-ip=0.0.0.0", "--api-port=8001"]
         command = ["configurable-http-proxy", *listen, target]
-        await self.docker.run(self.parts["proxy"], self.side.hub, Cmd=command, Env=[token], HostConfig=LOCKED)
+        await self.docker.run(
+            self.parts["proxy"], self.side.hub, networks=networks, Cmd=command, Env=[token], HostConfig=LOCKED
+        )
         host: dict[str, Any] = {**LOCKED, "Mounts": [{"Type": "volume", "Target": "/srv/jupyterhub"}]}
         reach = {"Binds": [f"{docker_socket}:{SOCKET}"]}
         if self.side.launcher:
             shared = {"Type": "volume", "Source": self._volume, "Target": "/run/xnat-launcher"}
             host["Mounts"].append(shared)
             audit = {"Type": "volume", "Target": "/var/lib/xnat-audit"}
-            await self._run_launcher({**LOCKED, **reach, "Mounts": [shared, audit], "GroupAdd": [str(hub_uid())]})
+            await self.docker.run(
+                self.parts["launcher"],
+                self.side.launcher,
+                contents(
+                    {
+                        "/etc/xnat-launcher/settings.json": json.dumps(launcher),
+                        "/run/secrets/xnat_password": SECRETS["xnat_password"],
+                    }
+                ),
+                HostConfig={**LOCKED, **reach, "Mounts": [shared, audit], "GroupAdd": [str(hub_uid())]},
+            )
         else:
             host |= {**reach, "GroupAdd": [str(os.stat(SOCKET).st_gid)]}
+        secrets = {key: value for key, value in SECRETS.items() if key != "xnat_password" or not self.side.launcher}
+        files = {"settings.json": json.dumps(hub), **{f"secrets/{key}": value for key, value in secrets.items()}}
         paths = ["XNAT_HUB_SETTINGS=/run/bench/settings.json", "XNAT_HUB_SECRETS=/run/bench/secrets"]
         await self.docker.run(
             self.container,
             self.side.hub,
-            self.side.hub_files(self.name, self.images),
+            contents({f"/run/bench/{path}": text for path, text in files.items()}),
+            dict.fromkeys(networks, ()),
             Cmd=["jupyterhub", "--config", config or self.side.config],
             Env=[*paths, *environment],
             HostConfig=host,
         )
         await until(f"answer of {self.container}", self._answers)
 
-    async def _run_launcher(self, host: dict[str, Any]) -> None:
-        assert self.side.launcher  # noqa: S101
-        settings = json.dumps(launcher_settings(self.name, self.images))
-        files = {"/etc/xnat-launcher/settings.json": settings, "/run/secrets/xnat_password": SECRETS["xnat_password"]}
-        contents = [(path, text.encode()) for path, text in files.items()]
-        await self.docker.run(self.parts["launcher"], self.side.launcher, contents, HostConfig=host)
+    @property
+    def _visitors(self) -> str:
+        """The name that the guard lets reach servers: the proxy's, and this container's for the floor."""
+        return f"{PREFIX}-{self.name}-visitors"
+
+    async def _run_guard(self, image: str) -> None:
+        """Create the servers' network and run its guard, as the roles do, and wait until its rules are loaded."""
+        identity = await self.docker.make_network(self._network, internal=True)
+        gate = f"{PREFIX}-{self.name}-gate"  # has XNAT's name
+        await self.docker.connect(self._network, DRIVER, [self._visitors, gate])
+        named = {"network": identity, "hub": self.container, "proxy": self._visitors, "gate": gate}
+        netns = {"Type": "bind", "Source": "/run/docker/netns", "Target": "/run/docker/netns", "ReadOnly": True}
+        container = {
+            "Image": image,
+            "Args": [*(f"--{key}={value}" for key, value in named.items()), "--gate-ports=3128,8080"],
+            "Init": True,
+            "User": "0:0",
+            "CapabilityDrop": ["ALL"],
+            "CapabilityAdd": ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"],
+            "ReadOnly": True,
+            "DNSConfig": {"Nameservers": ["192.0.2.1"]},
+            "Mounts": [netns, {"Type": "tmpfs", "Target": "/run/xnat-guard"}],
+            "Healthcheck": {"Test": ["CMD", "bash", "/usr/local/lib/healthy"], "Interval": 10**9, "Timeout": 10**11},
+        }
+        limits = {"Limits": {"NanoCPUs": 5 * 10**8, "MemoryBytes": 64 * 2**20}}
+        template = {"ContainerSpec": container, "Resources": limits, "Networks": [{"Target": self._network}]}
+        body = {"Name": self.guard, "TaskTemplate": template, "Mode": {"Global": {}}}
+        await self.docker.call("POST", "/services/create", json={**body, "EndpointSpec": {"Mode": "dnsrr"}})
+
+        async def runs() -> bool:
+            tasks = await self.docker.listed("tasks", service=self.guard)
+            return any(task["Status"]["State"] == "running" for task in tasks)
+
+        await until(f"running {self.guard}", runs)
 
     async def usage(self) -> dict[str, tuple[float, float]]:
         """Return CPU seconds so far and memory in MB of each part."""
@@ -331,6 +432,9 @@ class Hub:
         for name in self.parts.values():
             await self.docker.call("DELETE", f"/containers/{name}", params={"force": "1", "v": "1"}, missing_ok=True)
         await self.docker.call("DELETE", f"/volumes/{self._volume}", missing_ok=True)
+        if self._network != PREFIX:
+            await self.docker.call("DELETE", f"/services/{self.guard}", missing_ok=True)
+            await self.docker.remove_network(self._network)
 
     async def api(self, method: str, path: str, body: Any = None) -> Any:
         """Make a REST call as XNAT does. Raises RuntimeError for a status other than 2xx."""
@@ -388,7 +492,7 @@ class Hub:
     async def health(self) -> float:
         """Return the seconds of one `/hub/health`, requested without the proxy."""
         begin = time.monotonic()
-        async with self._session.get(f"http://{self.container}:8081/jupyterhub/hub/health") as response:
+        async with self._session.get(f"http://{self.container}.{PREFIX}:8081/jupyterhub/hub/health") as response:
             await response.read()
         return time.monotonic() - begin
 
@@ -443,17 +547,16 @@ class Bed:
             mark = {"Labels": {PREFIX: "made"}}  # so that a later run recognizes it, too
             body = {"ListenAddr": "127.0.0.1:2377", "AdvertiseAddr": "127.0.0.1", "Spec": mark}
             await self.docker.call("POST", "/swarm/init", json=body)
-        network = {"Name": PREFIX, "Driver": "overlay", "Attachable": True, "CheckDuplicate": True}
-        await self.docker.call("POST", "/networks/create", json=network)
-        await self.docker.call("POST", f"/networks/{PREFIX}/connect", json={"Container": DRIVER})
+        await self.docker.make_network(PREFIX, internal=False)
+        await self.docker.connect(PREFIX, DRIVER)
         here = Path(__file__).parent
         ours = await self._side("ours", ROOT, runtime)
-        self.sides = {"plain": Side(ours.hub, None, f"{CONFIGS}/plain_config.py")}
+        self.sides = {"plain": Side(ROOT, ours.hub, None, None, f"{CONFIGS}/plain_config.py")}
         if before:
             self.sides["before"] = await self._side("before", before, runtime)
         self.sides["ours"] = ours
-        feather = [("Dockerfile", f"FROM {runtime}\nCOPY feather.pl /\n".encode())]
-        await self.docker.build(FEATHER, [*feather, ("feather.pl", (here / "feather.pl").read_bytes())])
+        feather = dockerfile([f"FROM {runtime}", "COPY feather.pl /"])
+        await self.docker.build(FEATHER, [feather, ("feather.pl", (here / "feather.pl").read_bytes())])
 
     async def _side(self, name: str, checkout: Path, runtime: str) -> Side:
         """Build the images of a checkout, the hub's with the configurations of the benchmarks in it."""
@@ -461,22 +564,24 @@ class Bed:
         found = sorted(path for part in ("xnat_*/**/*.py", "templates/*") for path in files.glob(part))
         context = [(str(path.relative_to(files)), path.read_bytes()) for path in found]
         context += [("jupyterhub_config.py", (files / "jupyterhub_config.py").read_bytes())]
-
-        async def build(part: str, tag: str) -> None:
-            dockerfile = ("Dockerfile", (files / part / "Dockerfile").read_bytes())
-            await self.docker.build(tag, [*context, dockerfile], RUNTIME=runtime)
-
-        bare, hub, launcher = (f"{PREFIX}/{name}-{part}:latest" for part in ("bare", "hub", "launcher"))
-        await build("hub", bare)
+        bare, hub, launcher, guard = (f"{IMAGES}/{name}-{part}:latest" for part in ("bare", "hub", "launcher", "guard"))
+        for part, tag in (("hub", bare), ("launcher", launcher)):
+            text = (files / part / "Dockerfile").read_bytes()
+            await self.docker.build(tag, [*context, ("Dockerfile", text)], RUNTIME=runtime)
         configs = [f"{config}_config.py" for config in ("plain", "stub")]
-        dockerfile = f"FROM {bare}\nCOPY {' '.join(configs)} {CONFIGS}/\n"
-        contents = [(config, (Path(__file__).parent / config).read_bytes()) for config in configs]
-        await self.docker.build(hub, [("Dockerfile", dockerfile.encode()), *contents])
-        config = "/opt/xnat-hub/jupyterhub_config.py"
-        if not (files / "launcher").is_dir():
-            return Side(hub, None, config, await _site(checkout))
-        await build("launcher", launcher)
-        return Side(hub, launcher, config)
+        here = [(config, (Path(__file__).parent / config).read_bytes()) for config in configs]
+        lines = [f"FROM {bare}", f"COPY {' '.join(configs)} {CONFIGS}/"]
+        await self.docker.build(hub, [*here, dockerfile(lines)])
+        has_guard = (files / "guard").is_dir()
+        if has_guard:  # on an image that has nftables already
+            lines = [
+                f"FROM {await self.newest(GUARD)}",
+                "COPY healthy /usr/local/lib/",
+                f"COPY xnat_guard {GUARD_CODE}",
+            ]
+            healthy = ("healthy", (files / "guard/healthy").read_bytes())
+            await self.docker.build(guard, [*context, healthy, dockerfile(lines)])
+        return Side(checkout, hub, launcher, guard if has_guard else None, "/opt/xnat-hub/jupyterhub_config.py")
 
     async def newest(self, repository: str) -> str:
         """Return the name of the newest image. Raises DockerError when there is none."""
@@ -508,18 +613,18 @@ class Bed:
         self.hubs.clear()
         for container in await self.docker.listed("containers/json", name=f"^/{PREFIX}-"):
             name = container["Names"][0].lstrip("/")
-            if name != DRIVER and "com.docker.swarm.service.name" not in container["Labels"]:
+            if name != DRIVER and SERVICE_LABEL not in container["Labels"]:
                 await self.docker.call("DELETE", f"/containers/{name}?force=1&v=1", missing_ok=True)
-        for volume in (await self.docker.listed("volumes", name=f"{PREFIX}-"))["Volumes"] or []:
-            await self.docker.call("DELETE", f"/volumes/{volume['Name']}", missing_ok=True)
         swarm = await self.docker.call("GET", "/swarm") if await self._is_manager() else None
         if swarm:
-            await self.clear_servers()
-        for network in (f"/networks/{PREFIX}", f"/networks/{NOTEBOOKS}"):
-            if found := await self.docker.call("GET", network, missing_ok=True):
-                if any(container["Name"] == DRIVER for container in (found.get("Containers") or {}).values()):
-                    await self.docker.call("POST", f"{network}/disconnect", json={"Container": DRIVER, "Force": True})
-                await until("removal of the network", functools.partial(self._network_removed, network))
+            await self.clear_servers(guards=True)
+        # Each start also leaves volumes that are never used (xnat_launcher.service.scratch).
+        for filters in ({"name": f"{PREFIX}-"}, {"label": SCRATCH_LABEL, "dangling": "true"}):
+            for volume in (await self.docker.listed("volumes", **filters))["Volumes"] or []:
+                with contextlib.suppress(DockerError):  # another deployment's server has just got it
+                    await self.docker.call("DELETE", f"/volumes/{volume['Name']}", missing_ok=True)
+        for network in await self.docker.listed("networks", name=PREFIX):
+            await self.docker.remove_network(network["Name"])
         if swarm and swarm["Spec"]["Labels"].get(PREFIX):
             if await self.docker.listed("services"):
                 print("The swarm that the benchmarks created stays: somebody else has services in it.")
@@ -529,43 +634,26 @@ class Bed:
     async def _is_manager(self) -> bool:
         return bool((await self.docker.call("GET", "/info"))["Swarm"]["ControlAvailable"])
 
-    async def _network_removed(self, network: str) -> bool:
-        with contextlib.suppress(DockerError):  # a container that ended is still attached
-            await self.docker.call("DELETE", network, missing_ok=True)
-        return not await self.docker.call("GET", network, missing_ok=True)  # Swarm answers before it is gone
-
     async def remove_images(self) -> None:
         """Remove the images of the benchmarks."""
-        for image in await self.docker.listed("images/json", reference=f"{PREFIX}/*"):
+        for image in await self.docker.listed("images/json", reference=f"{IMAGES}/*"):
             for tag in image["RepoTags"]:
                 await self.docker.call("DELETE", f"/images/{quote(tag)}?force=1", missing_ok=True)
 
-    async def clear_servers(self) -> None:
-        """Remove services and secrets, and wait until no container of them is left."""
+    async def clear_servers(self, guards: bool = False) -> None:
+        """Remove services and secrets, and wait until no container of them is left. guards: also those of guards."""
+
+        def stays(service: str) -> bool:
+            return service.endswith(GUARD_SUFFIX) and not guards
+
         for kind in ("services", "secrets"):
             for found in await self.docker.listed(kind, name=PREFIX):
-                await self.docker.call("DELETE", f"/{kind}/{found['ID']}", missing_ok=True)
+                if not stays(found["Spec"]["Name"]):
+                    await self.docker.call("DELETE", f"/{kind}/{found['ID']}", missing_ok=True)
 
         async def no_container() -> bool:
-            filters = {"label": "com.docker.swarm.service.name", "name": f"^/{PREFIX}-"}
-            return not await self.docker.listed("containers/json", **filters)
+            filters = {"label": SERVICE_LABEL, "name": f"^/{PREFIX}-"}
+            listed = await self.docker.listed("containers/json", **filters)
+            return all(stays(container["Labels"][SERVICE_LABEL]) for container in listed)
 
         await until("end of all containers of servers", no_container)
-
-
-async def _site(checkout: Path) -> dict[str, Any]:
-    """Return the settings file of an ordinary site from the tests of a checkout without a launcher."""
-    paths = os.pathsep.join(str(path) for path in (checkout, checkout / "files"))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        BEFORE,
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    answer, _ = await process.communicate()
-    if process.returncode:
-        raise DockerError(f"{checkout}/tests/hub_settings.py has no settings of a hub without a launcher")
-    found: dict[str, Any] = json.loads(answer)
-    return found

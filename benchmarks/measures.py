@@ -165,7 +165,7 @@ async def specimen(bed: Bed) -> dict[str, Any]:
     """Return the specification of a service that our hub creates for USERS[0]; the service is removed."""
     hub, names = bed.hubs["ours"], launches(1)
     await hub.start(names)
-    found = await bed.docker.listed("services", name=f"{PREFIX}-ours-")
+    found = await bed.docker.listed("services", name=f"{PREFIX}-ours-", label=f"org.xnat.jupyterhub.user={USERS[0]}")
     await hub.stop(names)
     await bed.clear_servers()
     text = json.dumps(found[0]["Spec"]).replace(f'"{PREFIX}-ours"', f'"{PREFIX}-floor"')  # labels: not that hub's own
@@ -231,14 +231,23 @@ async def _starts(bed: Bed, xnat: SlowXnat, n: int, count: int, row: Row) -> lis
 async def start(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
     """One start of a server that costs nothing."""
     xnat.image, xnat.command = FEATHER, "perl /feather.pl"
-    limits = [beside(FLOOR, 0.2 + 0.2), beside("before", 0.05)]
-    return (await _starts(bed, xnat, n, 1, Row("1 featherweight start, XNAT at 0.2 s", "s", limits)))[:1]
+    row = Row("1 featherweight start, XNAT at 0.2 s", "s", [beside(FLOOR, 0.2 + 0.2)])
+    await _starts(bed, xnat, n, 1, row)
+    return [row, *more_than_before(row, 0.1)]
+
+
+def more_than_before(row: Row, limit: float) -> list[Row]:
+    """Return a row with what `ours` takes more than `before` in each repetition; none without `before`."""
+    if not row.runs.get("before"):
+        return []
+    found = [ours - before for ours, before in zip(row.runs["ours"], row.runs["before"], strict=True)]
+    return [Row(f"{row.measure}: ours - before", row.unit, [at_most(limit)], {"ours": found})]
 
 
 async def starts(bed: Bed, xnat: SlowXnat, n: int) -> list[Row]:
     """Twenty starts at once of servers that cost nothing."""
     xnat.image, xnat.command = FEATHER, "perl /feather.pl"
-    limits = [beside(FLOOR, times=1.25), beside("before", 0.05)]
+    limits = [beside(FLOOR, times=1.25)]
     return await _starts(bed, xnat, n, 20, Row("20 featherweight starts at once, XNAT at 0.2 s", "s", limits))
 
 

@@ -1,4 +1,4 @@
-"""Rollouts by number of nodes: first rollout, no-change rerun, hub upgrade and join.
+"""Rollouts by number of nodes: first rollout, no-change rerun, launches from XNAT, hub upgrade and join.
 
 `make bench-rollout` runs this as root; see benchmarks/README.md. The nodes are those of molecule: containers with
 systemd and a Docker Engine of their own, with files over ssh from the first one. Images are built once, before anything
@@ -32,11 +32,15 @@ IGNORED = (".git", ".venv", ".cache", ".secrets", "__pycache__", ".mypy_cache", 
 
 @dataclass
 class Run:
-    """One run of a playbook. tasks: executed on the last node; megabytes: pulled by the node that pulled most."""
+    """One run of a playbook. tasks: executed on the last node; megabytes: pulled by the node that pulled most.
+
+    launches: seconds from XNAT's request until each notebook of the smoke test is ready.
+    """
 
     seconds: float
-    tasks: int
-    megabytes: float
+    tasks: int = 0
+    megabytes: float = 0
+    launches: tuple[float, ...] = ()
 
 
 class Bench:
@@ -87,7 +91,8 @@ class Bench:
         tasks = {host: int(count) for host, count in re.findall(r"^(node\d+)\s+: ok=(\d+)", done.stdout, re.MULTILINE)}
         moved = [float(text) for text in re.findall(r"([\d.]+) MB fetched", done.stdout)]
         last = max(tasks, key=lambda host: int(host.removeprefix("node")), default="")
-        return Run(seconds, tasks.get(last, 0), max(moved, default=0))
+        launches = tuple(float(text) for text in re.findall(r"ready after ([\d.]+) s", done.stdout))
+        return Run(seconds, tasks.get(last, 0), max(moved, default=0), launches)
 
     def make_nodes(self, count: int) -> None:
         """Create fresh nodes."""
@@ -135,6 +140,10 @@ class Bench:
         timed("first rollout")
         for _ in range(self.reruns):
             timed("no-change rerun")
+        for _ in range(self.reruns):
+            launches = self.play("playbooks/verify.yml").launches
+            found.setdefault("launch", []).extend(Run(seconds) for seconds in launches)
+            print(f"{count} nodes, launches: {', '.join(f'{seconds:.1f} s' for seconds in launches)}", flush=True)
         self.change_hub()
         timed("hub upgrade")
         self.write(more)
@@ -153,8 +162,14 @@ def table(rows: dict[int, dict[str, list[Run]]]) -> str:
             cells.append(f"{seconds:8.1f} s {found[name][0].tasks:3d} t {found[name][0].megabytes:6.1f} MB")
         lines.append(f"{count:5d}  " + "  ".join(f"{cell:>24}" for cell in cells))
     if 1 in rows and max(rows) > 1:
-        one, most = (statistics.median(run.seconds for run in rows[n]["no-change rerun"]) for n in (1, max(rows)))
+        medians = {
+            name: [statistics.median(run.seconds for run in rows[n][name]) for n in (1, max(rows))]
+            for name in ("no-change rerun", "launch")
+        }
+        one, most = medians["no-change rerun"]
         lines.append(f"no-change rerun, {max(rows)} nodes : 1 node = {most / one:.2f} (target: at most 2)")
+        one, most = medians["launch"]
+        lines.append(f"launch, {max(rows)} nodes - 1 node = {most - one:.1f} s (target: at most 1 s)")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bed import DRIVER, NOTEBOOKS, PREFIX, RUNTIME, Bed, until
+from benchmarks.bed import DRIVER, NOTEBOOKS, PREFIX, RUNTIME, Bed, contents, until
 from module_utils.xnat_site.egress import egress_plan
 
 EGRESS = "localhost/xnat-jupyter/egress"
@@ -31,17 +31,14 @@ async def up(bed: Bed) -> dict[str, str]:
         }
     )["files"]  # fmt: skip
     runtime, egress = await bed.newest(RUNTIME), await bed.newest(EGRESS)
-    notebooks = {"Name": NOTEBOOKS, "Driver": "overlay", "Attachable": True, "Internal": True, "CheckDuplicate": True}
-    await docker.call("POST", "/networks/create", json=notebooks)
-    await docker.call("POST", f"/networks/{NOTEBOOKS}/connect", json={"Container": DRIVER})
+    await docker.make_network(NOTEBOOKS, internal=True)
+    await docker.connect(NOTEBOOKS, DRIVER)
     server = Path(__file__).with_name("bulk_xnat.py").read_bytes()
     await docker.run(XNAT, runtime, [("/bulk_xnat.py", server)], Cmd=["python3", "/bulk_xnat.py", str(PORT)])
     names = "/etc/unbound.conf"
     await docker.run(f"{NAME}-names", egress, [(names, files["names"].encode())], Cmd=["unbound", "-d", "-c", names])
-    gate = "/etc/haproxy.cfg"
-    await docker.run(f"{NAME}-gate", egress, [(gate, files["gate"].encode())], Cmd=["haproxy", "-db", "-f", gate])
-    alias = {"Container": f"{NAME}-gate", "EndpointConfig": {"Aliases": [XNAT]}}
-    await docker.call("POST", f"/networks/{NOTEBOOKS}/connect", json=alias)
+    gate, command = "/etc/haproxy.cfg", ["haproxy", "-db", "-f", "/etc/haproxy.cfg"]
+    await docker.run(f"{NAME}-gate", egress, contents({gate: files["gate"]}), {NOTEBOOKS: [XNAT]}, Cmd=command)
 
     async def address(container: str, network: str) -> str:
         found: dict[str, Any] = await docker.call("GET", f"/containers/{container}/json")
