@@ -250,11 +250,18 @@ class Site:
         return Server(user, name, time.time())
 
     def outcome(self, server: Server, seconds: float = 90, session: requests.Session | None = None) -> bool:
-        """Wait until XNAT reports the result of a launch. session: as for `launch`."""
+        """Wait until XNAT reports the result of a launch. session: as for `launch`.
+
+        Without a session all requests share a new one: otherwise each opens one, and XNAT limits how many a person has.
+        """
         url = f"{self.xnat}/xapi/event_tracking/{server.name}"
+        browser = session or requests.Session()
+        if not session:
+            browser.auth = (server.user, self.password)
 
         def said() -> Any:
-            answer = session.get(url, timeout=TIMEOUT) if session else self.ask("GET", url, server.user)
+            answer = browser.get(url, timeout=TIMEOUT)
+            assert answer.status_code != 401, answer.text
             return answer.status_code == 200 and answer.json()["succeeded"] is not None and answer.json()
 
         return bool(wait_for(f"end of the launch {server.name}", said, seconds)["succeeded"])
