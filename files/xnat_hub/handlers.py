@@ -43,14 +43,19 @@ class Server(HTTPServer):
         return super().start_request(server_conn, request_conn)
 
 
+def add_site_headers(handler: web.RequestHandler) -> None:
+    """Add the headers from tornado's setting `headers`, which JupyterHub adds to its own pages only."""
+    for name, value in handler.settings.get("headers", {}).items():
+        handler.set_header(name, value)
+
+
 class StaticFiles(CacheControlStaticFilesHandler):
     """The hub's style sheets, scripts and images, with the same headers as its pages."""
 
     def set_extra_headers(self, path: str) -> None:
-        """Add the headers from tornado's setting `headers`."""
+        """Add the headers of the site."""
         super().set_extra_headers(path)
-        for name, value in self.settings.get("headers", {}).items():
-            self.set_header(name, value)
+        add_site_headers(self)
 
 
 class ServerHandler(UserServerAPIHandler):

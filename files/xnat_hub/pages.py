@@ -14,6 +14,7 @@ from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
 
+from xnat_hub.handlers import add_site_headers
 from xnat_hub.settings import Settings, load
 
 MESSAGE_FILE = Path("/srv/jupyterhub/message.json")  # beside the database, so that it outlives the hub's restarts
@@ -95,8 +96,7 @@ class Logo(web.RequestHandler):
     def get(self) -> None:
         """Send the logo."""
         logo = load().logo or {}
-        for name, value in self.settings.get("headers", {}).items():
-            self.set_header(name, value)
+        add_site_headers(self)
         self.set_header("Content-Security-Policy", LOGO_POLICY)
         self.set_header("Content-Type", logo["type"])
         self.set_header("Cache-Control", "max-age=3600")
@@ -108,8 +108,7 @@ class MessagePage(web.RequestHandler):
 
     def get(self) -> None:
         """Send the message."""
-        for name, value in self.settings.get("headers", {}).items():
-            self.set_header(name, value)
+        add_site_headers(self)
         self.set_header("Access-Control-Allow-Origin", "*")
         self.set_header("Cache-Control", "no-cache")
         self.finish({"message": MESSAGE.get()})

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from .egress import DOCKER_RESOLVER
+from .egress import DOCKER_RESOLVER, resolvers
 from .hosts import HOST_LABEL
 
 Finding = dict[str, str]
@@ -197,19 +197,7 @@ defaults
     default-server resolvers docker resolve-prefer ipv4 init-addr none
 
 # A name that cannot be resolved for a moment keeps its address, and a service that has moved is found again.
-resolvers docker
-    nameserver docker {DOCKER_RESOLVER}:53
-    accepted_payload_size 4096
-    resolve_retries 3
-    timeout resolve 1s
-    timeout retry 1s
-    hold valid 2s
-    hold nx 5s
-    hold obsolete 5s
-    hold refused 1h
-    hold timeout 1h
-    hold other 1h
-"""
+{resolvers("docker", f"{DOCKER_RESOLVER}:53")}"""
 _HEALTH = f"""\
 frontend health
     no log

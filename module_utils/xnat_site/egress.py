@@ -160,9 +160,6 @@ def gate_config(name: str, targets: Sequence[Target], proxy_port: int) -> str:
 
 
 def _haproxy(name: str, health_port: int, names_port: int) -> str:
-    resolvers = "\n".join(
-        _resolvers(*each) for each in (("docker", f"{DOCKER_RESOLVER}:53"), ("site", f"tcp@127.0.0.1:{names_port}"))
-    )
     return f"""\
 global
     fd-hard-limit {MAX_FILES}
@@ -182,7 +179,8 @@ defaults
     default-server resolve-prefer ipv4 init-addr none
 
 # A name that cannot be resolved for a moment keeps its address, and a service that has moved is found again.
-{resolvers}
+{resolvers("docker", f"{DOCKER_RESOLVER}:53")}
+{resolvers("site", f"tcp@127.0.0.1:{names_port}")}
 # Here XNAT's names are the gate's own. The resolver of another service answers as XNAT's network does; it is reached by
 # its name, because it can move too.
 listen names
@@ -201,7 +199,8 @@ backend clients
 """
 
 
-def _resolvers(name: str, server: str) -> str:
+def resolvers(name: str, server: str) -> str:
+    """Return haproxy's section for a name server, by which it asks again every few seconds. server: ADDRESS:PORT."""
     return f"""\
 resolvers {name}
     nameserver {name} {server}

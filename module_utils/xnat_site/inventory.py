@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from .variables import raw_variables
+
 Finding = dict[str, str]
 
 HUB_PATH = "/jupyterhub/"  # the default path of the hub on its host
@@ -232,8 +234,7 @@ class _Values:
     """The variables of a host: as written (`raw`) and evaluated one by one."""
 
     def __init__(self, hostvars: Mapping[str, Mapping[str, Any]], host: str) -> None:
-        raw_get = getattr(hostvars, "raw_get", None)
-        self.raw: Mapping[str, Any] = raw_get(host) if raw_get else hostvars[host]
+        self.raw = raw_variables(hostvars, host)
         self._evaluated = hostvars[host]
 
     def has(self, name: str) -> bool:

@@ -15,6 +15,13 @@ RENAMED = {"jupyterhub_registry_auths": "hub_images_registry_auths"}
 SIMILAR = 0.85  # how alike two names must be, from 0 to 1, for one to be taken for the other
 
 
+def raw_variables(hostvars: Mapping[str, Mapping[str, Any]], host: str) -> Mapping[str, Any]:
+    """Return a host's variables as they are written, not evaluated. hostvars: Ansible's, or a plain dict of dicts."""
+    raw_get = getattr(hostvars, "raw_get", None)
+    found: Mapping[str, Any] = raw_get(host) if raw_get else hostvars[host]
+    return found
+
+
 def known_variables(project: str | Path) -> tuple[set[str], set[str]]:
     """Return the names of the roles and of all variables that an inventory can set, or that plays set.
 
@@ -40,10 +47,9 @@ def unknown_variables(hostvars: Mapping[str, Mapping[str, Any]], project: str | 
     only if it resembles one of ours.
     """
     roles, known = known_variables(project)
-    raw_get = getattr(hostvars, "raw_get", None)
     hosts: dict[str, list[str]] = {}
     for host in hostvars:
-        for name in raw_get(host) if raw_get else hostvars[host]:
+        for name in raw_variables(hostvars, host):
             hosts.setdefault(name, []).append(host)
     found = []
     for name in sorted(set(hosts) - known):

@@ -9,6 +9,12 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +97,38 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+@contextmanager
+def running(folder: Path, roles: list[dict[str, Any]], **variables: str) -> Iterator[str]:
+    """Run this hub and yield its URL, which ends with `/hub`.
+
+    folder: where it runs and writes hub.log. roles: as JupyterHub's `load_roles`. variables: of its environment.
+    """
+    port = free_port()
+    environment = {**os.environ, "PLAIN_HUB_PORT": str(port), "PLAIN_HUB_ROLES": json.dumps(roles), **variables}
+    command = [sys.executable, "-m", "jupyterhub", "--config", __file__]
+    with (folder / "hub.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}/jupyterhub/hub"
+        deadline = time.monotonic() + 60
+        while not _answers(f"{url}/api/"):
+            assert process.poll() is None, (folder / "hub.log").read_text()
+            assert time.monotonic() < deadline, (folder / "hub.log").read_text()
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except OSError:  # urllib.error.HTTPError is one, too
+        return False
 
 
 if "PLAIN_HUB_PORT" in os.environ:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -61,28 +57,8 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, hub_config: Config) -> Iterator[Hub]:  # noqa: F811
     roles = [role for role in hub_config.JupyterHub.load_roles if role["name"] != "reconciler"]
-    port = plain_hub.free_port()
-    environment = {**os.environ, "PLAIN_HUB_PORT": str(port), "PLAIN_HUB_ROLES": json.dumps(roles)}
-    environment["PYTHONPATH"] = str(ROOT)
-    with (tmp_path / "hub.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterhub", "--config", str(Path(plain_hub.__file__))],
-            cwd=tmp_path,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        running = Hub(f"http://127.0.0.1:{port}/jupyterhub/hub/api")
-        deadline = time.monotonic() + 60
-        while running.ask("GET", "/")[0] != 200:
-            assert process.poll() is None, (tmp_path / "hub.log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "hub.log").read_text()
-            time.sleep(0.1)
-        yield running
-    finally:
-        process.kill()
-        process.wait()
+    with plain_hub.running(tmp_path, roles, PYTHONPATH=str(ROOT)) as url:
+        yield Hub(f"{url}/api")
 
 
 def test_servers_tokens_and_the_user_go_and_others_stay(hub: Hub) -> None:

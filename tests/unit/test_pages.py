@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -66,37 +65,17 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("hub")
     settings = settings_data(title="Imaging & Lab", logo=SVG)
     (folder / "settings.json").write_text(json.dumps(settings))
-    port = plain_hub.free_port()
     roles = [{"name": "xnat", "services": ["xnat"], "scopes": ["admin:users", "servers"]}]
-    environment = {
-        **os.environ,
-        "PLAIN_HUB_PORT": str(port),
-        "PLAIN_HUB_ROLES": json.dumps(roles),
-        "PLAIN_HUB_PAGES": str(ROOT / "files/templates"),
-        "PLAIN_HUB_MESSAGE": str(folder / "message.json"),
-        "XNAT_HUB_SETTINGS": str(folder / "settings.json"),
-        "XNAT_HUB_SECRETS": str(folder),
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'files'}",
-    }
-    with (folder / "hub.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterhub", "--config", str(Path(plain_hub.__file__))],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}/jupyterhub/hub/"
-        deadline = time.monotonic() + 60
-        while ask("GET", f"{url}api/")[0] != 200:
-            assert process.poll() is None, (folder / "hub.log").read_text()
-            assert time.monotonic() < deadline, (folder / "hub.log").read_text()
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
+    with plain_hub.running(
+        folder,
+        roles,
+        PLAIN_HUB_PAGES=str(ROOT / "files/templates"),
+        PLAIN_HUB_MESSAGE=str(folder / "message.json"),
+        XNAT_HUB_SETTINGS=str(folder / "settings.json"),
+        XNAT_HUB_SECRETS=str(folder),
+        PYTHONPATH=f"{ROOT}:{ROOT / 'files'}",
+    ) as url:
+        yield f"{url}/"
 
 
 def ask(method: str, url: str, body: object = None, token: str = "") -> tuple[int, str, Headers]:
