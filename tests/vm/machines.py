@@ -83,7 +83,9 @@ class Machine:
     def run(self, command: str, seconds: float = 120) -> str:
         """Run a shell command there and return its output. Raises AssertionError if it fails."""
         done = subprocess.run(self.ssh(command), capture_output=True, text=True, timeout=seconds, check=False)
-        assert done.returncode == 0, f"{command!r} on {self.name} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, (
+            f"{command!r} on {self.name} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        )
         return done.stdout
 
 
@@ -100,7 +102,14 @@ def packages(suite: str) -> Path:
     archive = CACHE / f"{suite}-{key}.tar"
     if not archive.exists():
         part = archive.with_suffix(".part")
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", "--format=tar", suite]
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={','.join(PACKAGES)}",
+            "--format=tar",
+            suite,
+        ]
         with part.open("wb") as file:
             subprocess.run(command, stdout=file, check=True)
         part.rename(archive)
