@@ -1,4 +1,4 @@
-"""A site on virtual machines, as `make test-vm` runs it: the tests of `tests/site` and `tests/swarm` on real kernels, and more.
+"""A site on virtual machines, as `make test-vm` runs it: tests of `tests/site` and `tests/swarm`, and more of them.
 
 The machines run already (machines.py). The files' names give the order: test_1_site.py deploys the site that the others
 use. A whole run writes `docs/tested.md`.
@@ -30,6 +30,7 @@ INVENTORY = ROOT / "tests/vm/inventory"
 RESULTS: list[tuple[str, str, str, float]] = []
 """Of each test: what it showed, what it saw, its outcome, and its seconds."""
 BEGAN = time.time()
+INFO = "{{.ServerVersion}}|{{.CgroupVersion}} ({{.CgroupDriver}})|{{.Driver}}|{{range .SecurityOptions}}{{.}} {{end}}"
 
 
 class RealSite(Site):
@@ -143,15 +144,10 @@ def table(machines: tuple[Machine, ...], results: list[tuple[str, str, str, floa
         "|---|---|---|---|---|---|---|",
     ]
     for machine in machines:
-        release = machine.run(
-            "cat /etc/debian_version; uname -r; docker version --format '{{.Server.Version}}'"
-        ).split()
-        info = machine.run(
-            "docker info --format '{{.CgroupVersion}} ({{.CgroupDriver}})|{{.Driver}}|{{range .SecurityOptions}}{{.}} {{end}}'"
-        )
-        cgroup, driver, confined = info.strip().split("|")
+        release = machine.run("cat /etc/debian_version; uname -r").split()
+        version, cgroup, driver, confined = machine.run(f"docker info --format '{INFO}'").strip().split("|")
         names = ", ".join(word.split(",")[0].removeprefix("name=") for word in confined.split())
-        lines.append(f"| {machine.name} | {' | '.join(release)} | v{cgroup} | {driver} | {names} |")
+        lines.append(f"| {machine.name} | {' | '.join(release)} | {version} | v{cgroup} | {driver} | {names} |")
     lines += ["", "| Test | Result | Seconds | Seen |", "|---|---|---|---|"]
     for name, seen, outcome, took in results:
         lines.append(f"| {what(name)} | {outcome} | {took:.0f} | {seen} |")

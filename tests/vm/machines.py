@@ -1,11 +1,11 @@
 """Virtual machines with Debian's own kernels for `tests/vm`: their disks, their start and their end.
 
-`python3 -m tests.vm.machines up` starts all machines and returns when they can be logged in to; `down` ends them. Both can
-be repeated: `up` first ends what an interrupted run left. Everything lies in `.cache/vm`. The packages of the root file
-systems are kept there between runs. Needs root, and what `tests/vm/prepare.yml` installs.
+`python3 -m tests.vm.machines up` starts all machines and returns when they can be logged in to; `down` ends them. Both
+can be repeated: `up` first ends what an interrupted run left. Everything lies in `.cache/vm`, where the packages of the
+root file systems stay for the next run. Needs root, and what `tests/vm/prepare.yml` installs.
 
-Kernel and initial RAM disk are handed to QEMU and the disk is written by mkfs.ext4, so neither an installer nor a loop device is needed.
-The first card of a machine leads outside and carries ssh, the second one joins the machines to one network.
+QEMU is given kernel and initial RAM disk, and mkfs.ext4 writes the disk: no installer and no loop device is needed. The
+first card of a machine leads outside and carries ssh; the second one joins the machines to one network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ BOOT_SECONDS = 300
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PACKAGES = (
     "ca-certificates", "dbus", "iproute2", "kmod", "linux-image-cloud-amd64", "netbase", "nfs-common",
-    "nfs-kernel-server", "openssh-server", "procps", "python3", "python3-apt", "sudo", "systemd", "systemd-sysv", "udev",
+    "nfs-kernel-server", "openssh-server", "procps", "python3", "python3-apt", "sudo", "systemd", "systemd-sysv",
+    "udev",
 )  # fmt: skip
 
 
@@ -90,9 +91,9 @@ class Machine:
 
 
 MACHINES = (
-    Machine("vm1", "trixie", 11, 4500, file_server=True),
-    Machine("vm2", "trixie", 12, 3000),
-    Machine("vm3", "bookworm", 13, 3000),
+    Machine("vm1", "trixie", 11, 4000, file_server=True),
+    Machine("vm2", "trixie", 12, 2600),
+    Machine("vm3", "bookworm", 13, 2600),
 )
 
 
@@ -127,7 +128,8 @@ def write_disk(machine: Machine) -> None:
             shutil.copyfile(found, CACHE / f"{machine.name}.{kind}")
         configure(machine, root)
         machine.disk.unlink(missing_ok=True)
-        subprocess.run(["mkfs.ext4", "-q", "-d", root, machine.disk, "20G"], check=True)
+        mkfs = ["mkfs.ext4", "-q", "-d", root, machine.disk, "20G"]
+        subprocess.run(mkfs, stdout=subprocess.DEVNULL, check=True)
 
 
 def configure(machine: Machine, root: Path) -> None:
@@ -169,8 +171,9 @@ def accelerator() -> str:
     The probe starts a kernel without a disk. It prints its version, finds no root, and ends.
     """
     kernel = CACHE / f"{MACHINES[0].name}.vmlinuz"
-    command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults", "-display", "none",
-               "-no-reboot", "-serial", "stdio", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1"]  # fmt: skip
+    command = ["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", "512", "-nodefaults",
+               "-display", "none", "-no-reboot", "-serial", "stdio",
+               "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1"]  # fmt: skip
     try:
         probe = subprocess.run(command, capture_output=True, timeout=20, check=False)
     except subprocess.TimeoutExpired:
@@ -182,9 +185,13 @@ def start(machine: Machine, accel: str) -> None:
     """Start a machine in the background."""
     forwards = [(machine.ssh_port, 22)] + ([(HUB_PORT, 8000), (XNAT_PORT, 8080)] if machine is MACHINES[0] else [])
     outside = ",".join(f"hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in forwards)
-    cpu = ["-accel", "kvm", "-cpu", "host"] if accel == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+    cpu = (
+        ["-accel", "kvm", "-cpu", "host"]
+        if accel == "kvm"
+        else ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
+    )
     subprocess.run(
-        ["qemu-system-x86_64", "-name", f"xnatjh-{machine.name}", *cpu, "-smp", "2", "-m", str(machine.memory),
+        ["qemu-system-x86_64", "-name", f"xnatjh-{machine.name}", "-accel", *cpu, "-smp", "2", "-m", str(machine.memory),
          "-nodefaults", "-display", "none", "-daemonize", "-pidfile", str(machine.pid_file),
          "-serial", f"file:{machine.console}",
          "-kernel", str(CACHE / f"{machine.name}.vmlinuz"), "-initrd", str(CACHE / f"{machine.name}.initrd.img"),

@@ -76,7 +76,6 @@ def test_networks_between_nodes_are_encrypted(site: RealSite, record_property: R
         assert "proto esp" in states
         peers = set(re.findall(r"dst ([0-9.]+)", states)) - {machine.address}
         assert peers <= others
-        used.append(
-            f"{machine.name}: {states.count('proto esp')} states, {sum(map(int, re.findall(r'([0-9]+)\(bytes\)', states)))} bytes"
-        )
+        carried = sum(int(number) for number in re.findall(r"([0-9]+)\(bytes\)", states))
+        used.append(f"{machine.name}: {states.count('proto esp')} ESP states, {carried} bytes")
     record_property("seen", "; ".join(used))
