@@ -185,15 +185,11 @@ def start(machine: Machine, accel: str) -> None:
     """Start a machine in the background."""
     forwards = [(machine.ssh_port, 22)] + ([(HUB_PORT, 8000), (XNAT_PORT, 8080)] if machine is MACHINES[0] else [])
     outside = ",".join(f"hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in forwards)
-    cpu = (
-        ["-accel", "kvm", "-cpu", "host"]
-        if accel == "kvm"
-        else ["-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"]
-    )
+    cpu = ["kvm", "-cpu", "host"] if accel == "kvm" else ["tcg,thread=multi,tb-size=256", "-cpu", "max"]
     subprocess.run(
-        ["qemu-system-x86_64", "-name", f"xnatjh-{machine.name}", "-accel", *cpu, "-smp", "2", "-m", str(machine.memory),
-         "-nodefaults", "-display", "none", "-daemonize", "-pidfile", str(machine.pid_file),
-         "-serial", f"file:{machine.console}",
+        ["qemu-system-x86_64", "-name", f"xnatjh-{machine.name}", "-accel", *cpu,
+         "-smp", "2", "-m", str(machine.memory), "-nodefaults", "-display", "none", "-daemonize",
+         "-pidfile", str(machine.pid_file), "-serial", f"file:{machine.console}",
          "-kernel", str(CACHE / f"{machine.name}.vmlinuz"), "-initrd", str(CACHE / f"{machine.name}.initrd.img"),
          "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=10",
          "-drive", f"file={machine.disk},if=virtio,format=raw,cache=unsafe",
