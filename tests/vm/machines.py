@@ -23,7 +23,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache/vm"
-IMAGES = CACHE / "images.tar"
 KEY = CACHE / "key"
 KNOWN_HOSTS = CACHE / "known_hosts"
 LAN = "192.168.77"
@@ -47,7 +46,7 @@ class Machine:
     suite: str
     number: int
     memory: int
-    file_server: bool = False
+    manager: bool = False
 
     @property
     def address(self) -> str:
@@ -63,6 +62,11 @@ class Machine:
     def disk(self) -> Path:
         """The file with its root file system."""
         return CACHE / f"{self.name}.img"
+
+    @property
+    def images(self) -> Path:
+        """The archive of images that it sees as its second disk."""
+        return CACHE / ("managers.tar" if self.manager else "workers.tar")
 
     @property
     def console(self) -> Path:
@@ -91,7 +95,7 @@ class Machine:
 
 
 MACHINES = (
-    Machine("vm1", "trixie", 11, 4000, file_server=True),
+    Machine("vm1", "trixie", 11, 4000, manager=True),
     Machine("vm2", "trixie", 12, 2600),
     Machine("vm3", "bookworm", 13, 2600),
 )
@@ -151,7 +155,7 @@ def configure(machine: Machine, root: Path) -> None:
     shutil.copyfile(KEY.with_suffix(".pub"), root / "root/.ssh/authorized_keys")
     if CERTIFICATES.exists():
         shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
-    if machine.file_server:  # the archive read-only for all others, and root there is nobody
+    if machine.manager:  # which is the file server: the archive is read-only for the others, and root is nobody
         for name, access in (("archive", "ro"), ("workspaces", "rw")):
             directory = root / "srv/xnat-demo" / name
             directory.mkdir(parents=True)
@@ -183,7 +187,7 @@ def accelerator() -> str:
 
 def start(machine: Machine, accel: str) -> None:
     """Start a machine in the background."""
-    forwards = [(machine.ssh_port, 22)] + ([(HUB_PORT, 8000), (XNAT_PORT, 8080)] if machine is MACHINES[0] else [])
+    forwards = [(machine.ssh_port, 22)] + ([(HUB_PORT, 8000), (XNAT_PORT, 8080)] if machine.manager else [])
     outside = ",".join(f"hostfwd=tcp:127.0.0.1:{ours}-:{theirs}" for ours, theirs in forwards)
     cpu = ["kvm", "-cpu", "host"] if accel == "kvm" else ["tcg,thread=multi,tb-size=256", "-cpu", "max"]
     subprocess.run(
@@ -193,7 +197,7 @@ def start(machine: Machine, accel: str) -> None:
          "-kernel", str(CACHE / f"{machine.name}.vmlinuz"), "-initrd", str(CACHE / f"{machine.name}.initrd.img"),
          "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=10",
          "-drive", f"file={machine.disk},if=virtio,format=raw,cache=unsafe",
-         "-drive", f"file={IMAGES},if=virtio,format=raw,readonly=on",
+         "-drive", f"file={machine.images},if=virtio,format=raw,readonly=on",
          "-netdev", f"user,id=outside,{outside}", "-device", f"virtio-net-pci,netdev=outside,mac={mac(machine, 0)}",
          "-netdev", f"socket,id=lan,mcast={MULTICAST},localaddr=127.0.0.1",
          "-device", f"virtio-net-pci,netdev=lan,mac={mac(machine, 1)}", "-device", "virtio-rng-pci"],
