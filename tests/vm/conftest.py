@@ -64,13 +64,20 @@ class RealSite(Site):
             constraints=[{"key": "node.hostname", "operator": "IN", "values": [self.place]}], **changes
         )
 
-    def launch(self, user: str = "jdoe", environment: int | None = None, hardware: int = 0, **changes: Any) -> Server:
+    def launch(
+        self,
+        user: str = "jdoe",
+        environment: int | None = None,
+        hardware: int = 0,
+        session: requests.Session | None = None,
+        **changes: Any,
+    ) -> Server:
         """Press "Start Jupyter"; without hardware the server starts on the chosen node."""
-        return super().launch(user, environment, hardware or self.hardware_of(self.place), **changes)
+        return super().launch(user, environment, hardware or self.hardware_of(self.place), session, **changes)
 
-    def outcome(self, server: Server, seconds: float = 300) -> bool:
+    def outcome(self, server: Server, seconds: float = 300, session: requests.Session | None = None) -> bool:
         """Wait until XNAT reports the result of a launch."""
-        return super().outcome(server, seconds)
+        return super().outcome(server, seconds, session)
 
     def node_of(self, server: Server) -> str:
         """Return the host name of the node on which a server runs."""

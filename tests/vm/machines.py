@@ -132,7 +132,7 @@ def write_disk(machine: Machine) -> None:
             shutil.copyfile(found, CACHE / f"{machine.name}.{kind}")
         configure(machine, root)
         machine.disk.unlink(missing_ok=True)
-        mkfs = ["mkfs.ext4", "-q", "-d", root, machine.disk, "20G"]
+        mkfs = ["mkfs.ext4", "-q", "-d", str(root), str(machine.disk), "20G"]
         subprocess.run(mkfs, stdout=subprocess.DEVNULL, check=True)
 
 
