@@ -74,7 +74,7 @@ def test_networks_between_nodes_are_encrypted(site: RealSite, record_property: R
         others = {one.address for one in site.machines.values()} - {machine.address}
         states = machine.run("ip -s xfrm state")
         assert "proto esp" in states
-        peers = set(re.findall(r"dst ([0-9.]+)", states)) - {machine.address}
+        peers = set(re.findall(r"^src \S+ dst (\S+)", states, re.M)) - {machine.address}
         assert peers <= others
         carried = sum(int(number) for number in re.findall(r"([0-9]+)\(bytes\)", states))
         used.append(f"{machine.name}: {states.count('proto esp')} ESP states, {carried} bytes")

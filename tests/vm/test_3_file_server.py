@@ -72,8 +72,8 @@ def test_reading_goes_on_after_the_file_server_hangs_and_launches_meanwhile_are_
 ) -> None:
     table = "inet test_hang"
     machines["vm1"].run(
-        f"nft 'add table {table}; add chain {table} all {{ type filter hook prerouting priority -400; }};"
-        f" add rule {table} all ip saddr {machines['vm2'].address} tcp dport 2049 drop'"
+        f"nft 'add table {table}; add chain {table} calls {{ type filter hook prerouting priority -400; }};"
+        f" add rule {table} calls ip saddr {machines['vm2'].address} tcp dport 2049 drop'"
     )
     try:
         hung = time.monotonic()
