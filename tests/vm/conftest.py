@@ -89,7 +89,9 @@ class RealSite(Site):
         """Run a shell command in a server's container on any node. Returns exit code and output."""
         engine = self.engines[self.node_of(server)]
         (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
-        made = engine.exec_create(task["Status"]["ContainerStatus"]["ContainerID"], ["sh", "-c", command])
+        # Not in the workspace, whose file server may not answer.
+        container = task["Status"]["ContainerStatus"]["ContainerID"]
+        made = engine.exec_create(container, ["sh", "-c", command], workdir="/")
         output: bytes = engine.exec_start(made["Id"])
         return int(engine.exec_inspect(made["Id"])["ExitCode"]), output.decode()
 
