@@ -86,7 +86,7 @@ molecule-swarm:
 # Ends with the machines' end, also after a failure or Ctrl-C.
 test-vm: $(VENV)/dev.stamp ## the whole site on virtual machines with real kernels (root; up to 90 minutes without KVM)
 	@$(PLAY) tests/vm/prepare.yml -i tests/vm/inventory
-	@trap '$(BIN)/python3 -m tests.vm.machines down' EXIT; $(BIN)/python3 -m tests.vm.machines up; $(BIN)/pytest -x -v tests/vm
+	@trap '$(BIN)/python3 -m tests.vm.machines down' EXIT; $(BIN)/python3 -m tests.vm.machines up; $(BIN)/pytest -v --maxfail=3 tests/vm
 
 # Runs in a container of an image that `make demo` has built; apart from that only Docker is needed.
 BENCH_DRIVER := xnatjh-bench-driver

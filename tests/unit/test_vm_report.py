@@ -22,11 +22,11 @@ class Answering(Machine):
 def test_the_table_has_machines_and_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conftest, "CACHE", tmp_path)
     (tmp_path / "accelerator").write_text("tcg\n")
-    results = [
-        ("tests/vm/test_1_site.py::test_second_run_changes_nothing", "changed=0", "passed", 61.4),
-        ("tests/vm/test_2_walls.py::test_a_notebook_is_confined[vm3]", "", "failed", 2.0),
-    ]
-    text = conftest.table((Answering("vm1", "trixie", 11, 4000),), results, 3600)
+    results = {
+        "tests/vm/test_1_site.py::test_second_run_changes_nothing": ("changed=0", "passed", 61.4),
+        "tests/vm/test_2_walls.py::test_a_notebook_is_confined[vm3]": ("", "failed", 2.0),
+    }
+    text = conftest.table((Answering("vm1", "trixie", 11, 4000),), results)
     assert "TCG" in text
     assert "| vm1 | 13.2 | 6.12.118+deb13-cloud-amd64 | 26.1.5 | v2 (systemd) | overlay2 | apparmor, seccomp |" in text
     assert "| Second run changes nothing | passed | 61 | changed=0 |" in text

@@ -1,13 +1,14 @@
 """A site on virtual machines, as `make test-vm` runs it: tests of `tests/site` and `tests/swarm`, and more of them.
 
 The machines run already (machines.py). The files' names give the order: test_1_site.py deploys the site that the others
-use. A whole run writes `docs/tested.md`.
+use. Each run writes `docs/tested.md`: a test that is repeated on the same machines replaces its row.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,16 +21,16 @@ import pytest
 import requests
 
 from tests.site.conftest import BASE_URL, ROOT, Playbooks, Server, Site, nothing_left, wait_for
-from tests.vm.machines import CACHE, HUB_PORT, MACHINES, XNAT_PORT, Machine
+from tests.vm.machines import CACHE, HUB_PORT, KEPT, MACHINES, XNAT_PORT, Machine
 
 __all__ = ["nothing_left"]
 Record = Callable[[str, object], None]
 """Keeps something that a test has seen for docs/tested.md, under the name `seen`."""
 PATIENCE = 3600.0  # seconds for a playbook on emulated machines
 INVENTORY = ROOT / "tests/vm/inventory"
-RESULTS: list[tuple[str, str, str, float]] = []
-"""Of each test: what it showed, what it saw, its outcome, and its seconds."""
-BEGAN = time.time()
+Results = dict[str, tuple[str, str, float]]
+"""By test: what it saw, its outcome, and its seconds."""
+RESULTS: Results = json.loads(KEPT.read_text()) if KEPT.exists() else {}
 INFO = "{{.ServerVersion}}|{{.CgroupVersion}} ({{.CgroupDriver}})|{{.Driver}}|{{range .SecurityOptions}}{{.}} {{end}}"
 
 
@@ -129,16 +130,17 @@ def pytest_runtest_logreport(report: Any) -> None:
     """Keep the result of each test, or of the fixture that failed before it."""
     if report.when == "call" or report.outcome != "passed":
         kept = dict(report.user_properties)
-        RESULTS.append((report.nodeid, kept.get("seen", ""), report.outcome, report.duration))
+        RESULTS[report.nodeid] = (kept.get("seen", ""), report.outcome, report.duration)
 
 
 def pytest_sessionfinish(session: Any) -> None:
-    """Write docs/tested.md if the whole directory was run."""
-    if session.config.args == ["tests/vm"] and not session.config.option.collectonly:
-        (ROOT / "docs/tested.md").write_text(table(MACHINES, RESULTS, time.time() - BEGAN))
+    """Keep the results for another run on these machines, and write docs/tested.md."""
+    if RESULTS:
+        KEPT.write_text(json.dumps(RESULTS))
+        (ROOT / "docs/tested.md").write_text(table(MACHINES, RESULTS))
 
 
-def table(machines: tuple[Machine, ...], results: list[tuple[str, str, str, float]], seconds: float) -> str:
+def table(machines: tuple[Machine, ...], results: Results) -> str:
     """Return the text of docs/tested.md."""
     lines = [
         "# Tested on real kernels",
@@ -146,8 +148,8 @@ def table(machines: tuple[Machine, ...], results: list[tuple[str, str, str, floa
         "`make test-vm` writes this file: its last run on virtual machines, whose nodes have kernels of their own.",
         "",
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, {(CACHE / 'accelerator').read_text().strip().upper()}"
-        f" (KVM: by the processor; TCG: emulated, about 20 times slower), {seconds / 60:.0f} minutes after the start of"
-        " the machines.",
+        " (KVM: by the processor; TCG: emulated, about 20 times slower),"
+        f" {sum(row[2] for row in results.values()) / 60:.0f} minutes after the start of the machines.",
         "",
         "| Machine | Debian | Kernel | Engine | cgroup | Storage driver | Confined by |",
         "|---|---|---|---|---|---|---|",
@@ -158,7 +160,7 @@ def table(machines: tuple[Machine, ...], results: list[tuple[str, str, str, floa
         names = ", ".join(word.split(",")[0].removeprefix("name=") for word in confined.split())
         lines.append(f"| {machine.name} | {' | '.join(release)} | {version} | v{cgroup} | {driver} | {names} |")
     lines += ["", "| Test | Result | Seconds | Seen |", "|---|---|---|---|"]
-    for name, seen, outcome, took in results:
+    for name, (seen, outcome, took) in results.items():
         lines.append(f"| {what(name)} | {outcome} | {took:.0f} | {seen} |")
     return "\n".join([*lines, ""])
 

@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache/vm"
 KEY = CACHE / "key"
 KNOWN_HOSTS = CACHE / "known_hosts"
+KEPT = CACHE / "results.json"
+"""What the tests of `tests/vm` have seen on these machines."""
 LAN = "192.168.77"
 MULTICAST = "230.0.0.77:17777"
 HUB_PORT, XNAT_PORT = 28000, 28080
@@ -242,6 +244,7 @@ def down() -> None:
         machine.pid_file.unlink(missing_ok=True)
         machine.disk.unlink(missing_ok=True)
     KNOWN_HOSTS.unlink(missing_ok=True)
+    KEPT.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
