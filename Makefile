@@ -19,7 +19,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help install demo demo-down demo-verify test lint unit drills drill-upgrade molecule bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit drills drill-upgrade molecule test-vm bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -82,6 +82,11 @@ molecule-site:
 
 molecule-swarm:
 	@{ $(MOLECULE) prepare --force -s swarm && $(MOLECULE) converge -s swarm && $(MOLECULE) verify -s swarm; } 2>&1 | sed --unbuffered 's/^/swarm | /'
+
+# Ends with the machines' end, also after a failure or Ctrl-C.
+test-vm: $(VENV)/dev.stamp ## the whole site on virtual machines with real kernels (root; up to 90 minutes without KVM)
+	@$(PLAY) tests/vm/prepare.yml -i tests/vm/inventory
+	@trap '$(BIN)/python3 -m tests.vm.machines down' EXIT; $(BIN)/python3 -m tests.vm.machines up; $(BIN)/pytest -v --maxfail=3 tests/vm
 
 # Runs in a container of an image that `make demo` has built; apart from that only Docker is needed.
 BENCH_DRIVER := xnatjh-bench-driver

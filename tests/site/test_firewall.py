@@ -74,7 +74,7 @@ def test_a_container_reaches_only_published_ports_of_its_node_and_none_of_swarm(
     before = dropped(site)
     try:
         container = site.docker.create_container(
-            site.image("base"), ["python3", "-c", PROBE, site.address, *ports], user="1500:1500",
+            site.image("runtime"), ["python3", "-c", PROBE, site.address, *ports], user="1500:1500",
             host_config=site.docker.create_host_config(cap_drop=["ALL"], network_mode=network),
         )  # fmt: skip
         try:
