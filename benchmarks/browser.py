@@ -1,7 +1,8 @@
-"""Measure how fast JupyterLab opens in a browser: `.venv/bin/python benchmarks/browser.py --jupyter VENV --proxy FOLDER`.
+"""Measure how fast JupyterLab opens in a browser: `.venv/bin/python benchmarks/browser.py --jupyter VENV --proxy DIR`.
 
-Runs a real JupyterHub with its proxy, real notebook servers and a headless Chromium as processes of this machine. Each side
-opens three servers one after the other in one browser profile. README.md says what is prepared, and what the columns are.
+Runs a real JupyterHub with its proxy, real notebook servers and a headless Chromium as processes of this machine. Each
+side opens three servers one after the other in one browser profile. README.md says what is prepared, and what the
+columns are.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ c.JupyterHub.allow_named_servers = True
 c.JupyterHub.extra_handlers = assets.handlers(os.environ["BENCH_ASSETS"])
 c.JupyterHub.services = [{"name": "bench", "api_token": os.environ["BENCH_TOKEN"], "admin": True}]
 c.JupyterHub.spawner_class = "simple"
-c.Spawner.cmd = [os.environ["BENCH_JUPYTER"], "-c", "import sys; sys.argv[0] = 'jupyterhub-singleuser'; from lean_start import main; main()"]
+c.Spawner.cmd = [os.environ["BENCH_JUPYTER"], os.environ["BENCH_COMMAND"]]
 c.Spawner.args = ["--allow-root"]
 c.Spawner.default_url = "/lab"
 c.Spawner.notebook_dir = os.environ["BENCH_WORKSPACE"]
@@ -143,7 +144,9 @@ class Browser:
         await self.call("Page.navigate", session, url=url)
         while not await self._usable(session):
             if time.monotonic() > began + LIMIT:
-                shown = await self.call("Runtime.evaluate", session, expression="document.URL + document.body.innerText")
+                shown = await self.call(
+                    "Runtime.evaluate", session, expression="document.URL + document.body.innerText"
+                )
                 raise TimeoutError(f"{url} is not usable: {shown['result']['value']}")
             await asyncio.sleep(0.02)
         found = Launch(page=time.monotonic() - began)
@@ -212,20 +215,21 @@ class Hub:
         """Start a server as XNAT does. Returns the seconds until it is ready, and its link with a token."""
         began = time.monotonic()
         path = f"{self._api}/users/{USER}"
-        await self._send("POST", f"{path}/servers/{name}")
-        while not (await self._send("GET", path))["servers"].get(name, {}).get("ready"):
+        await self.send("POST", f"{path}/servers/{name}")
+        while not (await self.send("GET", path))["servers"].get(name, {}).get("ready"):
             if time.monotonic() > began + LIMIT:
                 raise TimeoutError(f"{name} is not ready")
             await asyncio.sleep(0.1)
         took = time.monotonic() - began
-        token = (await self._send("POST", f"{path}/tokens", {"note": "bench"}))["token"]
+        token = (await self.send("POST", f"{path}/tokens", {"note": "bench"}))["token"]
         return took, f"{self._url}/user/{USER}/{name}/?token={token}"
 
     async def stop(self, name: str) -> None:
         """Stop a server."""
-        await self._send("DELETE", f"{self._api}/users/{USER}/servers/{name}", {"remove": True})
+        await self.send("DELETE", f"{self._api}/users/{USER}/servers/{name}", {"remove": True})
 
-    async def _send(self, method: str, url: str, body: object = None) -> Any:
+    async def send(self, method: str, url: str, body: object = None) -> Any:
+        """Send a request as a service of the hub and return the answer's JSON."""
         async with self._http.request(method, url, json=body, headers=self._headers) as answer:
             answer.raise_for_status()
             return await answer.json(content_type=None) if answer.status != 204 else None
@@ -247,9 +251,10 @@ async def hub(folder: Path, side: str, options: argparse.Namespace) -> AsyncIter
     if shared:
         static = options.jupyter / "share/jupyter/lab/static"
         run = [sys.executable, ROOT / "files/assets/collect.py", static, folder / "assets"]
-        subprocess.run(run, check=True)  # noqa: S603
+        await asyncio.to_thread(subprocess.run, run, check=True)
     port, hub_port, api_port = free_port(), free_port(), free_port()
     (folder / "config.py").write_text(HUB_CONFIG)
+    (folder / "jupyterhub-singleuser").write_text("from lean_start import main\nmain()\n")
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT / "files"),
@@ -259,6 +264,7 @@ async def hub(folder: Path, side: str, options: argparse.Namespace) -> AsyncIter
         "BENCH_PROXY": str(options.proxy / "node_modules/.bin/configurable-http-proxy"),
         "BENCH_ASSETS": str(folder / "assets"),
         "BENCH_TOKEN": TOKEN,
+        "BENCH_COMMAND": str(folder / "jupyterhub-singleuser"),
         "BENCH_JUPYTER": str(options.jupyter / "bin/python3"),
         "BENCH_WORKSPACE": str(folder / "workspace"),
         "BENCH_SINGLEUSER": str(singleuser),
@@ -271,17 +277,18 @@ async def hub(folder: Path, side: str, options: argparse.Namespace) -> AsyncIter
             cwd=folder, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        async with edge(folder, port) if options.edge else plain(port) as (url, browser_options):
-            async with aiohttp.ClientSession() as http:
-                api = f"http://127.0.0.1:{port}/jupyterhub/hub/api"
-                await wait(http, api, folder)
-                found = Hub(http, api, f"{url}/jupyterhub")
-                await found._send("POST", f"{api}/users/{USER}")
-                yield found, browser_options
+        async with (
+            edge(folder, port) if options.edge else plain(port) as (url, browser_options),
+            aiohttp.ClientSession() as http,
+        ):
+            api = f"http://127.0.0.1:{port}/jupyterhub/hub/api"
+            await wait(http, api, folder)
+            found = Hub(http, api, f"{url}/jupyterhub")
+            await found.send("POST", f"{api}/users/{USER}")
+            yield found, browser_options
     finally:
         process.terminate()
         await process.wait()
-        shutil.copy(folder/'log','/tmp/fast/log')
 
 
 async def wait(http: aiohttp.ClientSession, api: str, folder: Path) -> None:
@@ -333,17 +340,19 @@ async def measure(side: str, line: str, options: argparse.Namespace) -> list[Lau
     """Open LAUNCHES servers one after the other in a new browser profile."""
     with TemporaryDirectory(prefix="xnat-bench-") as name:
         folder = Path(name)
-        async with hub(folder, side, options) as (running, browser_options):
-            async with chromium(folder / "profile", *browser_options) as browser:
-                launches = []
-                for number in range(LAUNCHES):
-                    server = f"20260101T00000000{number}Z"
-                    took, url = await running.start(server)
-                    launch = await browser.open(url, line)
-                    launch.start = took
-                    launches.append(launch)
-                    await running.stop(server)
-                return launches
+        async with (
+            hub(folder, side, options) as (running, browser_options),
+            chromium(folder / "profile", *browser_options) as browser,
+        ):
+            launches = []
+            for number in range(LAUNCHES):
+                server = f"20260101T00000000{number}Z"
+                took, url = await running.start(server)
+                launch = await browser.open(url, line)
+                launch.start = took
+                launches.append(launch)
+                await running.stop(server)
+            return launches
 
 
 def table(results: Mapping[tuple[str, str], list[list[Launch]]]) -> str:
@@ -351,7 +360,9 @@ def table(results: Mapping[tuple[str, str], list[list[Launch]]]) -> str:
     rows = ["| line | files | launch | start | page | requests | from cache | moved |", "|---" * 8 + "|"]
     for (line, side), repetitions in results.items():
         for number, launches in enumerate(zip(*repetitions, strict=True), 1):
-            middle = {each.name: statistics.median(getattr(one, each.name) for one in launches) for each in fields(Launch)}
+            middle = {
+                each.name: statistics.median(getattr(one, each.name) for one in launches) for each in fields(Launch)
+            }
             rows.append(
                 f"| {line} | {side} | {number} | {middle['start']:.1f} s | {middle['page']:.2f} s |"
                 f" {middle['requests']:.0f} | {middle['cached']:.0f} | {middle['moved']:.2f} MB |"
@@ -362,8 +373,12 @@ def table(results: Mapping[tuple[str, str], list[list[Launch]]]) -> str:
 def main() -> None:
     """Run the measurement and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jupyter", type=Path, required=True, help="a virtual environment with files/singleuser/requirements.lock")
-    parser.add_argument("--proxy", type=Path, required=True, help="a folder with the packages of files/runtime/package-lock.json")
+    parser.add_argument(
+        "--jupyter", type=Path, required=True, help="a virtual environment with files/singleuser/requirements.lock"
+    )
+    parser.add_argument(
+        "--proxy", type=Path, required=True, help="a folder with the packages of files/runtime/package-lock.json"
+    )
     parser.add_argument("--edge", action="store_true", help="with TLS and HTTP/2, by haproxy with the file of the edge")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))

@@ -48,7 +48,8 @@ def image_plan(
 ) -> dict[str, dict[str, Any]]:
     """Return the content of each image, in build order.
 
-    The images are base, runtime, assets, hub, launcher, egress, edge, verify, guard, singleuser, registry and demo_xnat.
+    The images are base, runtime, assets, hub, launcher, egress, edge, verify, guard, singleuser, registry and
+    demo_xnat.
 
     The value of each::
 

@@ -1,6 +1,7 @@
 """JupyterLab's files for browsers: which ones, and a digest that two images with the same JupyterLab share.
 
-files/assets has a link to this file, so that hub and notebook compute the same digest. Imports only the standard library.
+files/assets has a link to this file, so that hub and notebook compute the same digest. Imports only the standard
+library.
 """
 
 from __future__ import annotations
