@@ -299,7 +299,7 @@ def test_a_script_that_the_hub_no_longer_has_comes_from_the_server(tmp_path: Pat
         "there": f"{shared}/there.js", "gone": f"{shared}/gone.js?v=1", "nowhere": f"{shared}/nowhere.js",
         "other": "/other/there.js", "missing": "/other/missing.js",
     }  # fmt: skip
-    options = {"baseUrl": base, "fullStaticUrl": shared}
+    options = {"baseUrl": base, "fullStaticUrl": shared, "hubHost": "", "hubPrefix": "/hub/"}
     (tmp_path / "page.html").write_text(PAGE % (json.dumps(options), json.dumps(scripts)))
     shutil.copy(ROOT / "files/singleuser/labextension/static/xnat.js", tmp_path)
     with web_server(tmp_path) as (url, paths):

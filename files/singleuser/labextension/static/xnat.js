@@ -65,12 +65,16 @@
   // the hub may be restarting, or may have those of another release. So a script that cannot be loaded from there comes from the
   // server itself. JupyterLab does not notice: it waits for the script's content, whichever element brings it.
   function loadMissingScripts() {
-    const options = JSON.parse(document.getElementById("jupyter-config-data").textContent);
-    const own = new URL(`${options.baseUrl}static/lab/`, location.href).href;
-    const shared = new URL(`${options.fullStaticUrl}/`, location.href).href;
+    const options = JSON.parse(document.getElementById("jupyter-config-data")?.textContent ?? "{}");
+    const { baseUrl, fullStaticUrl = "", hubHost = "", hubPrefix = "" } = options;
+    if (!hubPrefix || !fullStaticUrl.startsWith(`${hubHost}${hubPrefix}assets/`)) {
+      return;
+    }
+    const own = new URL(`${baseUrl}static/lab/`, location.href).href;
+    const shared = new URL(`${fullStaticUrl}/`, location.href).href;
     const onError = (event) => {
       const missing = event.target;
-      if (shared === own || !(missing instanceof HTMLScriptElement) || !missing.src.startsWith(shared)) {
+      if (!(missing instanceof HTMLScriptElement) || !missing.src.startsWith(shared)) {
         return;
       }
       event.stopImmediatePropagation();
