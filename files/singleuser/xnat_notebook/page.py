@@ -9,6 +9,7 @@ import os
 from typing import Any
 
 from jupyterlab_server.handlers import LabHandler
+from tornado import web
 
 from .delivery import Compression, HubFiles
 
@@ -20,10 +21,10 @@ class Page(LabHandler):
 
     _hub_url = ""
 
+    @web.authenticated
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Send the page; ask the hub for the files before."""
-        if self.current_user:
-            self._hub_url = await self.settings[HUB_FILES].url(self.extensionapp.static_dir)
+        self._hub_url = await self.settings[HUB_FILES].url(self.extensionapp.static_dir)
         super().get(*args, **kwargs)
 
     def get_page_config(self) -> dict[str, Any]:
