@@ -45,7 +45,7 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	PATH="$(BIN):$$PATH" $(BIN)/ansible-lint --offline
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser files/edge filter_plugins library \
+	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser files/assets files/edge filter_plugins library \
 	  module_utils/*.py module_utils/xnat_site doc_fragments benchmarks tests
 
 unit: $(VENV)/dev.stamp ## tests that need only Python

@@ -28,6 +28,8 @@ HUB, XNAT = "hub.example.org", "xnat.example.org"
 LIMIT = 10  # seconds
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin") or ""
 SET_COOKIES = "set"  # the query's name: cookies that the server sets
+TYPE = "type"  # the query's name: the server sends BODY as this
+BODY = b"// text\n" * 1000
 SETTINGS: dict[str, Any] = {
     "hub_url": f"https://{HUB}", "hub_path": "/jupyterhub/", "hub_server": "proxy:8000",
     "xnat_url": f"https://{XNAT}", "xnat_upstream": "http://xnat.internal:8080", "certificates": ["certificate-0.pem"],
@@ -80,6 +82,8 @@ class Server:
             async for piece in request.content.iter_any():
                 self.uploads.put_nowait(piece)
             return web.Response(status=201)
+        if TYPE in request.query:
+            return web.Response(body=BODY, content_type=request.query[TYPE])
         told = web.json_response({"path": request.path_qs, "headers": {name: request.headers.getall(name)
                                   for name in {name.title() for name in request.headers}}})  # fmt: skip
         for cookie in request.query.getall(SET_COOKIES, []):

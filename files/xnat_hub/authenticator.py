@@ -22,6 +22,7 @@ from xnat_wire.rest import (
     check_name,
 )
 
+from xnat_hub import assets
 from xnat_hub.handlers import HANDLERS
 from xnat_hub.launcher import shared_launcher
 from xnat_hub.logins import OwnAccountError, shared_logins
@@ -62,9 +63,9 @@ class XnatAuthenticator(Authenticator):
         """Allow every authenticated user: `authenticate` has already checked the right to start Jupyter."""
         return True
 
-    def get_handlers(self, app: Any) -> list[tuple[str, Any]]:
+    def get_handlers(self, app: Any) -> list[tuple[Any, ...]]:
         """Return our own handlers as well; JupyterHub puts them before its own."""
-        return [*super().get_handlers(app), *HANDLERS, *handlers(load())]
+        return [*super().get_handlers(app), *HANDLERS, *handlers(load()), *assets.handlers()]
 
     async def authenticate(self, handler: web.RequestHandler, data: Any) -> dict[str, Any]:
         """Check the log-in with XNAT and record it. A refusal is an HTTPError; the log-in page shows its message.

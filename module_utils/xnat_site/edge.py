@@ -28,6 +28,7 @@ SOCKET = "/tmp/haproxy.sock"  # noqa: S108  (a tmpfs of the container)
 HEADERS_SIZE = 65536  # bytes of a request's headers, as the hub's proxy accepts them
 MAX_FILES = 40000  # of haproxy, two for each connection; fewer where the engine allows fewer
 IDLE = "25h"  # a websocket may be idle for a day
+COMPRESSED = ("text/css", "text/javascript", "application/javascript", "image/svg+xml")
 COOKIE_NAME = re.compile(r"[A-Za-z0-9_.-]+\*?")
 URL = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[1-9][0-9]{0,4})?")
 # What a browser may send and only a reverse proxy may set.
@@ -292,7 +293,13 @@ def _login_limit(limit: int, here: Mapping[str, Place]) -> list[str]:
 
 
 def _hub_backend(settings: Mapping[str, Any]) -> str:
-    lines = ["backend hub", f"    server proxy {settings['hub_server']}"]
+    lines = [
+        "backend hub",
+        f"    server proxy {settings['hub_server']}",
+        # What the hub and servers of other images send uncompressed. Not pages and JSON, which contain tokens (BREACH).
+        "    compression algo gzip",
+        f"    compression type {' '.join(COMPRESSED)}",
+    ]
     if shared_host(str(settings["xnat_url"]), str(settings["hub_url"])):
         # Cookies of XNAT do not reach notebooks, and those that notebooks set do not reach XNAT.
         names = "|".join(_cookie(str(name)) for name in settings["hub_cookies"])

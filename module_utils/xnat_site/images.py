@@ -18,7 +18,7 @@ from .hosts import DEMO_XNAT, EDGES
 DEBIAN_SUITE = "trixie"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 CACHE = "__pycache__"  # the only files in a folder that are not in the image
-ON_MANAGERS = ("runtime", "hub", "launcher", "egress", "verify")  # in addition to the images of every node
+ON_MANAGERS = ("runtime", "assets", "hub", "launcher", "egress", "verify")  # in addition to the images of every node
 SERVERS = "singleuser"
 ON_NODES = ("guard", SERVERS)  # the images of every node
 DIGITS = 12  # of a hash in a tag
@@ -48,7 +48,8 @@ def image_plan(
 ) -> dict[str, dict[str, Any]]:
     """Return the content of each image, in build order.
 
-    The images are base, runtime, hub, launcher, egress, edge, verify, guard, singleuser, registry and demo_xnat.
+    The images are base, runtime, assets, hub, launcher, egress, edge, verify, guard, singleuser, registry and
+    demo_xnat.
 
     The value of each::
 
@@ -94,7 +95,9 @@ def image_plan(
 
     on_base = {"BASE": plan["base"]["image"]}
     on_runtime = {"RUNTIME": add("runtime", {**on_base, "HUB_UID": hub_uid})}
-    add("hub", on_runtime, "jupyterhub_config.py", "templates", "xnat_hub", "xnat_wire")
+    jupyterlab = locked_requirement(files / "singleuser" / lock, "jupyterlab")
+    assets = add("assets", {**on_base, **on_runtime, "JUPYTERLAB": jupyterlab})
+    add("hub", {"ASSETS": assets}, "jupyterhub_config.py", "templates", "xnat_hub", "xnat_wire")
     add("launcher", on_runtime, "xnat_launcher", "xnat_wire")
     add("egress", {**on_base, "HUB_UID": hub_uid})
     add("edge", {**on_base, "HUB_UID": hub_uid})
@@ -287,6 +290,14 @@ def check_lock(lock: Path, lists: Sequence[Path], jupyterhub_version: str) -> No
             match = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", line)
             if match and _canonical(match[1]) not in pinned:
                 raise ImageError(f"{path.name} lists {match[1]}, which {lock.name} does not pin: run `make lock`")
+
+
+def locked_requirement(lock: Path, name: str) -> str:
+    """Return a package of a lock file with its hashes, as one line for pip. Raises ImageError if it is not pinned."""
+    found = re.search(rf"^{re.escape(name)}==\S+(?:[ \\\n]+--hash=\S+)*", lock.read_text(), re.MULTILINE)
+    if not found:
+        raise ImageError(f"{lock.name} does not pin {name}: run `make lock`")
+    return " ".join(found[0].replace("\\", " ").split())
 
 
 def _canonical(name: str) -> str:

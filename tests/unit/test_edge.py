@@ -29,7 +29,7 @@ from module_utils.xnat_site.edge import (
     shared_host,
 )
 from module_utils.xnat_site.hosts import HOST_LABEL
-from tests.edge_bed import HAPROXY, HUB, LIMIT, SETTINGS, XNAT, Edge, certificate, config, here, running
+from tests.edge_bed import BODY, HAPROXY, HUB, LIMIT, SETTINGS, TYPE, XNAT, Edge, certificate, config, here, running
 
 haproxy = pytest.mark.skipif(not HAPROXY, reason="no haproxy; tests/site/test_edge.py has one")
 ONE_NAME = {"xnat_url": f"https://{HUB}"}
@@ -372,6 +372,86 @@ def test_a_websocket_outlives_the_limits_on_requests(tmp_path: Path) -> None:
                 await socket.receive(timeout=1)
             await socket.send_str("still there")
             assert (await socket.receive(timeout=LIMIT)).data == "still there"
+
+    with_edge(tmp_path, check, short)
+
+
+# ---- compression, HTTP/2
+
+
+@haproxy
+def test_scripts_are_compressed_and_what_contains_tokens_is_not(tmp_path: Path) -> None:
+    async def check(edge: Edge) -> None:
+        for kind, packed in (
+            ("text/javascript", True), ("application/javascript", True), ("text/css", True), ("text/html", False),
+            ("application/json", False), ("application/octet-stream", False),
+        ):  # fmt: skip
+            path = f"/jupyterhub/x?{TYPE}={kind}"
+            async with edge.http.get(edge.url(path), headers={"Host": HUB, "Accept-Encoding": "gzip"}) as answer:
+                assert await answer.read() == BODY
+                assert (answer.headers.get("Content-Encoding") == "gzip") is packed, kind
+            plain = await edge.ask(path, headers={"Accept-Encoding": "identity"})
+            assert "Content-Encoding" not in plain.headers
+
+    with_edge(tmp_path, check)
+
+
+class Http2:
+    """A client with one stream. haproxy's answers are read as far as the test needs them."""
+
+    DATA, HEADERS, SETTINGS = 0, 1, 4
+    ENABLE_CONNECT_PROTOCOL = 8  # RFC 8441
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        self.writer.write(len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload)
+
+    async def receive(self, kind: int) -> bytes:
+        """Return the payload of the next frame of a kind."""
+        async with asyncio.timeout(LIMIT):
+            while True:
+                head = await self.reader.readexactly(9)
+                payload = await self.reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] == kind and not (kind == self.SETTINGS and head[4]):
+                    return payload
+
+    def headers(self, fields: dict[str, str]) -> None:
+        """Send the headers of stream 1, which stays open, as literals without compression."""
+        parts = [(name.encode(), value.encode()) for name, value in fields.items()]
+        block = b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(text)]) + text for name, text in parts)
+        self.send(self.HEADERS, 4, 1, block)
+
+
+@haproxy
+def test_a_websocket_works_over_http_2_and_outlives_the_limits_on_requests(tmp_path: Path) -> None:
+    short = re.sub(r"timeout (client|server|http-keep-alive) \w+", r"timeout \1 200ms", config())
+
+    async def check(edge: Edge) -> None:
+        edge.tls.set_alpn_protocols(["h2", "http/1.1"])
+        streams = await asyncio.open_connection("127.0.0.1", edge.ports[TLS_TARGET], ssl=edge.tls)
+        assert streams[1].get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        client = Http2(*streams)
+        client.writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        client.send(client.SETTINGS, 0, 0, b"")
+        settings = await client.receive(client.SETTINGS)
+        pairs = [settings[start : start + 6] for start in range(0, len(settings), 6)]
+        assert {int.from_bytes(pair[:2], "big"): int.from_bytes(pair[2:], "big") for pair in pairs}[
+            client.ENABLE_CONNECT_PROTOCOL
+        ] == 1
+        client.send(client.SETTINGS, 1, 0, b"")
+        client.headers({
+            ":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":path": "/jupyterhub/ws",
+            ":authority": HUB, "sec-websocket-version": "13", "origin": f"https://{HUB}",
+        })  # fmt: skip
+        assert (await client.receive(client.HEADERS))[0] == 0x88  # :status 200
+        with pytest.raises(TimeoutError):  # nothing comes, not even an end
+            await asyncio.wait_for(client.reader.read(1), 1)
+        client.send(client.DATA, 0, 1, b"\x81\x85\0\0\0\0there")  # a text of 5 bytes, with a mask of zeros
+        assert await client.receive(client.DATA) == b"\x81\x05there"
+        client.writer.close()
 
     with_edge(tmp_path, check, short)
 

@@ -55,7 +55,7 @@ def test_the_same_files_elsewhere_have_the_same_names(files: Path) -> None:
     assert all(re.fullmatch(r"x/[a-z-]+:[0-9a-f]{12}", name) for name in before.values())
 
 
-RUNTIME = {"runtime", "hub", "launcher", "verify"}
+RUNTIME = {"runtime", "assets", "hub", "launcher", "verify"}
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,8 @@ RUNTIME = {"runtime", "hub", "launcher", "verify"}
         ("jupyterhub_config.py", {"hub"}),
         ("templates/home.html", {"hub"}),
         ("hub/Dockerfile", {"hub"}),
+        ("assets/collect.py", {"assets", "hub"}),
+        ("singleuser/xnat_notebook/lab_files.py", {"assets", "hub", "singleuser", "demo_xnat"}),
         ("launcher/Dockerfile", {"launcher"}),
         ("xnat_guard/rules.py", {"guard"}),
         ("verify/Dockerfile", {"verify"}),
@@ -132,7 +134,7 @@ def test_an_archive_holds_what_a_link_leads_to(tmp_path: Path) -> None:
 
 
 EVERY = {
-    "base", "runtime", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat",
+    "base", "runtime", "assets", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat",
     "edge",
 }  # fmt: skip
 
@@ -208,8 +210,20 @@ def test_two_images_that_would_have_one_name_are_refused() -> None:
         further_images(["r:5000/x:1", "r-5000/x:1"], "p")
 
 
-ALL = ["runtime", "hub", "launcher", "egress", "verify", "guard", "singleuser", "registry", "demo_xnat", "edge"]
-ROUNDS = [["runtime", "egress", "guard", "singleuser"], ["hub", "launcher", "verify"]]
+ALL = [
+    "runtime",
+    "assets",
+    "hub",
+    "launcher",
+    "egress",
+    "verify",
+    "guard",
+    "singleuser",
+    "registry",
+    "demo_xnat",
+    "edge",
+]
+ROUNDS = [["runtime", "egress", "guard", "singleuser"], ["assets", "launcher", "verify"], ["hub"]]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +233,8 @@ ROUNDS = [["runtime", "egress", "guard", "singleuser"], ["hub", "launcher", "ver
             ALL,
             [
                 ["runtime", "egress", "guard", "singleuser", "registry", "edge"],
-                ["hub", "launcher", "verify", "demo_xnat"],
+                ["assets", "launcher", "verify", "demo_xnat"],
+                ["hub"],
             ],
         ),
         (["hub", "singleuser"], [["hub", "singleuser"]]),  # the runtime is there already
@@ -234,10 +249,10 @@ def test_images_that_need_none_of_each_other_are_built_at_once(wanted: list[str]
 @pytest.mark.parametrize(
     ("registry", "demo_xnat", "edge", "expected"),
     [
-        pytest.param(False, False, False, ALL[:7], id="one-node"),
-        pytest.param(True, False, False, ALL[:8], id="several-nodes"),
-        pytest.param(False, True, False, [*ALL[:7], "demo_xnat"], id="demo"),
-        pytest.param(False, False, True, [*ALL[:7], "edge"], id="edge"),
+        pytest.param(False, False, False, ALL[:8], id="one-node"),
+        pytest.param(True, False, False, ALL[:9], id="several-nodes"),
+        pytest.param(False, True, False, [*ALL[:8], "demo_xnat"], id="demo"),
+        pytest.param(False, False, True, [*ALL[:8], "edge"], id="edge"),
         pytest.param(True, True, True, ALL, id="all"),
     ],
 )
@@ -266,10 +281,10 @@ def test_an_image_is_missing_where_no_image_has_its_name(has: tuple[str, ...], m
 @pytest.mark.parametrize(
     ("has", "expected"),
     [
-        pytest.param([], (ALL[:7], ROUNDS, True), id="nothing"),
-        pytest.param(["base"], (ALL[:7], ROUNDS, False), id="base"),
-        pytest.param(["base", *ALL[:6]], (["singleuser"], [["singleuser"]], False), id="one-is-missing"),
-        pytest.param(ALL[:7], ([], [], False), id="the-base-is-missing-and-not-needed"),
+        pytest.param([], (ALL[:8], ROUNDS, True), id="nothing"),
+        pytest.param(["base"], (ALL[:8], ROUNDS, False), id="base"),
+        pytest.param(["base", *ALL[:7]], (["singleuser"], [["singleuser"]], False), id="one-is-missing"),
+        pytest.param(ALL[:8], ([], [], False), id="the-base-is-missing-and-not-needed"),
         pytest.param(["base", *ALL], ([], [], False), id="all"),
     ],
 )
@@ -313,12 +328,12 @@ def test_servers_start_from_what_rollouts_have_built_and_from_what_comes_from_el
 
 IDS = {
     "runtime": "r1", "hub": "h1", "launcher": "l1", "egress": "g1", "verify": "v1", "guard": "w1", "user": "u1",
-    "demo": "d1", "extra": "e1", "edge": "f1",
+    "demo": "d1", "extra": "e1", "edge": "f1", "assets": "a1",
 }  # fmt: skip
 NAMES = {
     "runtime": "runtime", "hub": "hub", "launcher": "launcher", "egress": "egress", "verify": "verify",
     "guard": "guard", "singleuser": "user", "demo_xnat": "demo", "registry": "registry",
-    "edge": "edge",
+    "edge": "edge", "assets": "assets",
 }  # fmt: skip
 
 
@@ -327,8 +342,8 @@ NAMES = {
     [
         ({"m2": IDS, "w1": IDS, "x1": IDS}, IDS, [], {}),
         ({}, IDS, [],
-         {"m2": ["guard", "user", "runtime", "hub", "launcher", "egress", "verify"], "w1": ["guard", "user", "edge"],
-          "x1": ["demo"]}),
+         {"m2": ["guard", "user", "runtime", "assets", "hub", "launcher", "egress", "verify"],
+          "w1": ["guard", "user", "edge"], "x1": ["demo"]}),
         ({"w1": {**IDS, "user": "u0"}, "m2": {**IDS, "hub": "h0"}, "x1": IDS}, IDS, [],
          {"w1": ["user"], "m2": ["hub"]}),
         ({"m2": {**IDS, "extra": "e0"}, "w1": IDS, "x1": IDS}, IDS, ["extra"], {"m2": ["extra"]}),

@@ -26,6 +26,7 @@ PARTS = {
     "registry": "files/registry",
     "edge": "files/edge",
     "singleuser": "files/singleuser",
+    "assets": "files/assets",
 }
 # What each part may import of the others. A part that is not named is imported by nobody.
 ARROWS: dict[str, tuple[str, ...]] = {
@@ -73,7 +74,7 @@ def ours(name: str) -> str:
     if (
         not words
         or words[0] not in PARTS
-        or words[0] in ("filters", "modules", "runtime", "registry", "edge", "singleuser")
+        or words[0] in ("filters", "modules", "runtime", "registry", "edge", "singleuser", "assets")
     ):
         return ""
     return ".".join(words[:2])

@@ -1,5 +1,5 @@
 // XNAT in JupyterLab: a card for the notebook "Start here" on the launcher page, a mark on read-only directories in the file
-// browser, and the message of the site. Plain JavaScript in the form that JupyterLab loads (module federation): there is
+// browser, the message of the site, and JupyterLab's files if the hub no longer has them. Plain JavaScript in the form that JupyterLab loads (module federation): there is
 // nothing to build. Modules of JupyterLab are taken from those that it shares.
 "use strict";
 (() => {
@@ -61,6 +61,32 @@
     }
   }
 
+  // The page may have named the hub's copy of JupyterLab's files (xnat_notebook/page.py). JupyterLab loads most of them later, when
+  // the hub may be restarting, or may have those of another release. So a script that cannot be loaded from there comes from the
+  // server itself. JupyterLab does not notice: it waits for the script's content, whichever element brings it.
+  function loadMissingScripts() {
+    const options = JSON.parse(document.getElementById("jupyter-config-data")?.textContent ?? "{}");
+    const { baseUrl, fullStaticUrl = "", hubHost = "", hubPrefix = "" } = options;
+    if (!hubPrefix || !fullStaticUrl.startsWith(`${hubHost}${hubPrefix}assets/`)) {
+      return;
+    }
+    const own = new URL(`${baseUrl}static/lab/`, location.href).href;
+    const shared = new URL(`${fullStaticUrl}/`, location.href).href;
+    const onError = (event) => {
+      const missing = event.target;
+      if (!(missing instanceof HTMLScriptElement) || !missing.src.startsWith(shared)) {
+        return;
+      }
+      event.stopImmediatePropagation();
+      const script = document.createElement("script");
+      script.onload = missing.onload;
+      script.onerror = missing.onerror;
+      script.src = own + missing.src.slice(shared.length);
+      missing.replaceWith(script);
+    };
+    document.addEventListener("error", onError, true);
+  }
+
   async function extension() {
     const [{ ILauncher }, { Notification }, { PageConfig }, { notebookIcon }] = await Promise.all(
       ["launcher", "apputils", "coreutils", "ui-components"].map((name) => shared(`@jupyterlab/${name}`)),
@@ -91,6 +117,7 @@
     return {};
   }
 
+  loadMissingScripts();
   window._JUPYTERLAB ??= {};
   window._JUPYTERLAB[NAME] = {
     init: (scope) => {

@@ -1,0 +1,1 @@
+../singleuser/xnat_notebook/lab_files.py
