@@ -120,6 +120,7 @@ def test_pages_carry_security_headers_and_lead_to_the_public_address(site: Site)
     for answer in (form, style):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
         assert "Strict-Transport-Security" not in answer.headers  # this site has no https
     assert not any(cookie.secure for cookie in form.cookies)
     start = requests.get(site.hub, timeout=TIMEOUT, allow_redirects=False)
