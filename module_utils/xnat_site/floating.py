@@ -12,6 +12,7 @@ from typing import Any
 
 Finding = dict[str, str]
 MARK = "# Written by the role floating_address."  # the first line of our file; another one is the site's own
+NOBODY = "/usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs"
 INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 
 
@@ -21,17 +22,18 @@ def floating_config(settings: Mapping[str, Any]) -> str:
     settings: {"address" ("192.0.2.10/24"), "interface", "router_id" (1 to 255), "own" (the node's address), "peers"
     (addresses of the other edges), "port" (of the edge)}, without findings of `floating_findings`.
     """
-    # A message that has passed a router has less than 255 left to live.
+    # keepalived 2.2 ends its check of the file by a signal if scripts have a user other than root: the script itself
+    # changes its user. A message that has passed a router has less than 255 left to live.
     peers = "\n".join(f"        {peer} min_ttl 255" for peer in settings["peers"])
     return f"""\
 {MARK}
 global_defs {{
     enable_script_security
-    script_user nobody
+    script_user root
 }}
 vrrp_script edge {{
     # Any answer by TLS will do.
-    script "/usr/bin/curl --silent --insecure --output /dev/null --max-time 2 https://127.0.0.1:{settings["port"]}/"
+    script "{NOBODY} /usr/bin/curl --silent --insecure --output /dev/null --max-time 2 https://127.0.0.1:{settings["port"]}/"
     interval 2
     fall 2
     rise 2
