@@ -15,6 +15,8 @@ from module_utils.xnat_site import edge
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "xnat_acme_fault": edge.acme_fault,
+            "xnat_acme_thumbprint": edge.acme_thumbprint,
             "xnat_certificate_findings": edge.certificate_findings,
             "xnat_edge_files": edge.edge_files,
             "xnat_edge_findings": edge.edge_findings,

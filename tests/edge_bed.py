@@ -33,7 +33,7 @@ BODY = b"// text\n" * 1000
 SETTINGS: dict[str, Any] = {
     "hub_url": f"https://{HUB}", "hub_path": "/jupyterhub/", "hub_server": "proxy:8000",
     "xnat_url": f"https://{XNAT}", "xnat_upstream": "http://xnat.internal:8080", "certificates": ["certificate-0.pem"],
-    "http_port": 80, "hsts": 31536000, "logins_each": 60, "ca": False,
+    "http_port": 80, "hsts": 31536000, "logins_each": 60, "ca": False, "thumbprint": "",
     "hub_cookies": ["jupyterhub-*", "__Host-jupyterhub-*", "_xsrf", "_streamlit_*"],
 }  # fmt: skip
 
@@ -160,11 +160,12 @@ class Edge:
 
 @asynccontextmanager
 async def running(folder: Path, text: str) -> AsyncIterator[Edge]:
-    """Run haproxy with a file of the edge, and the server behind it."""
+    """Run haproxy with a file of the edge, and the server behind it. Certificates that are there already are used."""
     server = Server()
     ports = {port: free_port() for port in (HEALTH_PORT, HTTP_TARGET, TLS_TARGET, TLS_TARGET + 1)}
-    (folder / "certificates").mkdir()
-    (folder / "certificates/certificate-0.pem").write_text(certificate("first"))
+    if not (folder / "certificates").exists():
+        (folder / "certificates").mkdir()
+        (folder / "certificates/certificate-0.pem").write_text(certificate("first"))
     async with server.run():
         (folder / "haproxy.cfg").write_text(here(text, folder, server.port, ports))
         process = start(folder / "haproxy.cfg")

@@ -24,7 +24,29 @@ READY_SECONDS = 120
 # handler for pages and websockets: without the cookie, a page opens but its resources do not load.
 auth.WebSocketHandler = ()
 
+# Headers of all pages, unless the framework has set them. Pages of the same origin may frame a dashboard, since
+# Streamlit's components are frames.
+HEADERS = {
+    "Content-Security-Policy": "frame-ancestors 'self'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
 _open_websocket = SuperviseAndProxyHandler.ws_get
+
+
+def _prepare(self: Any) -> None:
+    """Add the headers when the first part of an answer leaves: the proxy replaces all that were set before."""
+    flush = self.flush  # of this handler alone, since the proxy gives each one its own
+
+    def flush_with_headers(include_footers: bool = False) -> Any:
+        if not self._headers_written:
+            for name, value in HEADERS.items():
+                if name not in self._headers:
+                    self.set_header(name, value)
+        return flush(include_footers)
+
+    self.flush = flush_with_headers
 
 
 async def _authenticated_websocket(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -69,6 +91,7 @@ def _same_origin(self: Any, origin: str) -> bool:
 # Dash builds its URLs with this prefix; XNAT's command sets none. A prefix set by the application takes precedence.
 os.environ.setdefault("DASH_REQUESTS_PATHNAME_PREFIX", os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/"))
 SuperviseAndProxyHandler.check_origin = _same_origin
+SuperviseAndProxyHandler.prepare = _prepare
 SuperviseAndProxyHandler.ws_get = _authenticated_websocket
 SuperviseAndProxyHandler._http_ready_func = _listens
 SupervisedProcess.ready = _ready

@@ -13,12 +13,22 @@ from tornado.httpserver import HTTPServer
 
 from xnat_hub.proxies import TrustedProxies
 
+# JupyterHub's templates have scripts in the page, and Bootstrap's style sheet has images in data URLs. There is no
+# form-action: browsers apply it to redirects too, and a log-in may lead to another origin.
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
 HSTS = f"max-age={365 * 86400}"  # without includeSubDomains: subdomains may not have TLS
 
 
 def security_headers(public_url: str) -> dict[str, str]:
     """Return the headers of all pages of the hub; with HSTS if browsers reach it by https."""
-    headers = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
+    headers = {
+        "Content-Security-Policy": PAGE_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "same-origin",
+    }
     if public_url.startswith("https:"):
         headers["Strict-Transport-Security"] = HSTS
     return headers

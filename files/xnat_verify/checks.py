@@ -161,8 +161,8 @@ class SmokeTest:
             _expect(
                 days >= self.wanted["certificate_days"],
                 f"that of {host} is valid for {days} more days",
-                "Renew it; playbooks/edge.yml does so if the edge's own authority made it. verify_certificate_days is"
-                " the number of days required.",
+                "Renew it; playbooks/edge.yml does so if the edge's own authority or an ACME authority issued it, and"
+                " reports why it cannot. verify_certificate_days is the number of days required.",
             )
             seen.append(f"{host}: {days} days")
         return ", ".join(seen)

@@ -7,7 +7,10 @@ The edge reads only these parts of a request: host, path, method, and cookies if
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +34,8 @@ IDLE = "25h"  # a websocket may be idle for a day
 COMPRESSED = ("text/css", "text/javascript", "application/javascript", "image/svg+xml")
 COOKIE_NAME = re.compile(r"[A-Za-z0-9_.-]+\*?")
 URL = re.compile(r"https?://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[1-9][0-9]{0,4})?")
+ACME_URL = re.compile(r"https://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?")
+MAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+")
 # What a browser may send and only a reverse proxy may set.
 FORWARDED = ("Forwarded", "X-Real-IP", "X-Scheme", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix")
 
@@ -76,8 +81,9 @@ def edge_plan(settings: Mapping[str, Any]) -> dict[str, Any]:
     settings: {"hub_url", "hub_path", "hub_server" ("HOST:PORT" of the hub's proxy), "xnat_url", "xnat_upstream" (URL at
     which the edge reaches XNAT, "" if XNAT has its own way to browsers), "certificates" (names of the PEM files, the
     first one for clients that name no host), "http_port" (0 for none), "hsts" (seconds, 0 for none), "logins_each"
-    (log-ins of one address in a minute, 0 for no limit), "hub_cookies", "ca" (whether the site has a CA bundle)},
-    without findings of `edge_findings`. Returns::
+    (log-ins of one address in a minute, 0 for no limit), "hub_cookies", "ca" (whether the site has a CA bundle),
+    "thumbprint" (of the ACME account whose challenges are answered, "" for none)}, without findings of
+    `edge_findings`. Returns::
 
         {"ports": [{"published_port": 443, "target_port": 8443}, ...],  # first the hub's
          "health": 8404,  # port of the health check, on the loopback address
@@ -158,7 +164,7 @@ def haproxy_config(settings: Mapping[str, Any], hub: Place, xnat: Place | None, 
         services = {"xnat": xnat, "hub": hub}
     parts = [_COMMON, _HEALTH]
     if settings["http_port"]:
-        parts.append(_redirects(services))
+        parts.append(_redirects(services, str(settings["thumbprint"])))
     parts += [_frontend(settings, services, port, target) for port, target in targets.items()]
     parts.append("backend logins\n    stick-table type ipv6 size 100k expire 2m store http_req_rate(1m)\n")
     parts.append(_hub_backend(settings))
@@ -241,8 +247,17 @@ def _hosts(services: Mapping[str, Place]) -> dict[str, str]:
     return found
 
 
-def _redirects(services: Mapping[str, Place]) -> str:
+def _redirects(services: Mapping[str, Place], thumbprint: str) -> str:
     lines = [f"frontend http\n    bind :{HTTP_TARGET}", _LOG, *_matches(services)]
+    if thumbprint:
+        # The answer follows from the account alone (RFC 8555, 8.3), so every edge answers for every other one. The
+        # account's key is needed to make use of it.
+        here = " || ".join(f"at_{name} challenge" for name in _hosts(services).values())
+        lines += [
+            "    acl challenge path_reg ^/[.]well-known/acme-challenge/[A-Za-z0-9_-]{1,200}$",
+            "    http-request return status 200 content-type text/plain"
+            f' lf-string "%[path,field(4,/)].{thumbprint}" if {here}',
+        ]
     for name, found in services.items():
         lines.append(f"    http-request redirect prefix {found.origin} code 301 if at_{name} in_{name}")
     # A path of neither, such as the root.
@@ -358,7 +373,8 @@ def edge_findings(settings: Mapping[str, Any]) -> list[Finding]:
 
     settings: the role's variables that are checked here, by name.
     """
-    return [*_urls(settings), *_certificates(settings), *_numbers(settings), *_cookies(settings)]
+    acme = _acme(settings) if settings["edge_certificate_source"] == "acme" else ()
+    return [*_urls(settings), *_certificates(settings), *acme, *_numbers(settings), *_cookies(settings)]
 
 
 def _urls(settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -397,6 +413,62 @@ def _certificates(settings: Mapping[str, Any]) -> Iterator[Finding]:
             "edge_certificate_source is files, but edge_certificate_files is empty: list the files, such as"
             " [{certificate: /path/hub.crt, key: /path/hub.key}], or set edge_certificate_source to authority.",
         )
+
+
+def _acme(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    directory = str(settings["edge_acme_directory"])
+    if not ACME_URL.fullmatch(directory):
+        yield _finding(
+            "acme_directory",
+            "edge_acme_directory",
+            f"edge_acme_directory is {directory!r}: set it to the https:// URL of the ACME authority's directory.",
+        )
+    if not settings["edge_acme_terms_agreed"]:
+        yield _finding(
+            "acme_terms",
+            "edge_acme_terms_agreed",
+            f"edge_acme_terms_agreed is false: read the terms of service that {directory} names, and set it to true if"
+            " your site agrees to them.",
+        )
+    contact = str(settings["edge_acme_contact"])
+    if contact and not MAIL.fullmatch(contact):
+        yield _finding(
+            "acme_contact",
+            "edge_acme_contact",
+            f"edge_acme_contact is {contact!r}: set it to one e-mail address, or leave it empty.",
+        )
+    if bool(settings["edge_acme_eab_kid"]) != bool(settings["edge_acme_eab_key_set"]):
+        yield _finding(
+            "acme_eab",
+            "edge_acme_eab_kid",
+            "Only one of edge_acme_eab_kid and edge_acme_eab_key is set: set both to what the ACME authority gave you,"
+            " or leave both empty.",
+        )
+    if settings["edge_acme_challenge"] == "dns-01" and not settings["edge_acme_hook"]:
+        yield _finding(
+            "acme_hook",
+            "edge_acme_hook",
+            "edge_acme_challenge is dns-01, but edge_acme_hook is empty: set it to a hook script of dehydrated that"
+            " writes to your name server.",
+        )
+    if settings["edge_acme_challenge"] == "http-01" and not int(settings["edge_http_port"]):
+        yield _finding(
+            "acme_port",
+            "edge_http_port",
+            "edge_http_port is 0, but the ACME authority asks on port 80: set edge_http_port to 80, or"
+            " edge_acme_challenge to dns-01.",
+        )
+    names = edge_names(
+        str(settings["edge_hub_url"]), str(settings["edge_xnat_url"]) if settings["edge_xnat_upstream"] else ""
+    )["names"]
+    for name in names:
+        if _is_address(name) or "." not in name:
+            yield _finding(
+                "acme_name",
+                "edge_certificate_source",
+                f"ACME has no certificates for {name}: use a full host name in the public URL, or set"
+                " edge_certificate_source to authority or files.",
+            )
 
 
 def _numbers(settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -462,6 +534,38 @@ def _covers(pattern: str, name: str) -> bool:
     if kind in ("ip", "ip address"):
         return _is_address(name) and ipaddress.ip_address(value) == ipaddress.ip_address(name)
     return kind == "dns" and (value == name or (value.startswith("*.") and name.partition(".")[2] == value[2:]))
+
+
+# ---- ACME
+
+
+def acme_thumbprint(key: Mapping[str, Any]) -> str:
+    """Return the thumbprint (RFC 7638) of an ACME account's RSA key: the filter `xnat_acme_thumbprint`.
+
+    key: its public part, {"exponent": 65537, "modulus": ...}; empty if there is none yet, which gives "".
+    """
+    if not key:
+        return ""
+    jwk = {"e": _base64url(int(key["exponent"])), "kty": "RSA", "n": _base64url(int(key["modulus"]))}
+    canonical = json.dumps(jwk, separators=(",", ":"), sort_keys=True)
+    return base64.urlsafe_b64encode(hashlib.sha256(canonical.encode()).digest()).decode().rstrip("=")
+
+
+def _base64url(number: int) -> str:
+    octets = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return base64.urlsafe_b64encode(octets).decode().rstrip("=")
+
+
+def acme_fault(output: Sequence[str]) -> str:
+    """Return why dehydrated has got no certificate, on one line: the filter `xnat_acme_fault`.
+
+    output: the lines that it wrote. The authority's own sentence if there is one, otherwise dehydrated's error.
+    """
+    if details := re.findall(r'"detail"\]?\s*:?\s*"((?:[^"\\]|\\.)*)"', "\n".join(output)):
+        return " ".join(str(details[-1]).split())
+    lines = [line.strip() for line in output if line.strip()]
+    errors = [line.partition("ERROR:")[2].strip() for line in lines if "ERROR:" in line]
+    return (errors or lines or ["dehydrated wrote nothing"])[-1]
 
 
 def _finding(rule: str, name: str, text: str) -> Finding:

@@ -52,6 +52,7 @@ VERIFY_SECRETS = {"verify_password": ("vault_verify_password", "password")}
 # Secrets of roles, checked if a site sets them.
 ROLE_SECRETS = {
     "docker_swarm_unlock_key": "optional",
+    "edge_acme_eab_key": "optional",
     "jupyterhub_cookie_secret": "hex",
     "jupyterhub_proxy_token": "token",
     "jupyterhub_service_token": "token",

@@ -103,6 +103,9 @@ async def opened(url: str, token: str, framework: str, trusted: ssl.SSLContext) 
                         address = url
                         text = await response.text()
                     if response.status == 200 and words in text:
+                        assert response.headers["X-Content-Type-Options"] == "nosniff"
+                        assert response.headers["Referrer-Policy"] == "same-origin"
+                        assert "frame-ancestors" in response.headers["Content-Security-Policy"]
                         break
                     await asyncio.sleep(0.5)
         if framework == "Dash":

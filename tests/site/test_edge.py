@@ -114,7 +114,11 @@ def test_with_one_host_name_hub_and_jupyterlab_get_all_cookies_that_they_need(si
     token = site.ask("POST", f"{site.hub}hub/api/users/jdoe/tokens", json={"expires_in": 600}).json()["token"]
     path = f"{BASE_URL}user/jdoe/{server.name}/"
     page = edge.browser()
-    assert "jupyter-config-data" in page.get(f"{edge.url}{path}lab?token={token}", timeout=TIMEOUT).text
+    lab = page.get(f"{edge.url}{path}lab?token={token}", timeout=TIMEOUT)
+    assert "jupyter-config-data" in lab.text
+    assert lab.headers["X-Content-Type-Options"] == "nosniff"
+    assert lab.headers["Referrer-Policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in lab.headers["Content-Security-Policy"]
     assert page.get(f"{edge.url}{path}api/status", timeout=TIMEOUT).status_code == 200  # by its cookie alone
     names = {cookie.name for jar in (browser.cookies, page.cookies) for cookie in jar}
     assert len(names) >= 3

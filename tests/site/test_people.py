@@ -121,6 +121,7 @@ def test_pages_carry_security_headers_and_lead_to_the_public_address(site: Site)
     for answer in (form, style):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
     assert form.cookies
     assert all(cookie.secure for cookie in form.cookies)

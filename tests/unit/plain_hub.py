@@ -146,11 +146,13 @@ if "PLAIN_HUB_PORT" in os.environ:
     c.Authenticator.allow_all = True
     if "PLAIN_HUB_PAGES" in os.environ:  # with our pages, and a log-in without a check of the password
         from xnat_hub import pages
+        from xnat_hub.handlers import security_headers
         from xnat_hub.settings import load
 
         pages.MESSAGE = pages.Message(Path(os.environ["PLAIN_HUB_MESSAGE"]))
         c.JupyterHub.authenticator_class = AnyPassword
         c.JupyterHub.template_paths = [os.environ["PLAIN_HUB_PAGES"]]
+        c.JupyterHub.tornado_settings["headers"] = security_headers(load().public_url)
         c.JupyterHub.template_vars = pages.template_vars(load())
         c.JupyterHub.extra_handlers = pages.handlers(load())
         c.JupyterHub.redirect_to_server = False

@@ -93,7 +93,11 @@ GOOD: dict[str, Any] = {
     "edge_hub_url": "https://hub.example.org", "edge_xnat_url": "https://xnat.example.org", "edge_xnat_upstream": "",
     "edge_certificate_source": "authority", "edge_certificate_files": [], "edge_certificate_days": 397,
     "edge_renew_days": 30, "edge_http_port": 80, "edge_hub_cookies": ["jupyterhub-*", "_xsrf"],
+    "edge_acme_directory": "https://acme.example.org/directory", "edge_acme_terms_agreed": False,
+    "edge_acme_contact": "", "edge_acme_challenge": "http-01", "edge_acme_hook": "", "edge_acme_eab_kid": "",
+    "edge_acme_eab_key_set": False,
 }  # fmt: skip
+ACME: dict[str, Any] = {"edge_certificate_source": "acme", "edge_acme_terms_agreed": True}
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,17 @@ GOOD: dict[str, Any] = {
         ({"edge_certificate_days": 3650}, [("days", "edge_certificate_days")]),
         ({"edge_renew_days": 397}, [("days", "edge_certificate_days")]),
         ({"edge_http_port": 443}, [("http_port", "edge_http_port")]),
+        (ACME, []),
+        (ACME | {"edge_acme_contact": "it@example.org", "edge_acme_eab_kid": "k", "edge_acme_eab_key_set": True}, []),
+        (ACME | {"edge_acme_terms_agreed": False}, [("acme_terms", "edge_acme_terms_agreed")]),
+        (ACME | {"edge_acme_directory": "http://a"}, [("acme_directory", "edge_acme_directory")]),
+        (ACME | {"edge_acme_directory": "https://a/ b"}, [("acme_directory", "edge_acme_directory")]),
+        (ACME | {"edge_acme_contact": "a@b, c@d"}, [("acme_contact", "edge_acme_contact")]),
+        (ACME | {"edge_acme_eab_kid": "k"}, [("acme_eab", "edge_acme_eab_kid")]),
+        (ACME | {"edge_acme_challenge": "dns-01"}, [("acme_hook", "edge_acme_hook")]),
+        (ACME | {"edge_acme_challenge": "dns-01", "edge_acme_hook": "/h", "edge_http_port": 0}, []),
+        (ACME | {"edge_http_port": 0}, [("acme_port", "edge_http_port")]),
+        (ACME | {"edge_hub_url": "https://192.0.2.1"}, [("acme_name", "edge_certificate_source")]),
         ({"edge_hub_cookies": []}, [("cookies", "edge_hub_cookies")]),
         ({"edge_hub_cookies": ["_xsrf", "a|b"]}, [("cookies", "edge_hub_cookies")]),
     ],
@@ -237,6 +252,25 @@ def test_http_leads_to_https_on_the_right_port(tmp_path: Path) -> None:
         assert (await edge.ask("/", "evil.example.org", port=HTTP_TARGET)).status == 421
 
     with_edge(tmp_path, check, xnat_url=f"https://{XNAT}:8443")
+
+
+@haproxy
+def test_every_edge_answers_challenges_of_the_sites_acme_account(tmp_path: Path) -> None:
+    token = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
+    path = f"/.well-known/acme-challenge/{token}"
+
+    async def check(edge: Edge) -> None:
+        for host in (HUB, XNAT, f"{HUB}:80"):
+            async with edge.http.get(edge.url(path, HTTP_TARGET), headers={"Host": host}) as answer:
+                assert (answer.status, await answer.text()) == (200, f"{token}.thumb_print-1")
+                assert answer.content_type == "text/plain"
+        for host, asked, status in (
+            ("evil.example.org", path, 421), (HUB, f"{path}%3Cscript%3E", 301), (HUB, f"{path}/x", 301),
+            (HUB, path.replace(token, ""), 301), (HUB, path.replace(".well", "xwell"), 301),
+        ):  # fmt: skip
+            assert (await edge.ask(asked, host, port=HTTP_TARGET)).status == status, asked
+
+    with_edge(tmp_path, check, thumbprint="thumb_print-1")
 
 
 @haproxy

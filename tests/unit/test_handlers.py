@@ -91,4 +91,5 @@ def test_pages_have_security_headers_and_hsts_where_they_are_https(url: str, hst
     headers = security_headers(url)
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert ("Strict-Transport-Security" in headers) is hsts

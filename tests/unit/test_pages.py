@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from xnat_hub.handlers import PAGE_POLICY
 from xnat_hub.pages import LONGEST_MESSAGE, Message, held, since
 
 from tests.hub_settings import settings_data
@@ -93,8 +94,11 @@ def ask(method: str, url: str, body: object = None, token: str = "") -> tuple[in
 
 
 def test_the_log_in_has_the_sites_name_and_says_what_to_do_without_a_password(hub: str) -> None:
-    status, page, _ = ask("GET", f"{hub}login")
+    status, page, headers = ask("GET", f"{hub}login")
     assert status == 200
+    assert headers["Content-Security-Policy"] == PAGE_POLICY
+    # The policy allows no script of another origin, and the page has none.
+    assert re.findall(r"<script[^>]* src=[\"']?(?:https?:)?//", page) == []
     assert "Imaging &amp; Lab</title>" in page
     assert "your XNAT account" in page
     assert 'href="https://xnat.example.org"' in page
