@@ -217,12 +217,15 @@ def test_xnats_limits_are_read_in_seconds_with_the_service_account(tmp_path: Pat
     against_demo(tmp_path, check)
 
 
+ODD_NUMBERS: tuple[object, ...] = (None, True, -1, "", "two", [], {}, float("1e999"), 10**400)
+
+
 @pytest.mark.parametrize(
     ("body", "hours"),
     [
         ({"maxServerLifetime": "48"}, 48.0),
         ({"maxServerLifetime": 0}, 0.0),
-        *[({"maxServerLifetime": odd}, None) for odd in (None, True, -1, "", "two", [], {}, float("1e999"), 10**400)],
+        *[({"maxServerLifetime": odd}, None) for odd in ODD_NUMBERS],
         ({}, None), ([48], None), ("48", None),
     ],
 )  # fmt: skip
