@@ -97,7 +97,7 @@ class EndHandler(APIHandler):
         self.set_header("Cache-Control", "no-cache")
 
     @needs_scope("access:servers")  # type: ignore[untyped-decorator]
-    async def get(self, user_name: str, server_name: str) -> None:
+    async def get(self, user_name: str, server_name: str = "") -> None:
         """Send {"lifetime", "inactivity", "maintenance"}: {"limit", "left"} in seconds each, or null.
 
         limit is null for maintenance. Status 410 if the server has ended.
@@ -156,6 +156,7 @@ def _pairs(servers: list[Any]) -> Iterator[list[str]]:
 
 
 HANDLERS: list[tuple[str, Any]] = [
-    (r"/api/users/([^/]+)/servers/([^/]*)/end", EndHandler),
+    (r"/api/users/([^/]+)/servers/([^/]+)/end", EndHandler),
+    (r"/api/users/([^/]+)/server/end", EndHandler),
     (r"/api/maintenance/([0-9A-Za-z]{1,64})", MaintenanceHandler),
 ]

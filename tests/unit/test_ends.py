@@ -135,6 +135,10 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
 
+def _path(server: str) -> str:
+    return f"servers/{server}" if server else "server"
+
+
 @dataclass
 class Hub:
     """A hub with these pages. folder: has the variables of each server that was started."""
@@ -150,7 +154,7 @@ class Hub:
     def start(self, user: str, server: str = SERVER) -> dict[str, str]:
         """Start a server as XNAT does. Returns its variables, as JupyterHub makes them."""
         assert self.api("POST", f"users/{user}")[0] in (201, 409)
-        assert self.api("POST", f"users/{user}/servers/{server}", {})[0] == 201
+        assert self.api("POST", f"users/{user}/{_path(server)}", {})[0] == 201
         found: dict[str, str] = json.loads((self.folder / f"{user} {server}.json").read_text())
         return found
 
@@ -163,7 +167,7 @@ class Hub:
 
     def end(self, user: str, token: str, server: str = SERVER) -> tuple[int, Any]:
         """Ask as JupyterLab does."""
-        return self.api("GET", f"users/{user}/servers/{server}/end", token=token)
+        return self.api("GET", f"users/{user}/{_path(server)}/end", token=token)
 
     def last_activity(self, user: str) -> datetime:
         """Return what XNAT sees of the server's activity."""
@@ -204,6 +208,12 @@ def test_a_page_learns_when_xnat_ends_its_server(hub: Hub) -> None:
         for kind, limit in (("lifetime", 48 * HOUR), ("inactivity", HOUR)):
             assert end[kind]["limit"] == limit
             assert limit - 120 < end[kind]["left"] <= limit
+
+
+def test_the_page_of_the_unnamed_server_learns_it_too(hub: Hub) -> None:
+    own = hub.start("unnamed", "")["JUPYTERHUB_API_TOKEN"]
+    assert hub.end("unnamed", own, "")[1]["lifetime"]["limit"] == 48 * HOUR
+    assert hub.end("unnamed", own, "other")[0] in (403, 404)
 
 
 def test_nobody_learns_of_the_servers_of_others(hub: Hub) -> None:
@@ -308,9 +318,9 @@ def test_maintenance_is_announced_to_the_servers_that_it_ends_and_removed(hub: H
     assert maintain(tmp_path, hub, []) == 0
 
 
-def test_a_hub_that_does_not_take_announcements_does_not_prevent_maintenance(hub: Hub, tmp_path: Path) -> None:
-    for changes in ({"node_maintenance_hub_api": f"{hub.url}/api/none"}, {"node_maintenance_hub_token": "wrong"}):
-        assert maintain(tmp_path, hub, [("jdoe", "here")], **changes) == 0
+def test_a_hub_that_refuses_announcements_does_not_prevent_maintenance(hub: Hub, tmp_path: Path) -> None:
+    earlier_release = f"{hub.url}/api/none"
+    assert maintain(tmp_path, hub, [("jdoe", "here")], node_maintenance_hub_api=earlier_release) == 0
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,9 @@
     if (!hub || !token || !user) {
       return;
     }
-    const names = [user, PageConfig.getOption("hubServerName")].map(encodeURIComponent);
-    const url = `${PageConfig.getOption("hubHost")}${hub}api/users/${names[0]}/servers/${names[1]}/end`;
+    const name = PageConfig.getOption("hubServerName");
+    const server = name ? `servers/${encodeURIComponent(name)}` : "server";
+    const url = `${PageConfig.getOption("hubHost")}${hub}api/users/${encodeURIComponent(user)}/${server}/end`;
     let ends = []; // the soonest first
     let ended = false;
     let asked = 0;
