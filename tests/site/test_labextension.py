@@ -13,6 +13,7 @@ from tests.site.conftest import ROOT
 
 SCRIPT = ROOT / "files/singleuser/labextension/static/xnat.js"
 HOUR = 3600
+LONGEST = 140  # characters of a notification that JupyterLab shows
 # Activates the extension. Two minutes after each answer of the hub, the page notes what is shown; its body has it all.
 PAGE = """<!doctype html><body></body><script>
 let answers = ANSWERS, asked = [], shown = {}, info = [], items = [], number = 0;
@@ -93,8 +94,9 @@ def ends(
 @pytest.mark.parametrize(
     ("answer", "text", "parts"),
     [
-        (ends(46.9 * HOUR, HOUR), "Ends in 46 hours", ["48 hours after its start", "Without activity"]),
-        (ends(None, HOUR), "Ends after 60 minutes without activity", ["Without activity"]),
+        (ends(46.9 * HOUR, HOUR), "Ends in 46 hours", ["48 hours after its start", "ends after 60 minutes"]),
+        (ends(None, HOUR), "Ends after 60 minutes without activity", ["ends after 60 minutes"]),
+        (ends(46.9 * HOUR, 0), "Ends now", ["48 hours after its start", "Without activity, it ends shortly after"]),
         (ends(46.9 * HOUR), "Ends in 46 hours", ["48 hours after its start"]),
         (ends(), "", []),
         ((403, {}), "", []), ((404, {}), "", []),
@@ -106,8 +108,9 @@ def test_the_status_bar_says_calmly_when_the_server_ends(
 ) -> None:
     found = run(tmp_path, answer)
     (step,) = found["steps"]
-    assert (step["text"], step["hidden"], step["shown"]) == (text, not text, [])
+    assert (step["text"], step["hidden"], len(step["shown"])) == (text, not text, text == "Ends now")
     assert all(part in step["title"] for part in parts)
+    assert all(len(shown) <= LONGEST for shown in [step["title"], *step["shown"]])
     assert found["info"] == [step["title"]]
     url = "https://hub.example.org/jupyterhub/hub/api/users/o'neil%2Fx/servers/S1/end"
     assert found["asked"][0] == [url, "token t0ken", "omit"]
@@ -121,6 +124,7 @@ def test_notifications_come_half_an_hour_and_ten_minutes_before_the_end_and_repl
     assert [step["number"] for step in found] == [0, 0, 1, 1, 2, 2]
     assert "Save your work" in found[-1]["shown"][0]
     assert "48 hours after its start" in found[-1]["shown"][0]
+    assert all(len(shown) <= LONGEST for step in found for shown in step["shown"])
 
 
 def test_a_warning_goes_when_it_is_no_longer_true_and_stays_while_the_hub_restarts(tmp_path: Path) -> None:

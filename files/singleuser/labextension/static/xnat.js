@@ -9,7 +9,7 @@
   const MESSAGE_INTERVAL = 120_000; // milliseconds between two questions for the site's message
   const MINUTE = 60_000; // milliseconds
   const END_INTERVAL = MINUTE; // between two questions when the server ends
-  const ADVICE = "Save your work before that. Afterwards you can start Jupyter again from XNAT.";
+  const ADVICE = "Save your work. Then start Jupyter again from XNAT."; // a notification shows 140 characters
   const ICON =
     "data:image/svg+xml," +
     encodeURIComponent(
@@ -31,8 +31,6 @@
     .xnat-end {
       padding: 0 4px;
       border: 0;
-      font: inherit;
-      color: inherit;
       background: none;
       cursor: pointer;
     }
@@ -117,6 +115,17 @@
     return idle ? `Ends after ${duration(idle.limit)} without activity` : "";
   }
 
+  function explained(ends, now) {
+    const idle = ends.find((end) => end.kind === "inactivity");
+    const first = ends.find((end) => end !== idle);
+    const sentences = first ? [sentence(first)] : [];
+    if (idle) {
+      const when = due(idle, now) < Infinity ? `shortly after ${clock(idle.at)}` : `after ${duration(idle.limit)}`;
+      sentences.push(`Without activity, ${first ? "it" : "this server"} ends ${when}.`);
+    }
+    return sentences.join(" ");
+  }
+
   function watchEnd(PageConfig, Notification, Widget, statusBar) {
     const [hub, token, user] = ["hubPrefix", "token", "hubServerUser"].map((name) => PageConfig.getOption(name));
     if (!hub || !token || !user) {
@@ -132,7 +141,7 @@
 
     const item = new Widget();
     const button = document.createElement("button");
-    button.className = "xnat-end";
+    button.className = "xnat-end jp-StatusBar-TextItem";
     button.addEventListener("click", () => Notification.info(button.title, { autoClose: false }));
     item.node.append(button);
     statusBar?.registerStatusItem(`${NAME}:end`, { item, align: "right", rank: 900 });
@@ -140,7 +149,7 @@
     const show = () => {
       const now = Date.now();
       const text = ended ? "This server has ended" : summary(ends, now);
-      const details = ended ? "This server has ended. Start Jupyter again from XNAT." : ends.map(sentence).join(" ");
+      const details = ended ? "This server has ended. Start Jupyter again from XNAT." : explained(ends, now);
       if (button.textContent !== text || button.title !== details) {
         button.textContent = text;
         button.title = details;
