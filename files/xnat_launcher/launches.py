@@ -258,6 +258,7 @@ class Launcher:
         try:
             return await self._limits.get()
         except XnatError as error:
+            log.warning("Could not get XNAT's limits on servers: %s", error)
             raise RefusedError(Kind.XNAT, f"{error}.") from error
 
     def logged_in(self, user: str, source: str, reason: LogIn, known: bool) -> None:
