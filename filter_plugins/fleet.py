@@ -20,7 +20,7 @@ class FilterModule:
             "xnat_fleet": fleet.fleet,
             "xnat_inventory_hosts": hosts.inventory_hosts,
             "xnat_manager_quorum": maintenance.manager_quorum,
-            "xnat_server_owners": maintenance.server_owners,
+            "xnat_node_servers": maintenance.node_servers,
             "xnat_swarm_changes": fleet.swarm_changes,
             "xnat_unready_nodes": fleet.unready_nodes,
         }

@@ -15,6 +15,7 @@ from xnat_wire.launcher import (
     MAX_PATIENCE,
     WITHOUT_XNAT,
     Kind,
+    Limits,
     LogIn,
     RefusedError,
     Seen,
@@ -82,6 +83,10 @@ class Launcher:
     async def standing(self, user: str, server: str) -> Standing:
         """Return whether XNAT still permits a launch."""
         return Standing((await self._call("standing", user=user, server=server))["standing"])
+
+    async def limits(self) -> Limits:
+        """Return when XNAT ends servers."""
+        return Limits(**await self._call("limits"))
 
     def logged_in(self, user: str, source: str, reason: LogIn, known: bool) -> None:
         """Have a log-in recorded in the audit log, without waiting. One that cannot be recorded is in the hub's log.

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
 
+from xnat_hub import ends
 from xnat_hub.handlers import add_site_headers
+from xnat_hub.kept import DIRECTORY, Kept
 from xnat_hub.settings import Settings, load
 
-MESSAGE_FILE = Path("/srv/jupyterhub/message.json")  # beside the database, so that it outlives the hub's restarts
 LONGEST_MESSAGE = 1000  # characters
 # The logo may be an SVG file: opened as a page of its own, it must not run scripts as the hub.
 LOGO_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
@@ -52,32 +50,7 @@ def since(started: datetime | None) -> str:
     return started.replace(tzinfo=UTC).strftime("%Y-%m-%d %H:%M UTC") if started else ""
 
 
-class Message:
-    """The message of the site, kept in a file. Only the hub writes it."""
-
-    def __init__(self, file: Path = MESSAGE_FILE) -> None:
-        self._file = file
-        self._text: str | None = None
-
-    def get(self) -> str:
-        """Return the message; empty for none."""
-        if self._text is None:
-            try:
-                text = json.loads(self._file.read_text())
-            except (OSError, ValueError):
-                text = ""
-            self._text = text if isinstance(text, str) else ""
-        return self._text
-
-    def set(self, text: str) -> None:
-        """Store the message; empty removes it. Raises OSError."""
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(text))
-        os.replace(part, self._file)
-        self._text = text
-
-
-MESSAGE = Message()
+MESSAGE = Kept(DIRECTORY / "message.json", "")
 
 
 def template_vars(settings: Settings) -> dict[str, Any]:
@@ -130,4 +103,5 @@ class MessageHandler(APIHandler):
 def handlers(settings: Settings) -> list[tuple[str, Any]]:
     """Return the handlers of this module; JupyterHub's own logo stays without one of the site."""
     found: list[tuple[str, Any]] = [(r"/message", MessagePage), (r"/api/message", MessageHandler)]
+    found += ends.HANDLERS
     return [*found, (r"/logo", Logo)] if settings.logo else found

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xnat_wire.launcher import Kind, LogIn, RefusedError, Seen, Standing
+from xnat_wire.launcher import Kind, Limits, LogIn, RefusedError, Seen, Standing
 from xnat_wire.rest import (
     ActionRequiredError,
     BadCredentialsError,
@@ -24,6 +24,7 @@ from xnat_wire.rest import (
     TooManyFailuresError,
     XnatError,
 )
+from xnat_wire.shared import Shared
 
 from xnat_launcher.audit import Audit, AuditError, Server
 from xnat_launcher.diagnostics import failure, how_it_ended, node_name, unschedulable, without_address
@@ -32,6 +33,7 @@ from xnat_launcher.options import Launch, OptionsError, parse_launch
 from xnat_launcher.policy import MountError, is_below
 from xnat_launcher.proxies import proxy_variables
 from xnat_launcher.service import (
+    BUSY_VARIABLE,
     CA_FILE,
     CA_VARIABLES,
     PORT,
@@ -50,6 +52,7 @@ from xnat_launcher.xnat import ServiceAccount
 log = logging.getLogger("xnat_launcher.launches")
 
 GRACE = 3.0  # seconds that a task may be without node or address before that counts as a failure
+LIMITS_AGE = 30.0  # seconds for which an answer of XNAT about its limits is reused
 GUARD_PATIENCE = 10.0  # seconds for which a start waits for a node whose guard runs, as after a restart of the guard
 LONE = 120.0  # a secret that is older (in seconds) and has no service is an orphan
 REMEMBERED = 900.0  # seconds for which a start is remembered; longer than any start takes
@@ -117,6 +120,7 @@ class Launcher:
         self._swarm = swarm
         self._audit = audit
         self._watch = Watch(swarm, audit, settings.deployment)
+        self._limits = Shared(xnat.limits, LIMITS_AGE)
         self._starts: dict[str, Start] = {}
         self._under_way: dict[str, UnderWay] = {}
 
@@ -249,6 +253,14 @@ class Launcher:
         except XnatError as error:
             raise RefusedError(Kind.XNAT, f"{error}.") from error
 
+    async def limits(self) -> Limits:
+        """Return when XNAT ends servers, from an answer that is at most LIMITS_AGE seconds old. Raises RefusedError."""
+        try:
+            return await self._limits.get()
+        except XnatError as error:
+            log.warning("Could not get XNAT's limits on servers: %s", error)
+            raise RefusedError(Kind.XNAT, f"{error}.") from error
+
     def logged_in(self, user: str, source: str, reason: LogIn, known: bool) -> None:
         """Record a log-in at the hub's form. user: as entered. source: the client's address. known: to the hub."""
         self._audit.logged_in(user, source, reason, known)
@@ -298,6 +310,7 @@ class Launcher:
         variables = {**launch.env, **proxies, **env}
         # XNAT's plugin opens servers with ?token=, which JupyterHub 5 ignores without this variable (contract 2.7).
         variables |= {"JUPYTERHUB_ALLOW_TOKEN_IN_URL": "1", "JUPYTER_IMAGE_SPEC": launch.image}
+        variables[BUSY_VARIABLE] = "1" if self._settings.busy_is_activity else "0"
         if self._settings.read_only:
             variables["HOME"] = self._settings.home
         if self._settings.ca_config_id:

@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -111,6 +112,11 @@ async def _standing(launcher: Launcher, body: Body) -> Body:
     return {"standing": await launcher.standing(*_server(body))}
 
 
+async def _limits(launcher: Launcher, body: Body) -> Body:
+    _keys(body)
+    return asdict(await launcher.limits())
+
+
 async def _logged_in(launcher: Launcher, body: Body) -> Body:
     _keys(body, "user", "source", "reason", "known")
     user, source, reason, known = body["user"], body["source"], body["reason"], body["known"]
@@ -133,6 +139,7 @@ CALLS: dict[str, Call] = {
     "stop": _stop,
     "log": _log,
     "standing": _standing,
+    "limits": _limits,
     "logged_in": _logged_in,
 }
 

@@ -26,6 +26,8 @@ ENV_FILE = "/run/secrets/server-env"
 CA_FILE = "/etc/xnat-hub/ca.crt"
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 DEFAULT_COMMAND = ("jupyterhub-singleuser",)
+BUSY_VARIABLE = "JUPYTERHUB_XNAT_BUSY_IS_ACTIVITY"  # 1 or 0; files/singleuser/xnat_notebook/activity.py reads it
+LONGEST_CULL_INTERVAL = 300  # seconds between two searches for idle kernels, jupyter_server's default
 PORT = 8888  # hard-wired in XNAT's dashboard commands (docs/xnat-contract.md, 4.2)
 NO_NAME_SERVER = "192.0.2.1"  # an address that nobody has (RFC 5737); the forward proxy resolves names for servers
 SHM = "/dev/shm"  # noqa: S108  (of the container)
@@ -50,7 +52,7 @@ OPEN_NAMES = frozenset(
         "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_PUBLIC_HUB_URL", "JUPYTERHUB_PUBLIC_URL", "JUPYTERHUB_ROOT_DIR",
         "JUPYTERHUB_SERVER_NAME", "JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_SERVICE_URL", "JUPYTERHUB_USER",
         "JUPYTER_IMAGE_SPEC", "XNAT_DATA", "XNAT_HOST", "XNAT_ITEM_ID", "XNAT_XSI_TYPE", "XDG_CONFIG_HOME",
-        "HOME", *CA_VARIABLES,
+        BUSY_VARIABLE, "HOME", *CA_VARIABLES,
         "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "NVIDIA_DISABLE_REQUIRE", "AMD_VISIBLE_DEVICES",
         "HABANA_VISIBLE_DEVICES", "ASCEND_VISIBLE_DEVICES",
         "UID", "EUID", "PPID",
@@ -139,6 +141,23 @@ def secret_values(env: Mapping[str, str]) -> list[str]:
     return sorted(found, key=len, reverse=True)
 
 
+def culling(settings: Settings) -> list[str]:
+    """Return the options with which a notebook server ends idle kernels; none if the site does not want that.
+
+    Arguments, because neither variables from XNAT nor a configuration file in a workspace can override them. A command
+    from XNAT gets none (docs/xnat-contract.md, 4.2).
+    """
+    if not settings.cull_idle:
+        return []
+    values = {
+        "cull_idle_timeout": settings.cull_idle,
+        "cull_interval": min(settings.cull_idle, LONGEST_CULL_INTERVAL),
+        "cull_connected": settings.cull_connected,
+        "cull_busy": False,
+    }
+    return [f"--MappingKernelManager.{name}={value}" for name, value in values.items()]
+
+
 def docker_mount(mount: Mount) -> dict[str, Any]:
     """Return a mount for Docker's API.
 
@@ -214,7 +233,7 @@ def task_template(
     container: dict[str, Any] = {
         "Image": settings.image_names.get(launch.image, launch.image),
         "Command": list(ENTRYPOINT),
-        "Args": list(launch.command or DEFAULT_COMMAND),
+        "Args": list(launch.command or (*DEFAULT_COMMAND, *culling(settings))),
         "Env": list(env),
         "Labels": dict(service_labels),
         "User": f"{settings.uid}:{settings.gid}",

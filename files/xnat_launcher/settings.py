@@ -36,7 +36,9 @@ class Settings:
     and /tmp and `home`, its HOME, are directories in memory. tmp_size, home_size, shm_size (bytes): the sizes of these
     and of /dev/shm; None for a share of the server's memory limit. images: the images that a launch may use, each as
     named in XNAT. image_names: maps names in XNAT to names on nodes where these differ. guard: whether servers start
-    only where the service DEPLOYMENT-guard keeps them apart. audit_days: the age at which files of the audit log are
+    only where the service DEPLOYMENT-guard keeps them apart. cull_idle: after how long an idle kernel is ended, 0 for
+    never. cull_connected: also one that a browser shows. busy_is_activity: whether XNAT's limit on inactivity spares a
+    server with a busy kernel. audit_days: the age at which files of the audit log are
     removed, 0 for never. audit_failure: what happens to a launch that cannot be recorded, `refuse` or `continue`.
     audit_syslog: None for no syslog server.
     """
@@ -71,6 +73,9 @@ class Settings:
     images: tuple[str, ...]
     image_names: dict[str, str]
     guard: bool
+    cull_idle: int
+    cull_connected: bool
+    busy_is_activity: bool
     roots: tuple[Root, ...]
     audit_days: int
     audit_failure: str

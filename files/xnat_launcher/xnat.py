@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 from xnat_wire.attempts import counted
-from xnat_wire.launcher import Standing
+from xnat_wire.launcher import Limits, Standing
 from xnat_wire.rest import (
     ActionRequiredError,
     BadCredentialsError,
@@ -51,7 +52,8 @@ class ServiceAccount:
         if server_name and not SERVER_NAME.fullmatch(server_name):
             raise InvalidNameError(f"{server_name!r} is not a valid server name in XNAT")
         server = f"/{server_name}" if server_name else ""
-        answer = await self._ask(f"/xapi/jupyterhub/users/{quote(username, safe='')}/server{server}/user-options")
+        path = f"/xapi/jupyterhub/users/{quote(username, safe='')}/server{server}/user-options"
+        answer = await self._ask("user-options", path)
         if not isinstance(answer, dict):
             raise NotUnderstoodError("XNAT's user-options are not an object")
         return answer
@@ -73,21 +75,44 @@ class ServiceAccount:
             return Standing.REFUSED
         return Standing.ALLOWED if right else Standing.NO_RIGHT
 
-    async def _ask(self, path: str) -> Any:
+    async def limits(self) -> Limits:
+        """Return when XNAT ends servers (2.6, 5.2). Raises an XnatError."""
+        inactivity = await self._preference("inactivityTimeout")
+        lifetime = await self._preference("maxServerLifetime")
+        return Limits(
+            None if inactivity is None else inactivity * 60.0, None if lifetime is None else lifetime * 3600.0
+        )
+
+    async def _preference(self, name: str) -> float | None:
+        """Return a number from the plugin's preferences; None if it has no such preference, or no such number."""
+        try:
+            answer = await self._ask("preference", f"/xapi/jupyterhub/preferences/{name}")
+        except NotFoundError:
+            return None
+        value = answer.get(name) if isinstance(answer, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            return None
+        return number if math.isfinite(number) and number >= 0 else None
+
+    async def _ask(self, label: str, path: str) -> Any:
         async with self._opening:
             # Calls that must open the session run one at a time, so that XNAT does not open several sessions and a
             # wrong password is tried only once (1.6).
             if not self._is_fresh():
                 async with counted(self._throttle, self._login[0], "", self._rest.site.timeout):
-                    return await self._get(path)
-        return await self._get(path)
+                    return await self._get(label, path)
+        return await self._get(label, path)
 
-    async def _get(self, path: str) -> Any:
+    async def _get(self, label: str, path: str) -> Any:
         if self._session is None:
             self._session = self._rest.session(*self._login)
         self._used = time.monotonic()
         try:
-            return await self._rest.get(self._session, "user-options", path)
+            return await self._rest.get(self._session, label, path)
         except BadCredentialsError:
             self._session.cookie_jar.clear()  # so that the next call counts as a log-in
             raise

@@ -11,6 +11,7 @@ Each call is `POST /NAME` with one JSON object, answered by one JSON object. The
   the container ended within `patience` seconds. id: remove only the service with this id; empty for any.
 - `log` {"user", "server"}: answers {"text"}, the last log lines of a server that did not start, without its secrets.
 - `standing` {"user", "server"}: answers {"standing"}, whether XNAT still permits this launch.
+- `limits` {}: answers a Limits, as XNAT has it now.
 - `logged_in` {"user", "source", "reason", "known"}: record a log-in at the hub's form in the audit log. user: as
   entered. source: the client's address. reason: a LogIn. known: whether the hub knows a person of this name.
   Answers {}.
@@ -41,6 +42,17 @@ HUB_VARIABLES = frozenset(
         "JUPYTERHUB_SERVICE_PREFIX", "JUPYTERHUB_SERVICE_URL", "JUPYTERHUB_USER",
     }
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When XNAT ends servers (docs/xnat-contract.md, 2.6), in seconds. 0: never; None: XNAT does not say.
+
+    inactivity: after the last activity. lifetime: after the start.
+    """
+
+    inactivity: float | None = None
+    lifetime: float | None = None
 
 
 class Standing(StrEnum):

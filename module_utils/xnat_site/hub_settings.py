@@ -36,6 +36,7 @@ RANGES: dict[str, tuple[int, int | None, str]] = {
     "jupyterhub_notebook_cpu_ceiling": (0, None, ""),
     "jupyterhub_notebook_cpu_default": (0, None, ""),
 }
+LEAST_CULL_IDLE = 60  # seconds; a kernel needs a few to start
 CEILINGS = (
     "jupyterhub_notebook_memory_ceiling",
     "jupyterhub_notebook_memory_default",
@@ -77,6 +78,7 @@ def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
     """Return what is wrong with settings of the hub. settings: the role's variables that are checked here, by name."""
     return [
         *_times(settings),
+        *_culling(settings),
         *_ceilings(settings),
         *_home(settings),
         *_limits(settings),
@@ -99,6 +101,17 @@ def _times(settings: Mapping[str, Any]) -> Iterator[Finding]:
             names[0],
             f"The hub waits {start:g} + {http:g} s for a server (jupyterhub_start_timeout + jupyterhub_http_timeout),"
             f" but XNAT only {xnat:g} s (jupyterhub_xnat_start_timeout): make the hub's sum smaller.",
+        )
+
+
+def _culling(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    name = "jupyterhub_notebook_cull_idle"
+    if settings[name] != 0 and not _number(settings[name]) >= LEAST_CULL_IDLE:
+        yield _finding(
+            "cull_idle",
+            name,
+            f"{name} is {settings[name]}: set it to at least {LEAST_CULL_IDLE}, since a kernel that starts is idle as"
+            " well, or to 0 to keep idle kernels.",
         )
 
 

@@ -58,6 +58,7 @@ ROLE_SECRETS = {
     "jupyterhub_service_token": "token",
     "jupyterhub_xnat_password": "password",
     "node_images_registry_password": "optional",
+    "node_maintenance_hub_token": "token",
     "node_storage_cifs_password": "optional",
     "vault_swarm_unlock_key": "optional",
     "verify_admin_password": "optional",

@@ -1,6 +1,6 @@
-"""Checks whether a node can be drained, and whose servers run on it.
+"""Checks whether a node can be drained, and which servers run on it.
 
-Used on the control node by the filters `xnat_manager_quorum` and `xnat_server_owners`; imports only the standard
+Used on the control node by the filters `xnat_manager_quorum` and `xnat_node_servers`; imports only the standard
 library. Nodes and tasks are as Docker's API lists them.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 USER_LABEL = "org.xnat.jupyterhub.user"
+SERVER_LABEL = "org.xnat.jupyterhub.server"
 
 
 def manager_quorum(nodes: Iterable[Mapping[str, Any]], node_id: str) -> dict[str, Any]:
@@ -34,7 +35,13 @@ def manager_quorum(nodes: Iterable[Mapping[str, Any]], node_id: str) -> dict[str
     return {"managers": len(managers), "others": len(others), "kept": not lost}
 
 
-def server_owners(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the user of each server among tasks, sorted, once for each server. Other services' tasks are ignored."""
+def node_servers(tasks: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the servers among tasks, sorted; other services' tasks are ignored.
+
+    For example::
+
+        [{"user": "jdoe", "server": "20260115T093012345Z"}]  # an empty name is that of the unnamed server
+    """
     labels = [task["Spec"]["ContainerSpec"].get("Labels") or {} for task in tasks]
-    return sorted(str(found[USER_LABEL]) for found in labels if USER_LABEL in found)
+    found = sorted((str(each[USER_LABEL]), str(each.get(SERVER_LABEL, ""))) for each in labels if USER_LABEL in each)
+    return [{"user": user, "server": server} for user, server in found]

@@ -337,6 +337,16 @@ class Site:
         browser.headers["Sec-Fetch-Mode"] = "navigate"
         return browser
 
+    def link(self, user: str = "jdoe") -> dict[str, str]:
+        """Return the header with the token of XNAT's link to servers of a user whom the hub knows."""
+        answer = self.ask("POST", f"{self.xnat}/xapi/jupyterhub/users/{user}/tokens?note=t&expiresIn=600", user)
+        return {"Authorization": f"token {answer.json()['token']}"}
+
+    def end(self, server: Server, link: dict[str, str]) -> requests.Response:
+        """Ask the hub when a server ends, as JupyterLab does."""
+        url = f"{self.hub}hub/api/users/{server.user}/servers/{server.name}/end"
+        return requests.get(url, headers=link, timeout=TIMEOUT)
+
     def browser(self, user: str, password: str | None = None) -> tuple[requests.Session, requests.Response]:
         """Log in at the hub's form. Returns the browser's session and the page."""
         browser = self.tab()

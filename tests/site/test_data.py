@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import requests
+from swarm_service_status import read_log
 
 from tests.site.conftest import TIMEOUT, Site, wait_for
 
@@ -51,6 +52,8 @@ class Files:
 def test_data_and_start_here_lie_beside_the_workspace_and_run(site: Site, item: dict[str, Any], place: str) -> None:
     server = site.launch(environment=site.environment(command=None), hardware=2, **item)
     assert site.outcome(server), site.hub_log(server.began)
+    log = read_log(site.docker, site.service(server)["Spec"]["Name"], {"stdout": 1, "stderr": 1})
+    assert b"xnat_notebook.activity | extension was successfully loaded" in log
     assert site.run(server, "cd /workspace/jdoe && rm -rf data* Start* && touch own")[0] == 0
     files = Files(site, server.name)
     found = files.names()

@@ -369,6 +369,22 @@ def test_a_network_without_addresses_is_known_by_counting_them(site: Site) -> No
         site.docker.remove_network(network["Id"])
 
 
+def test_a_page_learns_when_xnat_ends_its_server_and_nobody_else_does(site: Site) -> None:
+    server = site.launch()
+    assert site.outcome(server), site.hub_log(server.began)
+    site.ask("POST", f"{site.hub}hub/api/users/asmith")  # who may be there already
+    link = site.link()
+    found = site.end(server, link).json()
+    limits = {"lifetime": 48 * 3600, "inactivity": 60 * 60}  # as the role sets them in XNAT
+    assert {kind: found[kind]["limit"] for kind in limits} == limits
+    assert all(limit - 300 < found[kind]["left"] <= limit for kind, limit in limits.items())
+    assert found["maintenance"] is None
+    assert site.end(server, site.link("asmith")).status_code in (403, 404)
+    assert "JUPYTERHUB_XNAT_BUSY_IS_ACTIVITY=1" in site.run(server, "env")[1]
+    site.stop(server)
+    assert site.end(server, link).status_code == 410
+
+
 def test_a_start_without_a_server_name_is_refused_in_words(site: Site) -> None:
     site.ask("POST", f"{site.hub}hub/api/users/jdoe")  # who may be there already
     answer = site.ask("POST", f"{site.hub}hub/api/users/jdoe/server", json={})

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -316,8 +317,17 @@ def test_a_hub_that_does_not_become_healthy_is_taken_back_and_notebooks_stay(
 
 def test_a_node_is_drained_with_a_list_of_the_notebooks_on_it(site: Cluster, swarm: Swarm) -> None:
     server = launch(site, hardware=site.on_node("node4"))
-    run = swarm.play("playbooks/drain.yml", "-e", "node=node4")
+    elsewhere = launch(site, hardware=site.on_node("node3"))
+    link = site.link()
+    with ThreadPoolExecutor(1) as pool:
+        drain = pool.submit(swarm.play, "playbooks/drain.yml", "-e", "node=node4", "-e", "node_maintenance_grace=10")
+        wait_for("announcement in JupyterLab", lambda: site.end(server, link).json().get("maintenance"), 120)
+        assert site.end(elsewhere, link).json()["maintenance"] is None
+        run = drain.result()
     assert "Servers on node4: 1, of jdoe." in run.flat
+    answer = site.ask("GET", f"{site.hub}hub/api/maintenance/{swarm.nodes()['node4']['ID']}")
+    assert answer.json()["servers"] == []
+    site.stop(elsewhere)
     assert swarm.nodes()["node4"]["Spec"]["Availability"] == "drain"
     wait_for("end in the hub", lambda: server.name not in site.servers("jdoe"), NOTICED)
     swarm.play("playbooks/swarm.yml")

@@ -77,6 +77,8 @@ class PageSpawner(Spawner):  # type: ignore[misc]
             await writer.drain()
             writer.close()
 
+        if folder := os.environ.get("PLAIN_HUB_ENVIRONMENTS"):  # for a test that runs a notebook server itself
+            keep(Path(folder, f"{self.user.name} {self.name}.json"), self.get_env())
         self._page = await asyncio.start_server(answer, "127.0.0.1", 0)
         address: tuple[str, int] = self._page.sockets[0].getsockname()
         return address
@@ -90,6 +92,11 @@ class PageSpawner(Spawner):  # type: ignore[misc]
 
     async def poll(self) -> int | None:
         return None if self._page else 0
+
+
+def keep(file: Path, environment: dict[str, str]) -> None:
+    """Write the variables of a server to a file."""
+    file.write_text(json.dumps(environment))
 
 
 def free_port() -> int:
@@ -145,11 +152,13 @@ if "PLAIN_HUB_PORT" in os.environ:
     c.JupyterHub.tornado_settings = {"slow_stop_timeout": 0.1}
     c.Authenticator.allow_all = True
     if "PLAIN_HUB_PAGES" in os.environ:  # with our pages, and a log-in without a check of the password
-        from xnat_hub import pages
+        from xnat_hub import ends, pages
         from xnat_hub.handlers import security_headers
+        from xnat_hub.kept import Kept
         from xnat_hub.settings import load
 
-        pages.MESSAGE = pages.Message(Path(os.environ["PLAIN_HUB_MESSAGE"]))
+        pages.MESSAGE = Kept(Path(os.environ["PLAIN_HUB_KEPT"], "message.json"), "")
+        ends.MAINTENANCE = Kept(Path(os.environ["PLAIN_HUB_KEPT"], "maintenance.json"), {})
         c.JupyterHub.authenticator_class = AnyPassword
         c.JupyterHub.template_paths = [os.environ["PLAIN_HUB_PAGES"]]
         c.JupyterHub.tornado_settings["headers"] = security_headers(load().public_url)

@@ -51,6 +51,7 @@ def test_the_defaults_can_work() -> None:
         pytest.param({"notebook_memory_default": "half"}, "ceiling", id="default-text"),
         pytest.param({"notebook_cpu_default": -1}, "range", id="cpus-negative"),
         pytest.param({"notebook_cpu_ceiling": "all"}, "range", id="cpu-ceiling-text"),
+        *[pytest.param({"notebook_cull_idle": odd}, "cull_idle", id=f"cull-{odd}") for odd in (-1, 59, "soon")],
         pytest.param({"notebook_pids_limit": 0}, "range", id="no-process-limit"),
         *[
             pytest.param({"notebook_home": home}, "home", id=f"home-{home}")

@@ -46,7 +46,8 @@ NAMED = Kind.BAD_REQUEST, Kind.NAME
 
 ENV: dict[str, str] = PLAIN["task_template"]["container_spec"]["env"]
 OWN_VARIABLES = (
-    "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTER_IMAGE_SPEC", "HOME", "http_proxy", "https_proxy", "no_proxy",
+    "JUPYTERHUB_ALLOW_TOKEN_IN_URL", "JUPYTERHUB_XNAT_BUSY_IS_ACTIVITY", "JUPYTER_IMAGE_SPEC", "HOME", "http_proxy",
+    "https_proxy", "no_proxy",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
 )  # fmt: skip
 
@@ -144,6 +145,7 @@ VALID: dict[str, dict[str, Any]] = {
     "stop": {"user": "jdoe", "server": LAUNCH, "patience": 0, "id": ""},
     "log": {"user": "jdoe", "server": LAUNCH},
     "standing": {"user": "jdoe", "server": LAUNCH},
+    "limits": {},
     "logged_in": {"user": "jdoe", "source": "192.0.2.1", "reason": "accepted", "known": True},
 }
 TEXTS = st.text(st.characters(), max_size=20) | st.sampled_from(

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from demo_xnat.faults import Faults
 from demo_xnat.state import State
 from xnat_hub.launcher import Launcher
 from xnat_launcher import __main__ as program
@@ -26,7 +27,7 @@ from xnat_launcher.options import parse_launch
 from xnat_launcher.policy import allowed_mounts
 from xnat_launcher.service import LABEL, former_service_name, service_name
 from xnat_launcher.settings import Settings
-from xnat_wire.launcher import Kind, RefusedError, Standing
+from xnat_wire.launcher import Kind, Limits, RefusedError, Standing
 
 from tests.unit.conftest import SAMPLES
 from tests.unit.launcher_bed import (
@@ -567,9 +568,55 @@ def test_the_server_without_a_name_is_started_where_the_site_allows_it(
             container = service["Spec"]["TaskTemplate"]["ContainerSpec"]
             assert "REQUESTS_CA_BUNDLE=/etc/xnat-hub/ca.crt" in container["Env"]
             assert "JUPYTERHUB_ALLOW_TOKEN_IN_URL=1" in container["Env"]
+            assert "JUPYTERHUB_XNAT_BUSY_IS_ACTIVITY=1" in container["Env"]
             assert "JUPYTER_IMAGE_SPEC=localhost/x:1" in container["Env"]
             assert container["Configs"][0]["ConfigID"] == "C"
             assert await bed.hub.stop("jdoe", "", 5)
+
+    asyncio.run(serve())
+
+
+def test_xnat_cannot_change_whether_a_busy_kernel_is_activity(
+    launcher_settings: Settings, tmp_path: Path, socket: str
+) -> None:
+    async def serve() -> None:
+        quiet = replace(launcher_settings, busy_is_activity=False)
+        async with demo_xnat(tmp_path) as (place, state), launcher_bed(quiet, place, socket) as bed:
+            store_launch(state, "jdoe", LAUNCH, env={"JUPYTERHUB_XNAT_BUSY_IS_ACTIVITY": "1"})
+            await bed.hub.start("jdoe", LAUNCH, HUB_ENV)
+            (service,) = bed.docker.services.values()
+            lines = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"]
+            assert [line for line in lines if "BUSY" in line] == ["JUPYTERHUB_XNAT_BUSY_IS_ACTIVITY=0"]
+
+    asyncio.run(serve())
+
+
+def test_the_hub_learns_xnats_limits_and_xnat_is_asked_once_for_all(
+    launcher_settings: Settings, tmp_path: Path, socket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve() -> None:
+        faults = Faults()
+        async with (
+            demo_xnat(tmp_path, faults=faults) as (place, _),
+            launcher_bed(launcher_settings, place, socket) as bed,
+        ):
+            asked: list[str] = []
+            get = bed.xnat._rest.get
+
+            async def counting(session: Any, label: str, path: str) -> Any:
+                asked.append(path.rpartition("/")[2])
+                return await get(session, label, path)
+
+            monkeypatch.setattr(bed.xnat._rest, "get", counting)
+            faults.set([{"path": "/maxServerLifetime$", "status": 503}])
+            with pytest.raises(RefusedError) as caught:
+                await bed.hub.limits()
+            assert caught.value.kind is Kind.XNAT
+            faults.set([])
+            asked.clear()
+            expected = Limits(inactivity=3600.0, lifetime=172800.0)
+            assert await asyncio.gather(*(bed.hub.limits() for _ in range(5))) == [expected] * 5
+            assert asked == ["inactivityTimeout", "maxServerLifetime"]
 
     asyncio.run(serve())
 

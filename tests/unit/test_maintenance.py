@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from module_utils.xnat_site.maintenance import manager_quorum, server_owners
+from module_utils.xnat_site.maintenance import manager_quorum, node_servers
 
 
 def node(name: str, role: str = "manager", reachability: str = "reachable") -> dict[str, Any]:
@@ -45,20 +45,22 @@ def test_a_node_may_go_while_most_managers_stay(
 
 
 def task(labels: dict[str, str] | None) -> dict[str, Any]:
-    return {"Spec": {"ContainerSpec": {} if labels is None else {"Labels": labels}}}
+    marks = None if labels is None else {f"org.xnat.jupyterhub.{name}": value for name, value in labels.items()}
+    return {"Spec": {"ContainerSpec": {"Labels": marks}}}
 
 
 @pytest.mark.parametrize(
-    ("tasks", "owners"),
+    ("tasks", "servers"),
     [
         pytest.param([], [], id="none"),
-        pytest.param([task({"org.xnat.jupyterhub.user": name}) for name in ("b", "a", "b")], ["a", "b", "b"], id="two"),
-        pytest.param([task({"org.xnat.jupyterhub.deployment": "jh"}), task(None), task({})], [], id="other-services"),
+        pytest.param(
+            [task({"user": "b", "server": "s2"}), task({"user": "a", "server": "s3"}), task({"user": "b"})],
+            [("a", "s3"), ("b", ""), ("b", "s2")],
+            id="several",
+        ),
+        pytest.param([task({"deployment": "jh"}), task(None), task({})], [], id="other-services"),
+        pytest.param([{"Spec": {"ContainerSpec": {}}}], [], id="no-labels"),
     ],
 )
-def test_servers_are_counted_by_their_users(tasks: list[dict[str, Any]], owners: list[str]) -> None:
-    assert server_owners(tasks) == owners
-
-
-def test_labels_that_are_null_are_none() -> None:
-    assert server_owners([{"Spec": {"ContainerSpec": {"Labels": None}}}]) == []
+def test_the_servers_of_a_node_are_listed(tasks: list[dict[str, Any]], servers: list[tuple[str, str]]) -> None:
+    assert node_servers(tasks) == [{"user": user, "server": server} for user, server in servers]

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from xnat_hub.handlers import PAGE_POLICY
-from xnat_hub.pages import LONGEST_MESSAGE, Message, held, since
+from xnat_hub.kept import Kept
+from xnat_hub.pages import LONGEST_MESSAGE, held, since
 
 from tests.hub_settings import settings_data
 from tests.unit import plain_hub
@@ -52,12 +53,12 @@ def test_the_start_of_a_server_is_told_in_utc() -> None:
 
 def test_the_message_outlives_the_hub_and_a_broken_file_is_none(tmp_path: Path) -> None:
     file = tmp_path / "message.json"
-    assert Message(file).get() == ""
-    Message(file).set("Maintenance at 17:00")
-    assert Message(file).get() == "Maintenance at 17:00"
+    assert Kept(file, "").get() == ""
+    Kept(file, "").set("Maintenance at 17:00")
+    assert Kept(file, "").get() == "Maintenance at 17:00"
     for broken in ("{", "[1]"):
         file.write_text(broken)
-        assert Message(file).get() == ""
+        assert Kept(file, "").get() == ""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         folder,
         roles,
         PLAIN_HUB_PAGES=str(ROOT / "files/templates"),
-        PLAIN_HUB_MESSAGE=str(folder / "message.json"),
+        PLAIN_HUB_KEPT=str(folder),
         XNAT_HUB_SETTINGS=str(folder / "settings.json"),
         XNAT_HUB_SECRETS=str(folder),
         PYTHONPATH=f"{ROOT}:{ROOT / 'files'}",

@@ -86,6 +86,24 @@ def test_a_node_runs_what_was_checked_under_the_name_that_it_has_there(settings:
         assert found["ContainerSpec"]["Image"] == expected
 
 
+def test_idle_kernels_are_ended_by_arguments_that_nothing_of_xnat_overrides(settings: Settings) -> None:
+    body = copy.deepcopy(BY_NAME["session_gpu_constraints"])
+    options = body["task_template"]["container_spec"]
+    args = template(body, replace(settings, cull_idle=600))["ContainerSpec"]["Args"]
+    assert args == [
+        "jupyterhub-singleuser",
+        "--MappingKernelManager.cull_idle_timeout=600",
+        "--MappingKernelManager.cull_interval=300",
+        "--MappingKernelManager.cull_connected=False",
+        "--MappingKernelManager.cull_busy=False",
+    ]
+    args = template(body, replace(settings, cull_idle=20, cull_connected=True))["ContainerSpec"]["Args"]
+    assert {"--MappingKernelManager.cull_interval=20", "--MappingKernelManager.cull_connected=True"} <= set(args)
+    assert "--MappingKernelManager.cull_busy=False" in args
+    options["command"] = "voila x.ipynb"
+    assert template(body, replace(settings, cull_idle=600))["ContainerSpec"]["Args"] == ["voila", "x.ipynb"]
+
+
 def test_a_launch_becomes_a_closed_service(settings: Settings) -> None:
     spec = template(BY_NAME["session_gpu_constraints"], settings)
     container = spec["ContainerSpec"]

@@ -15,7 +15,7 @@ from demo_xnat.faults import Faults
 from demo_xnat.state import State
 from xnat_launcher import xnat
 from xnat_launcher.xnat import ServiceAccount
-from xnat_wire.launcher import Standing
+from xnat_wire.launcher import Limits, Standing
 from xnat_wire.rest import (
     BadCredentialsError,
     InvalidNameError,
@@ -207,6 +207,41 @@ def test_an_xnat_that_moved_says_nothing_about_who_may(tmp_path: Path, place: st
 
     faults = Faults()
     against_demo(tmp_path, check, faults)
+
+
+def test_xnats_limits_are_read_in_seconds_with_the_service_account(tmp_path: Path) -> None:  # contract 2.6, 5.2
+    async def check(account: ServiceAccount, state: State) -> None:
+        assert await account.limits() == Limits(inactivity=60 * 60.0, lifetime=48 * 3600.0)
+        assert state.session_count() == 1
+
+    against_demo(tmp_path, check)
+
+
+ODD_NUMBERS: tuple[object, ...] = (None, True, -1, "", "two", [], {}, float("1e999"), 10**400)
+
+
+@pytest.mark.parametrize(
+    ("body", "hours"),
+    [
+        ({"maxServerLifetime": "48"}, 48.0),
+        ({"maxServerLifetime": 0}, 0.0),
+        *[({"maxServerLifetime": odd}, None) for odd in ODD_NUMBERS],
+        ({}, None), ([48], None), ("48", None),
+    ],
+)  # fmt: skip
+def test_a_limit_that_is_no_number_is_unknown(body: object, hours: float | None) -> None:
+    def answer(path: str) -> web.StreamResponse:
+        if path.endswith("/inactivityTimeout"):
+            return web.Response(status=404)  # an older plugin
+        return web.json_response(body)
+
+    async def serve() -> None:
+        async with small_xnat(answer) as place:
+            account = service_account(place)
+            assert await account.limits() == Limits(None, None if hours is None else hours * 3600)
+            await account.close()
+
+    asyncio.run(serve())
 
 
 def test_nothing_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

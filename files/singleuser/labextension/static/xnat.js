@@ -1,12 +1,15 @@
 // XNAT in JupyterLab: a card for the notebook "Start here" on the launcher page, a mark on read-only directories in the file
-// browser, the message of the site, and JupyterLab's files if the hub no longer has them. Plain JavaScript in the form that JupyterLab loads (module federation): there is
-// nothing to build. Modules of JupyterLab are taken from those that it shares.
+// browser, the message of the site, when the server ends, and JupyterLab's files if the hub no longer has them. Plain JavaScript in
+// the form that JupyterLab loads (module federation): there is nothing to build. Modules of JupyterLab are taken from those that it shares.
 "use strict";
 (() => {
   const NAME = "xnat-jupyterhub";
   const COMMAND = "xnat:start-here";
   const START = /^Start here( \(XNAT( \d+)?\))?\.ipynb$/; // xnat_notebook/contents.py gives it its name
   const MESSAGE_INTERVAL = 120_000; // milliseconds between two questions for the site's message
+  const MINUTE = 60_000; // milliseconds
+  const END_INTERVAL = MINUTE; // between two questions when the server ends
+  const ADVICE = "Save your work. Then start Jupyter again from XNAT."; // a notification shows 140 characters
   const ICON =
     "data:image/svg+xml," +
     encodeURIComponent(
@@ -24,6 +27,15 @@
       font-size: 80%;
       color: var(--jp-ui-font-color1);
       background: var(--jp-layout-color1);
+    }
+    .xnat-end {
+      padding: 0 4px;
+      border: 0;
+      background: none;
+      cursor: pointer;
+    }
+    .xnat-end:focus-visible {
+      outline: 1px solid var(--jp-brand-color1);
     }`;
 
   let modules = {};
@@ -87,16 +99,135 @@
     document.addEventListener("error", onError, true);
   }
 
+  // An end is {kind, at, limit}: its reason, when (milliseconds since the epoch), and XNAT's limit (milliseconds).
+
+  function duration(milliseconds) {
+    const minutes = Math.max(1, Math.floor(milliseconds / MINUTE));
+    const [number, unit] = minutes < 120 ? [minutes, "minute"] : [Math.floor(minutes / 60), "hour"];
+    return `${number} ${unit}${number === 1 ? "" : "s"}`;
+  }
+
+  function clock(at) {
+    const date = new Date(at);
+    const day = date.toDateString() === new Date().toDateString() ? {} : { weekday: "long" };
+    return date.toLocaleString([], { ...day, hour: "2-digit", minute: "2-digit" });
+  }
+
+  // XNAT looks for servers to end every five minutes.
+  function sentence({ kind, at, limit }) {
+    return {
+      lifetime: `XNAT ends this server shortly after ${clock(at)}, ${duration(limit)} after its start.`,
+      inactivity: `Without activity, XNAT ends this server shortly after ${clock(at)}.`,
+      maintenance: `This server ends at ${clock(at)} for maintenance.`,
+    }[kind];
+  }
+
+  // The warning that is due, as minutes before the end; Infinity for none. The hub learns of activity up to five minutes late.
+  function due({ kind, at, limit }, now) {
+    const warnings = {
+      lifetime: [10, 30],
+      inactivity: [Math.min(10, limit / MINUTE / 4)],
+      maintenance: [Number.MAX_SAFE_INTEGER],
+    }[kind];
+    return warnings.find((minutes) => at - now <= minutes * MINUTE) ?? Infinity;
+  }
+
+  function summary(ends, now) {
+    const idle = ends.find((end) => end.kind === "inactivity");
+    const first = ends.find((end) => end !== idle || due(end, now) < Infinity);
+    if (first) {
+      return first.at > now ? `Ends in ${duration(first.at - now)}` : "Ends now";
+    }
+    return idle ? `Ends after ${duration(idle.limit)} without activity` : "";
+  }
+
+  function explained(ends, now) {
+    const idle = ends.find((end) => end.kind === "inactivity");
+    const first = ends.find((end) => end !== idle);
+    const sentences = first ? [sentence(first)] : [];
+    if (idle) {
+      const when = due(idle, now) < Infinity ? `shortly after ${clock(idle.at)}` : `after ${duration(idle.limit)}`;
+      sentences.push(`Without activity, ${first ? "it" : "this server"} ends ${when}.`);
+    }
+    return sentences.join(" ");
+  }
+
+  function watchEnd(PageConfig, Notification, Widget, statusBar) {
+    const [hub, token, user] = ["hubPrefix", "token", "hubServerUser"].map((name) => PageConfig.getOption(name));
+    if (!hub || !token || !user) {
+      return;
+    }
+    const name = PageConfig.getOption("hubServerName");
+    const server = name ? `servers/${encodeURIComponent(name)}` : "server";
+    const url = `${PageConfig.getOption("hubHost")}${hub}api/users/${encodeURIComponent(user)}/${server}/end`;
+    let ends = []; // the soonest first
+    let ended = false;
+    let asked = 0;
+    let shown = { key: "", at: 0, id: "" };
+
+    const item = new Widget();
+    const button = document.createElement("button");
+    button.className = "xnat-end jp-StatusBar-TextItem";
+    button.addEventListener("click", () => Notification.info(button.title, { autoClose: false }));
+    item.node.append(button);
+    statusBar?.registerStatusItem(`${NAME}:end`, { item, align: "right", rank: 900 });
+
+    const show = () => {
+      const now = Date.now();
+      const text = ended ? "This server has ended" : summary(ends, now);
+      const details = ended ? "This server has ended. Start Jupyter again from XNAT." : explained(ends, now);
+      if (button.textContent !== text || button.title !== details) {
+        button.textContent = text;
+        button.title = details;
+      }
+      item.setHidden(!text);
+      const end = ends.find((each) => due(each, now) < Infinity);
+      const key = end ? `${end.kind} ${due(end, now)}` : "";
+      if (key !== shown.key || (end && Math.abs(end.at - shown.at) > 2 * MINUTE)) {
+        if (shown.id) {
+          Notification.dismiss(shown.id);
+        }
+        const id = end ? Notification.warning(`${sentence(end)} ${ADVICE}`, { autoClose: false }) : "";
+        shown = { key, at: end?.at ?? 0, id };
+      }
+    };
+    const ask = async () => {
+      asked = Date.now();
+      const answer = await fetch(url, { credentials: "omit", headers: { Authorization: `token ${token}` } });
+      if (answer.status < 500) {
+        const found = answer.ok ? Object.entries(await answer.json()) : [];
+        ends = found
+          .filter(([, end]) => end)
+          .map(([kind, { limit, left }]) => ({ kind, at: asked + left * 1000, limit: limit * 1000 }))
+          .sort((one, other) => one.at - other.at);
+        ended = answer.status === 410;
+      }
+      show();
+    };
+    const tick = (age) => {
+      show();
+      if (!ended && Date.now() - asked >= age) {
+        ask().catch(() => {}); // the hub restarts: ask again later
+      }
+    };
+    tick(0);
+    setInterval(() => tick(END_INTERVAL), END_INTERVAL / 2);
+    document.addEventListener("visibilitychange", () => document.hidden || tick(0));
+  }
+
   async function extension() {
-    const [{ ILauncher }, { Notification }, { PageConfig }, { notebookIcon }] = await Promise.all(
-      ["launcher", "apputils", "coreutils", "ui-components"].map((name) => shared(`@jupyterlab/${name}`)),
+    const [{ ILauncher }, { Notification }, { PageConfig }, { notebookIcon }, { IStatusBar }, { Widget }] = await Promise.all(
+      ["launcher", "apputils", "coreutils", "ui-components", "statusbar"]
+        .map((name) => `@jupyterlab/${name}`)
+        .concat("@lumino/widgets")
+        .map(shared),
     );
     const plugin = {
       id: `${NAME}:plugin`,
-      description: "A card for the notebook that opens XNAT's data, and the message of the site.",
+      description: "A card for the notebook that opens XNAT's data, the message of the site, and when the server ends.",
       autoStart: true,
-      optional: [ILauncher],
-      activate: (app, launcher) => {
+      optional: [ILauncher, IStatusBar],
+      activate: (app, launcher, statusBar) => {
         app.commands.addCommand(COMMAND, {
           label: "Start here",
           caption: "What you opened in XNAT, where its files are, and the first image",
@@ -105,6 +236,7 @@
         });
         launcher?.add({ command: COMMAND, category: "Notebook", rank: -1, kernelIconUrl: ICON });
         watchMessage(PageConfig, Notification);
+        watchEnd(PageConfig, Notification, Widget, statusBar);
       },
     };
     return { __esModule: true, default: plugin };
