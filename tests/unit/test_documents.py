@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from jinja2 import nodes
 
 from module_utils.xnat_site.firewall import TABLE
 from module_utils.xnat_site.variables import known_variables
 from tests.unit.conftest import ROOT
-from tests.unit.test_unused import ansible_files, load, mappings
+from tests.unit.test_unused import JINJA, ansible_files, load, mappings, texts
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
 ALL = [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md"]
@@ -151,8 +152,6 @@ def playbook_findings(words: list[str]) -> Iterator[str]:
         return
     plays = with_imports(ROOT / playbook)
     tags = {tag for path in plays for play in load(path) for tag in play.get("tags", ())}
-    made = {name for path in plays for mapping in mappings(load(path)) for name in mapping.get("vars") or ()}
-    text = "".join(path.read_text() for path in plays)
     given = iter(rest)
     inventories = 0
     for word in given:
@@ -166,7 +165,7 @@ def playbook_findings(words: list[str]) -> Iterator[str]:
                 yield f"there is no inventory {value}"
         elif word == "-e":
             name = value.partition("=")[0]
-            if name not in VARIABLES and (name in made or not re.search(rf"\b{name}\b(?=[^\"']*}}}})", text)):
+            if not is_read(name, plays):
                 yield f"nothing reads {name}"
         elif word in {"--tags", "--skip-tags"}:
             yield from (f"no play has the tag {tag}" for tag in value.split(",") if tag not in tags)
@@ -174,6 +173,20 @@ def playbook_findings(words: list[str]) -> Iterator[str]:
             yield f"the option {word} is not known to this test"
     if inventories != 1:
         yield "it needs -i and an inventory"
+
+
+def is_read(name: str, plays: Iterable[Path]) -> bool:
+    """Whether `-e name=VALUE` has an effect: it is a role's or a site's, or these plays read it and do not set it."""
+    read_here, made = names_of(frozenset(plays))
+    return name in VARIABLES or name in read_here - made
+
+
+@functools.cache
+def names_of(plays: frozenset[Path]) -> tuple[set[str], set[str]]:
+    """Return the variables that playbooks read, and those that they set."""
+    expressions = [JINJA.parse(text) for path in plays for text in texts(load(path))]
+    names = {found.name for expression in expressions for found in expression.find_all(nodes.Name)}
+    return names, {one for path in plays for mapping in mappings(load(path)) for one in mapping.get("vars") or ()}
 
 
 def with_imports(path: Path) -> set[Path]:
@@ -311,7 +324,10 @@ def defined() -> set[str]:
 
 def variable_findings(document: Document) -> Iterator[str]:
     role = rf"(?:{'|'.join(sorted(ROLES))})_\w+"
+    playbooks = {ROOT / "site.yml", *ROOT.glob("playbooks/*.yml")}
     for span in document.spans():
+        if (extra := re.match(r'-e "?(\w+)=', span)) and not is_read(extra[1], playbooks):
+            yield f"no playbook reads {extra[1]}"
         if not (match := re.fullmatch(rf"(?:-e )?((?:site|vault)_\w+|{role})(\*?)(?:(?::|=| ).*)?", span)):
             continue
         name, many = match[1], match[2]
@@ -416,6 +432,13 @@ def test_the_first_lines_have_the_two_commands() -> None:
     assert "exec make test" in (ROOT / ".ci/run").read_text()
 
 
+def test_every_page_and_every_playbook_is_documented() -> None:
+    assert [page for page in PAGES if page != "README.md" and f"({page})" not in read("README.md").text] == []
+    rows = set(re.findall(r"^\| `([\w/]+\.yml)` \|", read("docs/operations.md").text, re.MULTILINE))
+    shared = {"playbooks/inventory.yml", "playbooks/gather.yml"}
+    assert rows == {"site.yml", *(f"playbooks/{path.name}" for path in ROOT.glob("playbooks/*.yml"))} - shared
+
+
 def test_the_documentation_of_the_named_roles_filters_and_modules_can_be_shown() -> None:
     asked: dict[str, set[str]] = {}
     for name in PAGES:
@@ -471,6 +494,7 @@ def test_pages_and_sections_that_the_code_names_exist() -> None:
         ("docs/operations.md", "org.xnat.jupyterhub.user=", "org.xnat.jupyterhub.person=", command_findings),
         ("docs/operations.md", "jupyterhub.hub.<deployment>", "jupyterhub.database.<deployment>", command_findings),
         ("docs/operations.md", "-e rotate=", "-e rotation=", command_findings),
+        ("docs/operations.md", "`-e reboot=true`", "`-e boot=true`", variable_findings),
         ("docs/operations.md", "inspect --format", "inspect --formt", command_findings),
         ("docs/operations.md", "<deployment>-audit)", "<deployment>-audits)", command_findings),
         ("docs/operations.md", "xnat-jupyter-firewall`", "xnat-firewall`", command_findings),
