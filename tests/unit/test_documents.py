@@ -19,8 +19,11 @@ from pathlib import Path
 
 import pytest
 from jinja2 import nodes
+from xnat_launcher.service import labels as server_labels
 
+from module_utils.xnat_site.edge import EDGE_LABEL
 from module_utils.xnat_site.firewall import TABLE
+from module_utils.xnat_site.hosts import HUB_LABEL
 from module_utils.xnat_site.variables import known_variables
 from tests.unit.conftest import ROOT
 from tests.unit.test_unused import JINJA, ansible_files, load, mappings, texts
@@ -277,11 +280,8 @@ def source(words: str) -> bool:
 
 @functools.cache
 def labels() -> set[str]:
-    """Every label that the code sets, with <deployment> for the deployment's name."""
-    written = re.findall(r"org\.xnat\.jupyterhub(?:\.[a-z]+)*", code())
-    made = [*re.findall(r"\{LABEL\}\.([a-z]+)", code()), *re.findall(r'"(user|server|project)":', code())]
-    ours = {*written, *(f"org.xnat.jupyterhub.{name}" for name in made)}
-    return ours | {f"{label}.<deployment>" for label in ours if label.endswith((".hub", ".edge"))}
+    """The labels of servers' services and of nodes, with <deployment> for the deployment's name."""
+    return {*server_labels("d", "u", "s", "p"), *(f"{label}.<deployment>" for label in (HUB_LABEL, EDGE_LABEL))}
 
 
 @functools.cache
