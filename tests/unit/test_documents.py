@@ -29,7 +29,6 @@ from tests.unit.conftest import ROOT
 from tests.unit.test_unused import JINJA, ansible_files, load, mappings, texts
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
-ALL = [*PAGES, "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md"]
 LANGUAGES = {"", "text", "json", "yaml", "nginx", "apache", "haproxy", "console", "console example"}
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
@@ -114,6 +113,8 @@ def command_findings(document: Document) -> Iterator[str]:
             yield f"a block without a command: {text!r}"
         if not language.startswith("console") and re.search(r"^ *\$ ", text, re.MULTILINE):
             yield f"a command in a block {language!r}: {text!r}"
+    if len(re.findall(r"^ *```", document.text, re.MULTILINE)) != 2 * len(document.blocks()):
+        yield "a block is not closed, or with another indentation"
     for line in document.commands():
         yield from (f"{line}: {reason}" for reason in line_findings(line))
 
@@ -410,12 +411,12 @@ RULES: dict[str, Callable[[Document], Iterable[str]]] = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, "CONTRIBUTING.md"])
 def test_what_a_page_names_exists(name: str, rule: str) -> None:
     assert list(RULES[rule](read(name))) == []
 
 
-@pytest.mark.parametrize("name", ["CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("name", ["CHANGELOG.md", "benchmarks/README.md"])
 def test_links_of_the_other_pages_lead_somewhere(name: str) -> None:
     assert list(link_findings(read(name))) == []
 
@@ -481,6 +482,7 @@ def test_pages_and_sections_that_the_code_names_exist() -> None:
         ("README.md", "playbooks/preflight.yml -i", "playbooks/prefight.yml -i", command_findings),
         ("README.md", "cp -r inventory/example", "cp -r inventory/exmple", command_findings),
         ("README.md", "```console example", "```console", command_findings),
+        ("README.md", "$ cd xnat-jupyterhub\n```", "$ cd xnat-jupyterhub\n ```", command_findings),
         ("README.md", "docs/site.md)", "docs/sites.md)", link_findings),
         ("README.md", "docs/architecture.md#limits", "docs/architecture.md#limit", link_findings),
         ("README.md", "`tests/swarm`", "`tests/swarms`", path_findings),
