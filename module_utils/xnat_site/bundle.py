@@ -80,7 +80,7 @@ def _of_another_version(directory: Path, manifest: Mapping[str, Any]) -> BundleE
         "version",
         f"The bundle in {directory} was written by {by if written != version else f'an earlier state of {by}'} of the"
         f" project, and this project is version {version}: write it again with this project at a connected site"
-        " (ansible-playbook playbooks/bundle.yml -e bundle_dir=DIRECTORY)",
+        " (ansible-playbook playbooks/bundle.yml -i INVENTORY -e bundle_dir=DIRECTORY)",
     )
 
 

@@ -40,7 +40,7 @@ def test_the_numbers_of_a_version() -> None:
     assert numbers("unknown") == ()
 
 
-@pytest.mark.parametrize("place", ["README.md", "roles/xnat_jupyterhub/tasks/by_hand.yml"])
+@pytest.mark.parametrize("place", ["docs/site.md", "roles/xnat_jupyterhub/tasks/by_hand.yml"])
 def test_people_are_told_the_versions_that_are_checked(place: str) -> None:
     text = (ROOT / place).read_text()
     told = re.findall(r"XNAT (\S+) or later with the JupyterHub plugin (\S+) or later", text)
