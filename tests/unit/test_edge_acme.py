@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ acme = pytest.mark.skipif(
     not (HAPROXY and DEHYDRATED and PEBBLE and DNS and os.geteuid() == 0),
     reason="not root, or one of Debian's packages haproxy, dehydrated and pebble is missing",
 )
+UID = 60900
 EAB_KID, EAB_KEY = "hospital", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 # Writes TXT records by the test name server's own API.
 HOOK = """#!/bin/sh
@@ -168,13 +170,23 @@ class Node:
             "edge_certificate_source": "acme", "edge_acme_terms_agreed": True, **variables,
         }  # fmt: skip
         (folder / "secrets").mkdir()
+        # The user of the edge cannot enter the folder, as on a node.
+        self.open = Path(tempfile.mkdtemp(prefix="xnatjh-acme-"))
+        self.open.chmod(0o755)
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.open)
 
     def paths(self, suffix: str) -> dict[str, object]:
         """The role's paths. suffix: differs for another node with the same control node."""
         return {
-            "edge_uid": 0, "__edge_node_dir": f"{self.folder}/certificates{suffix}",
-            "__edge_acme_dir": f"{self.folder}/acme{suffix}", "__edge_acme_program": str(DEHYDRATED),
+            "edge_uid": UID, "__edge_node_dir": f"{self.folder}/certificates{suffix}",
+            "__edge_acme_dir": f"{self.open}/acme{suffix}", "__edge_acme_program": str(DEHYDRATED),
             "__edge_systemd": f"{self.folder}/none", "__edge_units": f"{self.folder}/units{suffix}",
+            "__edge_acme_script": f"{self.folder}/order{suffix}",
         }  # fmt: skip
 
     def run(self, *entries: str, code: int = 0, suffixes: tuple[str, ...] = ("",), **changes: Any) -> str:
@@ -212,11 +224,11 @@ async def issuer(edge: Edge) -> str:
 
 @acme
 def test_http_issue_and_renewal_under_an_open_websocket(tmp_path: Path) -> None:
-    asyncio.run(issue_and_renew(tmp_path))
+    with Node(tmp_path) as node:
+        asyncio.run(issue_and_renew(tmp_path, node))
 
 
-async def issue_and_renew(folder: Path) -> None:
-    node = Node(folder)
+async def issue_and_renew(folder: Path, node: Node) -> None:
     first = await asyncio.to_thread(node.run, "preflight", "node")
     assert "changed=0" not in first
     async with (
@@ -236,7 +248,8 @@ async def issue_and_renew(folder: Path) -> None:
             assert "Pebble" in served
             assert pebble.orders() == 1
             pem = folder / "certificates/certificate-0.pem"
-            assert pem.stat().st_mode & 0o777 == 0o400
+            assert (pem.stat().st_mode & 0o777, pem.stat().st_uid) == (0o400, UID)
+            assert pem.parent.stat().st_mode & 0o777 == 0o500
             found = x509.load_pem_x509_certificates(pem.read_bytes())
             names = found[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             assert names.get_values_for_type(x509.DNSName) == [HUB, XNAT]
@@ -278,17 +291,18 @@ def test_the_sites_hook_writes_the_records_of_challenges_by_dns(tmp_path: Path) 
 async def issue_by_dns(folder: Path) -> None:
     async with authority(folder, 1) as pebble:
         (folder / "dns-hook").write_text(HOOK.replace("URL", pebble.dns))
-        node = Node(
-            folder, edge_acme_directory=pebble.url, edge_acme_ca_bundle=str(pebble.root), edge_acme_eab_kid=EAB_KID,
-            edge_acme_eab_key=EAB_KEY, edge_acme_challenge="dns-01", edge_acme_hook=str(folder / "dns-hook"),
-        )  # fmt: skip
-        # Two nodes of one site share the account, and each has a key and certificate of its own.
-        await asyncio.to_thread(node.run, "preflight", "node", "issue", suffixes=("", "2"))
-        found = [
-            x509.load_pem_x509_certificate((folder / f"certificates{suffix}/certificate-0.pem").read_bytes())
-            for suffix in ("", "2")
-        ]
-        assert all("Pebble" in one.issuer.rfc4514_string() for one in found)
-        assert found[0].public_key() != found[1].public_key()
-        accounts = [next((folder / f"acme{suffix}").glob("*/account.pem_id.json")).read_text() for suffix in ("", "2")]
-        assert accounts[0] == accounts[1]
+        options = {
+            "edge_acme_directory": pebble.url, "edge_acme_ca_bundle": str(pebble.root), "edge_acme_eab_kid": EAB_KID,
+            "edge_acme_eab_key": EAB_KEY, "edge_acme_challenge": "dns-01", "edge_acme_hook": str(folder / "dns-hook"),
+        }  # fmt: skip
+        with Node(folder, **options) as node:
+            # Two nodes of one site share the account, and each has a key and certificate of its own.
+            await asyncio.to_thread(node.run, "preflight", "node", "issue", suffixes=("", "2"))
+            found = [
+                x509.load_pem_x509_certificate((folder / f"certificates{suffix}/certificate-0.pem").read_bytes())
+                for suffix in ("", "2")
+            ]
+            assert all("Pebble" in one.issuer.rfc4514_string() for one in found)
+            assert found[0].public_key() != found[1].public_key()
+            accounts = [next(node.open.glob(f"acme{suffix}/*/account.pem_id.json")).read_text() for suffix in ("", "2")]
+            assert accounts[0] == accounts[1]
