@@ -89,7 +89,7 @@ class Bench:
         if done.returncode:
             sys.exit(f"{' '.join(words)} failed:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
         tasks = {host: int(count) for host, count in re.findall(r"^(node\d+)\s+: ok=(\d+)", done.stdout, re.MULTILINE)}
-        moved = [float(text) for text in re.findall(r"([\d.]+) MB fetched", done.stdout)]
+        moved = [float(text) for text in re.findall(r"Pulled ([\d.]+) MB", done.stdout)]
         last = max(tasks, key=lambda host: int(host.removeprefix("node")), default="")
         launches = tuple(float(text) for text in re.findall(r"ready after ([\d.]+) s", done.stdout))
         return Run(seconds, tasks.get(last, 0), max(moved, default=0), launches)
