@@ -189,14 +189,13 @@ class Node:
             "__edge_acme_script": f"{self.folder}/order{suffix}",
         }  # fmt: skip
 
-    def run(self, *entries: str, code: int = 0, suffixes: tuple[str, ...] = ("",), **changes: Any) -> str:
-        """Run entry points of the role on each node and return what Ansible printed, on one line."""
+    def run(self, *entries: str, code: int = 0, suffix: str = "", **changes: Any) -> str:
+        """Run entry points of the role on a node and return what Ansible printed, on one line."""
         self.runs += 1
         directory = self.folder / f"run{self.runs}"
         directory.mkdir()
         tasks = [
             {"ansible.builtin.include_role": {"name": "edge", "tasks_from": entry}, "vars": self.paths(suffix)}
-            for suffix in suffixes
             for entry in entries
         ]
         done = play(directory, tasks, yaml.safe_dump(self.variables | changes))
@@ -297,7 +296,8 @@ async def issue_by_dns(folder: Path) -> None:
         }  # fmt: skip
         with Node(folder, **options) as node:
             # Two nodes of one site share the account, and each has a key and certificate of its own.
-            await asyncio.to_thread(node.run, "preflight", "node", "issue", suffixes=("", "2"))
+            await asyncio.to_thread(node.run, "preflight", "node", "issue")
+            await asyncio.to_thread(node.run, "node", "issue", suffix="2")
             found = [
                 x509.load_pem_x509_certificate((folder / f"certificates{suffix}/certificate-0.pem").read_bytes())
                 for suffix in ("", "2")
