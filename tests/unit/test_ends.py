@@ -446,6 +446,8 @@ def notebook(hub: Hub, user: str, folder: Path, *arguments: str, busy: str = "1"
     environment = hub.start(user)
     port = plain_hub.free_port()
     (folder / "jupyter_server_config.py").write_text(CONFIGURATION)
+    (folder / "jupyter_server_config.d").mkdir()
+    (folder / "jupyter_server_config.d/xnat_notebook.json").symlink_to(ROOT / "files/singleuser/xnat_notebook.json")
     (folder / "workspace").mkdir()
     variables = {
         **os.environ, **environment,

@@ -2,7 +2,7 @@
 
 JupyterHub tells the hub when the server was last active, and XNAT ends servers that were inactive for too long
 (docs/xnat-contract.md, 2.6). A cell that computes without output is no activity for Jupyter while no browser shows it.
-jupyter_server_config.json names this module. Other notebook images work without it.
+xnat_notebook.json names this module. Other notebook images work without it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Extension of the notebook server: JupyterLab's page names the hub's copy of its files, and answers are compressed.
 
-jupyter_server_config.json names it.
+xnat_notebook.json names it.
 """
 
 from __future__ import annotations
