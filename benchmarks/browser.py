@@ -41,7 +41,7 @@ USER = "bench"
 TOKEN = "token-of-the-benchmark"  # noqa: S105
 LAUNCHES = 3
 LIMIT = 60  # seconds for one launch
-SIDES = {"own": "files of each server", "hub": "files of the hub"}
+SIDES = ("own", "hub")  # whose copy of JupyterLab's files browsers load
 # Mbit/s and milliseconds of a round trip, as Chromium's developer tools slow connections; 0 for no limit.
 LINES = {"fast": (0, 0), "slow": (10, 40)}
 HUB_CONFIG = """
@@ -380,7 +380,7 @@ def main() -> None:
         "--proxy", type=Path, required=True, help="a folder with the packages of files/runtime/package-lock.json"
     )
     parser.add_argument("--edge", action="store_true", help="with TLS and HTTP/2, by haproxy with the file of the edge")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
     parser.add_argument("-n", type=int, default=3, help="repetitions")
     options = parser.parse_args()

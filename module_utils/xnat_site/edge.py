@@ -546,13 +546,16 @@ def acme_thumbprint(key: Mapping[str, Any]) -> str:
     """
     if not key:
         return ""
-    jwk = {"e": _base64url(int(key["exponent"])), "kty": "RSA", "n": _base64url(int(key["modulus"]))}
+    jwk = {"e": _base64url(_octets(key["exponent"])), "kty": "RSA", "n": _base64url(_octets(key["modulus"]))}
     canonical = json.dumps(jwk, separators=(",", ":"), sort_keys=True)
-    return base64.urlsafe_b64encode(hashlib.sha256(canonical.encode()).digest()).decode().rstrip("=")
+    return _base64url(hashlib.sha256(canonical.encode()).digest())
 
 
-def _base64url(number: int) -> str:
-    octets = number.to_bytes((number.bit_length() + 7) // 8, "big")
+def _octets(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+def _base64url(octets: bytes) -> str:
     return base64.urlsafe_b64encode(octets).decode().rstrip("=")
 
 

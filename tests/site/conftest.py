@@ -132,7 +132,9 @@ class Playbooks:
 
 
 class Site:
-    """The node `node0` with everything on it."""
+    """The node `node0` with everything on it. directory: where `run` runs commands; None: where the server runs."""
+
+    directory: str | None = None
 
     def __init__(self, container: str, secrets: Path) -> None:
         self.outer = docker.from_env().api
@@ -300,12 +302,26 @@ class Site:
         wanted = {"stdout": 1, "stderr": 1, "since": int(since)}
         return read_log(self.docker, "jupyterhub-hub", wanted).decode(errors="replace")
 
+    def task(self, server: Server) -> dict[str, Any]:
+        """Return the only task of a server."""
+        (found,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
+        return dict(found)
+
+    def node_of(self, server: Server) -> str:
+        """Return the host name of the node on which a server runs."""
+        names = {node["ID"]: node["Description"]["Hostname"] for node in self.docker.nodes()}
+        return str(names[self.task(server)["NodeID"]])
+
+    def engine_of(self, server: Server) -> Any:
+        """Return a client of the engine on which a server runs."""
+        return self.docker
+
     def run(self, server: Server, command: str) -> tuple[int, str]:
         """Run a shell command in a server's container. Returns exit code and output."""
-        (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
-        made = self.docker.exec_create(task["Status"]["ContainerStatus"]["ContainerID"], ["sh", "-c", command])
-        output: bytes = self.docker.exec_start(made["Id"])
-        return int(self.docker.exec_inspect(made["Id"])["ExitCode"]), output.decode()
+        engine, container = self.engine_of(server), self.task(server)["Status"]["ContainerStatus"]["ContainerID"]
+        made = engine.exec_create(container, ["sh", "-c", command], workdir=self.directory)
+        output: bytes = engine.exec_start(made["Id"])
+        return int(engine.exec_inspect(made["Id"])["ExitCode"]), output.decode()
 
     def faults(self, *faults: dict[str, Any]) -> None:
         """Make XNAT give wrong answers from now on."""

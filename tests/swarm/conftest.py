@@ -110,19 +110,9 @@ class Cluster(Site):
         super().__init__("xnatjh-node1", secrets)
         self.swarm = swarm
 
-    def node_of(self, server: Server) -> str:
-        """Return the host name of the node on which a server runs."""
-        (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
-        names = {node["ID"]: node["Description"]["Hostname"] for node in self.docker.nodes()}
-        return str(names[task["NodeID"]])
-
-    def run(self, server: Server, command: str) -> tuple[int, str]:
-        """Run a shell command in a server's container on any node. Returns exit code and output."""
-        engine = self.swarm.engine(self.node_of(server))
-        (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
-        made = engine.exec_create(task["Status"]["ContainerStatus"]["ContainerID"], ["sh", "-c", command])
-        output: bytes = engine.exec_start(made["Id"])
-        return int(engine.exec_inspect(made["Id"])["ExitCode"]), output.decode()
+    def engine_of(self, server: Server) -> Any:
+        """Return a client of the engine on which a server runs."""
+        return self.swarm.engine(self.node_of(server))
 
     def on_node(self, *names: str) -> int:  # type: ignore[override]
         """Add hardware in XNAT that only this node has."""

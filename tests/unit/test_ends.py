@@ -22,13 +22,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-import yaml
 from xnat_hub.ends import AGE, EXPIRY, OVERDUE, KnownLimits, left, maintenance_left
 from xnat_launcher.service import BUSY_VARIABLE, culling
 from xnat_launcher.settings import Settings
@@ -39,6 +38,7 @@ from tests.unit import plain_hub
 from tests.unit.conftest import ROOT
 from tests.unit.launcher_bed import until
 from tests.unit.test_pages import ask
+from tests.unit.test_preflight_plays import play
 
 SERVER = "20260115T093012345Z"
 HOUR = 3600.0
@@ -245,45 +245,24 @@ def test_a_page_of_another_origin_may_ask_with_its_token(hub: Hub) -> None:
         assert "Access-Control-Allow-Credentials" not in headers
 
 
-MAINTENANCE = """
-- hosts: localhost
-  connection: local
-  gather_facts: false
-  tasks:
-    - ansible.builtin.include_role: {name: node_maintenance, tasks_from: announce}
-"""
+MAINTENANCE = {"ansible.builtin.include_role": {"name": "node_maintenance", "tasks_from": "announce"}}
 
 
 def maintain(folder: Path, hub: Hub, servers: Sequence[tuple[str, str]], *words: str, **changes: object) -> int:
     """Run the role's tasks against the hub. Returns the number of changes."""
-    folder.mkdir(exist_ok=True)
-    playbook = folder / "maintenance.yml"
-    playbook.write_text(MAINTENANCE)
-    known = ROOT / "roles/node_maintenance"
-    internal = yaml.safe_load((known / "vars/main.yml").read_text())["__node_maintenance_announcement"]
     variables = {
-        "ansible_python_interpreter": sys.executable,
-        "node_maintenance_manager": "localhost",
-        "node_maintenance_hub_host": "localhost",
+        "node_maintenance_manager": "m1",
+        "node_maintenance_hub_host": "m1",
         "node_maintenance_hub_api": f"{hub.url}/api",
         "node_maintenance_hub_url": f"{hub.url}/health",
         "node_maintenance_deployment": "jupyterhub",
         "node_maintenance_hub_token": XNATS_TOKEN,
         "node_maintenance_node_id": "n0de1",
         "node_maintenance_grace": 600,
-        "__node_maintenance_announcement": internal,
         "__node_maintenance_announced": [{"user": user, "server": server} for user, server in servers],
         **changes,
     }
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-e", json.dumps(variables)]
-    run = subprocess.run(
-        [*command, *words, str(playbook)],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_ROLES_PATH": str(ROOT / "roles")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    run = play(Path(mkdtemp(dir=folder)), [MAINTENANCE], json.dumps(variables), *words)
     assert run.returncode == 0, run.stdout + run.stderr
     assert XNATS_TOKEN not in run.stdout
     assert "jdoe" not in run.stdout

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from email.message import Message as Headers
 from pathlib import Path
+from tempfile import mkdtemp
 from urllib.parse import urlsplit
 
 import pytest
@@ -23,6 +21,7 @@ from xnat_hub.pages import LONGEST_MESSAGE, held, since
 from tests.hub_settings import settings_data
 from tests.unit import plain_hub
 from tests.unit.conftest import ROOT
+from tests.unit.test_preflight_plays import play
 
 MR = {"xsiType": "xnat:mrSessionData", "itemId": "XNAT_E00001", "itemLabel": "MR_S01_MR1", "projectId": "DEMO_MR"}
 SVG = {"type": "image/svg+xml", "data": "PHN2Zy8+"}
@@ -125,36 +124,19 @@ def test_the_message_is_shown_as_text_and_only_the_site_changes_it(hub: str) -> 
     assert "site-message" not in ask("GET", f"{hub}login")[1]
 
 
-ANNOUNCE = """
-- hosts: localhost
-  connection: local
-  gather_facts: false
-  tasks:
-    - ansible.builtin.include_role: {name: jupyterhub, tasks_from: announce}
-"""
+ANNOUNCE = {"ansible.builtin.include_role": {"name": "jupyterhub", "tasks_from": "announce"}}
 
 
 def announce(folder: Path, hub: str, message: str, *words: str) -> tuple[int, str]:
     """Run the role's tasks against the hub. Returns the number of changes, -1 for a failure, and what was printed."""
-    playbook = folder / "announce.yml"
-    playbook.write_text(ANNOUNCE)
     variables = {
-        "ansible_python_interpreter": sys.executable,
         "jupyterhub_port": urlsplit(hub).port,
         "jupyterhub_base_url": "/jupyterhub/",
         "jupyterhub_listen_address": "",
         "jupyterhub_service_token": plain_hub.TOKEN,
         "jupyterhub_message": message,
     }
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-e", json.dumps(variables)]
-    run = subprocess.run(
-        [*command, *words, str(playbook)],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_ROLES_PATH": str(ROOT / "roles")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    run = play(Path(mkdtemp(dir=folder)), [ANNOUNCE], json.dumps(variables), *words)
     assert plain_hub.TOKEN not in run.stdout
     changed = re.search(r"changed=([0-9]+)", run.stdout)
     return (int(changed[1]) if changed and run.returncode == 0 else -1), run.stdout

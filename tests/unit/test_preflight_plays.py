@@ -17,14 +17,17 @@ from tests.unit.xnat_modules import Xnat, xnat_fixture  # noqa: F401
 TIMEOUT = 120
 
 
-def play(directory: Path, tasks: list[dict[str, Any]], variables: str) -> subprocess.CompletedProcess[str]:
-    """Run tasks on this machine with variables as an inventory has them, which are YAML."""
+def play(directory: Path, tasks: list[dict[str, Any]], variables: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run tasks on this machine with variables as an inventory has them, which are YAML.
+
+    directory: for the files of one run. words: options of ansible-playbook.
+    """
     (directory / "group_vars").mkdir()
     (directory / "group_vars/all.yml").write_text(variables)
     (directory / "hosts.yml").write_text("swarm: {children: {managers: {hosts: {m1: {ansible_connection: local}}}}}\n")
     (directory / "play.yml").write_text(yaml.safe_dump([{"hosts": "m1", "gather_facts": False, "tasks": tasks}]))
     return subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", directory, str(directory / "play.yml")],
+        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", directory, *words, str(directory / "play.yml")],
         cwd=ROOT,
         env={
             **os.environ,

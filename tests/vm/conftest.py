@@ -37,6 +37,8 @@ INFO = "{{.ServerVersion}}|{{.CgroupVersion}} ({{.CgroupDriver}})|{{.Driver}}|{{
 class RealSite(Site):
     """The site on the virtual machines. place: the node on which servers start and `on_node` runs commands."""
 
+    directory = "/"  # not the workspace, whose file server may not answer
+
     def __init__(self, machines: dict[str, Machine], engines: dict[str, Any], secrets: Path) -> None:
         self.machines, self.engines, self.place = machines, engines, "vm2"
         self.docker = engines["vm1"]
@@ -80,21 +82,9 @@ class RealSite(Site):
         """Wait until XNAT reports the result of a launch."""
         return super().outcome(server, seconds, session)
 
-    def node_of(self, server: Server) -> str:
-        """Return the host name of the node on which a server runs."""
-        (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
-        names = {node["ID"]: node["Description"]["Hostname"] for node in self.docker.nodes()}
-        return str(names[task["NodeID"]])
-
-    def run(self, server: Server, command: str) -> tuple[int, str]:
-        """Run a shell command in a server's container on any node. Returns exit code and output."""
-        engine = self.engines[self.node_of(server)]
-        (task,) = self.docker.tasks(filters={"service": self.service(server)["ID"]})
-        # Not in the workspace, whose file server may not answer.
-        container = task["Status"]["ContainerStatus"]["ContainerID"]
-        made = engine.exec_create(container, ["sh", "-c", command], workdir="/")
-        output: bytes = engine.exec_start(made["Id"])
-        return int(engine.exec_inspect(made["Id"])["ExitCode"]), output.decode()
+    def engine_of(self, server: Server) -> Any:
+        """Return a client of the engine on which a server runs."""
+        return self.engines[self.node_of(server)]
 
 
 @pytest.fixture(scope="session")

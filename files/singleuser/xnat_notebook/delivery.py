@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from tornado import httputil, web
 from tornado.httpclient import AsyncHTTPClient
@@ -18,6 +19,21 @@ from .lab_files import digest, lab_files
 LIMIT = 1.0  # seconds that a page waits for the hub
 
 
+class Wanted(NamedTuple):
+    """What the hub must have. path: of the files below /hub/. name, size: of the largest one; "" without files."""
+
+    path: str
+    name: str
+    size: int
+
+
+def wanted(folder: str) -> Wanted:
+    """Return what the hub must have for JupyterLab's static folder. Raises OSError."""
+    files = lab_files(folder)
+    name, size = max(files.items(), key=lambda item: item[1], default=("", 0))
+    return Wanted(f"assets/{digest(files)}", name, size)
+
+
 class HubFiles:
     """Finds out where browsers get JupyterLab's files. environment: the variables that JupyterHub gives to a server."""
 
@@ -25,7 +41,7 @@ class HubFiles:
         self._api = environment.get("JUPYTERHUB_API_URL", "")
         self._public = f"{environment.get('JUPYTERHUB_HOST', '')}{environment.get('JUPYTERHUB_BASE_URL', '/')}hub/"
         self._log = log
-        self._files: dict[str, dict[str, int]] = {}
+        self._wanted: dict[str, Wanted] = {}
 
     async def url(self, folder: str) -> str:
         """Return the URL of the files at the hub, without a slash at its end; empty if the hub does not have them.
@@ -36,21 +52,19 @@ class HubFiles:
         if not self._api.endswith("/api"):
             return ""
         try:
-            if folder not in self._files:
-                self._files[folder] = await asyncio.to_thread(lab_files, folder)
-            files = self._files[folder]
-            path = f"assets/{digest(files)}"
-            has = bool(files) and await self._has(f"{self._api.removesuffix('api')}{path}", files)
+            if folder not in self._wanted:
+                self._wanted[folder] = await asyncio.to_thread(wanted, folder)
+            path, name, size = self._wanted[folder]
+            has = bool(name) and await self._has(f"{self._api.removesuffix('api')}{path}/{name}", size)
         except Exception as error:  # whatever the hub answers, the page opens
             self._log.warning("The hub does not answer whether it has the files of JupyterLab: %r", error)
             return ""
         return f"{self._public}{path}" if has else ""
 
-    async def _has(self, url: str, files: Mapping[str, int]) -> bool:
-        """Return whether the hub has the largest of the files, with its size. Raises any error of an HTTP client."""
-        name, size = max(files.items(), key=lambda item: item[1])
+    async def _has(self, url: str, size: int) -> bool:
+        """Return whether the hub has a file of that size. Raises any error of an HTTP client."""
         request = AsyncHTTPClient().fetch(
-            f"{url}/{name}",
+            url,
             method="HEAD",
             request_timeout=LIMIT,
             decompress_response=False,
