@@ -19,7 +19,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export PIP_CERT ?= /etc/ssl/certs/ca-certificates.crt
 endif
 
-.PHONY: help install demo demo-down demo-verify test lint unit drills drill-upgrade molecule test-vm bench bench-rollout lock clean
+.PHONY: help install demo demo-down demo-verify test lint unit drills drill-upgrade pictures molecule test-vm bench bench-rollout lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -60,6 +60,14 @@ drill-upgrade: $(VENV)/dev.stamp ## upgrade an older release to this one while a
 	@$(MOLECULE) reset -s default >/dev/null 2>&1
 	@$(MOLECULE) destroy -s default
 	@code=0; { $(MOLECULE) create -s default && $(if $(FROM),XNATJH_UPGRADE_FROM=$(FROM)) $(BIN)/pytest tests/drills; } || code=$$?; \
+	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
+
+pictures: $(VENV)/dev.stamp ## take the pictures of the README anew, in a browser on a site of its own (root)
+	@mkdir -p .cache
+	@$(MOLECULE) reset -s default >/dev/null 2>&1
+	@$(MOLECULE) destroy -s default
+	@code=0; { $(MOLECULE) converge -s default && XNATJH_NODE=xnatjh-node0 XNATJH_SECRETS=molecule/inventory/.secrets \
+	  XNATJH_PICTURES=docs/pictures $(BIN)/pytest tests/site/test_browser.py; } || code=$$?; \
 	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
 
 # The scenario `default` creates all nodes and builds the images. Then the tests of its site and the site without a network run in

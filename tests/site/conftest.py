@@ -11,10 +11,12 @@ import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from swarm_service_status import read_log
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_URL = "/jupyterhub/"
+NAMES = ("hub.localhost", "xnat.localhost")  # of the site for browsers, which reach it by its edge
 LABEL = "org.xnat.jupyterhub"
 DEPLOYMENT = f"{LABEL}.deployment=jupyterhub"
 ALL: dict[str, Any] = {name: {"scope": name, "enabled": True, "ids": []} for name in ("Site", "Project", "User")}
@@ -132,7 +135,11 @@ class Playbooks:
 
 
 class Site:
-    """The node `node0` with everything on it. directory: where `run` runs commands; None: where the server runs."""
+    """The node `node0` with everything on it.
+
+    xnat, hub: their addresses as XNAT and its administrator use them. origin: the hub's for browsers. directory: where `run` runs
+    commands; None: where the server runs.
+    """
 
     directory: str | None = None
 
@@ -146,6 +153,7 @@ class Site:
         self.docker = docker.APIClient(base_url=f"unix://{self.socket}", version="auto", timeout=TIMEOUT)
         self.xnat = f"http://{self.address}:8080"
         self.hub = f"http://{self.address}:8000{BASE_URL}"
+        self.origin = "https://hub.localhost:8443"
         self.password = (secrets / "demo_password").read_text().strip()
         self.admin_password = (secrets / "demo_admin_password").read_text().strip()
         self.secrets = secrets
@@ -328,6 +336,24 @@ class Site:
         answer = self.ask("PUT", f"{self.xnat}/demo/faults", "admin", json=list(faults))
         assert answer.status_code == 200, answer.text
 
+    @property
+    def pages(self) -> str:
+        """The hub's address for browsers."""
+        return f"{self.origin}{BASE_URL}"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that browsers trust."""
+        return self.secrets / "edge/ca.crt"
+
+    def tab(self) -> requests.Session:
+        """Return a browser that nobody has logged in with."""
+        browser = requests.Session()
+        browser.trust_env = False  # a bundle of the environment would come before `verify`
+        browser.verify = str(self.authority)
+        browser.headers["Sec-Fetch-Mode"] = "navigate"
+        return browser
+
     def link(self, user: str = "jdoe") -> dict[str, str]:
         """Return the header with the token of XNAT's link to servers of a user whom the hub knows."""
         answer = self.ask("POST", f"{self.xnat}/xapi/jupyterhub/users/{user}/tokens?note=t&expiresIn=600", user)
@@ -340,19 +366,33 @@ class Site:
 
     def browser(self, user: str, password: str | None = None) -> tuple[requests.Session, requests.Response]:
         """Log in at the hub's form. Returns the browser's session and the page."""
-        browser = requests.Session()
-        browser.headers["Sec-Fetch-Mode"] = "navigate"
-        form = browser.get(f"{self.hub}hub/login", timeout=TIMEOUT)
+        browser = self.tab()
+        form = browser.get(f"{self.pages}hub/login", timeout=TIMEOUT)
         assert form.status_code == 200
-        data = {"username": user, "password": password or self.password, "_xsrf": browser.cookies["_xsrf"]}
-        return browser, browser.post(f"{self.hub}hub/login", data=data, timeout=TIMEOUT)
+        (xsrf,) = {cookie.value for cookie in browser.cookies if cookie.name == "_xsrf"}
+        data = {"username": user, "password": password or self.password, "_xsrf": xsrf}
+        return browser, browser.post(f"{self.pages}hub/login", data=data, timeout=TIMEOUT)
+
+
+@contextmanager
+def named(site: Site) -> Iterator[None]:
+    """Let the site's host names lead to its node, as the site's name server does."""
+    real = socket.getaddrinfo
+
+    def found(host: Any, *words: Any, **options: Any) -> Any:
+        return real(site.address if host in NAMES else host, *words, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", found)
+        yield
 
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     """The site under test."""
     site = Site(os.environ["XNATJH_NODE"], Path(os.environ["XNATJH_SECRETS"]))
-    yield site
+    with named(site):
+        yield site
     site.docker.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import shlex
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -80,17 +81,19 @@ def test_a_dashboard_opens_with_xnats_link_and_its_websocket_is_closed_to_others
     # Whoever may read the data may open a dashboard, without the role Jupyter.
     server = site.launch("asmith", environment, 2, dashboardConfigId=made.json()["id"])
     assert site.outcome(server)
-    url = f"http://{site.address}:8000{site.servers('asmith')[server.name]['url']}"
+    url = f"{site.origin}{site.servers('asmith')[server.name]['url']}"
     answer = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/users/asmith/tokens?note=t&expiresIn=600", "asmith")
-    asyncio.run(opened(url, answer.json()["token"], framework))
+    trusted = ssl.create_default_context(cafile=site.authority)
+    asyncio.run(opened(url, answer.json()["token"], framework, trusted))
     site.stop(server)
 
 
-async def opened(url: str, token: str, framework: str) -> None:
+async def opened(url: str, token: str, framework: str, trusted: ssl.SSLContext) -> None:
     """Open the page as a browser does, with the link's token once and with its cookie from then on."""
     _, words = FRAMEWORKS[framework]
     jar = aiohttp.CookieJar(unsafe=True)
-    async with aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as browser:
+    connector, patience = aiohttp.TCPConnector(ssl=trusted), aiohttp.ClientTimeout(total=TIMEOUT)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, timeout=patience) as browser:
         address = f"{url}?token={token}"
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -109,7 +112,7 @@ async def opened(url: str, token: str, framework: str) -> None:
             await dash_computes(browser, url)
         if framework == "Streamlit":
             await streamlit_computes(browser, url)
-    async with aiohttp.ClientSession() as stranger:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted)) as stranger:
         async with stranger.get(url, allow_redirects=False) as response:
             assert response.status in {302, 403}
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:

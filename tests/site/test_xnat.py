@@ -85,7 +85,7 @@ def test_secrets_are_made_anew_beside_a_running_notebook(site: Site, plays: Play
     browser, page = site.browser("jdoe")
     assert page.url.endswith("/hub/home")
     plays.play(*rotate, "rotate=hub_secrets")
-    assert browser.get(f"{site.hub}hub/home", timeout=20).url.split("?")[0].endswith("/hub/login")
+    assert browser.get(f"{site.pages}hub/home", timeout=20).url.split("?")[0].endswith("/hub/login")
     assert plays.play("playbooks/hub.yml", *XNAT).changed() == set()
     second = site.launch()
     assert site.outcome(second), site.hub_log(second.began)
@@ -138,7 +138,7 @@ class Access:
     def left(self) -> dict[str, bool]:
         """Return what is left of it."""
         site, headers = self.site, {"Authorization": f"token {self.token}"}
-        page = self.browser.get(f"{site.hub}hub/home", timeout=20).url
+        page = self.browser.get(f"{site.pages}hub/home", timeout=20).url
         return {
             "role": "Jupyter" in site.ask("GET", f"{site.xnat}/xapi/users/jdoe/roles", "admin").json(),
             "enabled": site.ask("GET", f"{site.xnat}/xapi/users/profile/jdoe", "admin").json()["enabled"],

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from module_utils.xnat_site.firewall import lets_in
-from tests.site.conftest import ALL, ROOT, Playbooks, Run, Server, Site, nothing_left, wait_for
+from tests.site.conftest import ALL, ROOT, Playbooks, Run, Server, Site, named, nothing_left, wait_for
 
 __all__ = ["ALL", "ROOT", "Run", "Server", "Site", "nothing_left"]
 MANAGERS = ("node1",)
@@ -132,5 +132,6 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
 def site(swarm: Swarm) -> Iterator[Cluster]:
     """The site under test."""
     site = Cluster(swarm, Path(os.environ["XNATJH_SECRETS"]))
-    yield site
+    with named(site):
+        yield site
     site.docker.close()
