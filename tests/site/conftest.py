@@ -137,8 +137,8 @@ class Playbooks:
 class Site:
     """The node `node0` with everything on it.
 
-    xnat, hub: their addresses as XNAT and its administrator use them. origin: the hub's for browsers. directory: where `run` runs
-    commands; None: where the server runs.
+    xnat: its address behind the edge. hub: the hub's, by the edge if the site has one. port: of the node, where browsers
+    find the hub. directory: where `run` runs commands; None: where the server runs.
     """
 
     directory: str | None = None
@@ -152,11 +152,13 @@ class Site:
         self.socket = f"/proc/{inspected['State']['Pid']}/root/run/docker.sock"
         self.docker = docker.APIClient(base_url=f"unix://{self.socket}", version="auto", timeout=TIMEOUT)
         self.xnat = f"http://{self.address}:8080"
-        self.hub = f"http://{self.address}:8000{BASE_URL}"
-        self.origin = "https://hub.localhost:8443"
+        self.secrets = secrets
+        # An edge listens beside the hub, whose own port is then on 127.0.0.1 only.
+        self.port = 8443 if self.authority.exists() else 8000
+        self.origin = "https://hub.localhost:8443" if self.authority.exists() else f"http://{self.address}:8000"
+        self.hub = f"{self.origin}{BASE_URL}"
         self.password = (secrets / "demo_password").read_text().strip()
         self.admin_password = (secrets / "demo_admin_password").read_text().strip()
-        self.secrets = secrets
         self.http = requests.Session()
         self._numbers = itertools.count(1)
 
@@ -170,7 +172,14 @@ class Site:
         auth = (user, self.admin_password if user == "admin" else self.password) if user else None
         headers = None if user else self.token
         return requests.request(
-            method, url, auth=auth, headers=headers, timeout=TIMEOUT, allow_redirects=False, **options
+            method,
+            url,
+            auth=auth,
+            headers=headers,
+            timeout=TIMEOUT,
+            allow_redirects=False,
+            verify=self.trusted,
+            **options,
         )
 
     def answers(self) -> bool:
@@ -337,20 +346,20 @@ class Site:
         assert answer.status_code == 200, answer.text
 
     @property
-    def pages(self) -> str:
-        """The hub's address for browsers."""
-        return f"{self.origin}{BASE_URL}"
-
-    @property
     def authority(self) -> Path:
         """The certificate of the authority that browsers trust."""
         return self.secrets / "edge/ca.crt"
+
+    @property
+    def trusted(self) -> str | bool:
+        """What requests trusts."""
+        return str(self.authority) if self.authority.exists() else True
 
     def tab(self) -> requests.Session:
         """Return a browser that nobody has logged in with."""
         browser = requests.Session()
         browser.trust_env = False  # a bundle of the environment would come before `verify`
-        browser.verify = str(self.authority)
+        browser.verify = self.trusted
         browser.headers["Sec-Fetch-Mode"] = "navigate"
         return browser
 
@@ -362,16 +371,16 @@ class Site:
     def end(self, server: Server, link: dict[str, str]) -> requests.Response:
         """Ask the hub when a server ends, as JupyterLab does."""
         url = f"{self.hub}hub/api/users/{server.user}/servers/{server.name}/end"
-        return requests.get(url, headers=link, timeout=TIMEOUT)
+        return self.tab().get(url, headers=link, timeout=TIMEOUT)
 
     def browser(self, user: str, password: str | None = None) -> tuple[requests.Session, requests.Response]:
         """Log in at the hub's form. Returns the browser's session and the page."""
         browser = self.tab()
-        form = browser.get(f"{self.pages}hub/login", timeout=TIMEOUT)
+        form = browser.get(f"{self.hub}hub/login", timeout=TIMEOUT)
         assert form.status_code == 200
         (xsrf,) = {cookie.value for cookie in browser.cookies if cookie.name == "_xsrf"}
         data = {"username": user, "password": password or self.password, "_xsrf": xsrf}
-        return browser, browser.post(f"{self.pages}hub/login", data=data, timeout=TIMEOUT)
+        return browser, browser.post(f"{self.hub}hub/login", data=data, timeout=TIMEOUT)
 
 
 @contextmanager

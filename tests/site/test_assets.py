@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-import requests
-
 from tests.site.conftest import BASE_URL, TIMEOUT, Site, wait_for
 from tests.site.test_data import Files
 
@@ -30,7 +28,7 @@ def test_pages_of_two_servers_name_the_same_files_which_the_hub_delivers(site: S
     assert len(set(scripts)) == 1
     path = urlsplit(scripts[0]).path  # at the hub's public address
     assert re.fullmatch(rf"{BASE_URL}hub/assets/[0-9a-f]{{32}}/main\.[0-9a-f]+\.js", path)
-    answer = requests.get(f"http://{site.address}:8000{path}", timeout=TIMEOUT)
+    answer = site.tab().get(f"{site.origin}{path}", timeout=TIMEOUT)
     assert answer.status_code == 200
     assert answer.headers["Content-Encoding"] == "gzip"
     assert "immutable" in answer.headers["Cache-Control"]

@@ -195,7 +195,7 @@ def test_the_hubs_pages_can_be_used_by_everybody(site: Site, context: BrowserCon
     server = site.launch(itemLabel="MR_S01_MR1")
     assert site.outcome(server), site.hub_log(server.began)
     page = context.new_page()
-    page.goto(f"{site.pages}hub/login")
+    page.goto(f"{site.hub}hub/login")
     assert serious(page) == []
     for password in ("wrong", site.password):  # by keyboard alone: the name has the focus
         page.get_by_label("User name").fill("")
@@ -211,11 +211,11 @@ def test_the_hubs_pages_can_be_used_by_everybody(site: Site, context: BrowserCon
     assert serious(page) == []
     picture(page, "hub")
     assert seen.errors == []
-    page.goto(f"{site.pages}hub/nowhere")
+    page.goto(f"{site.hub}hub/nowhere")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert serious(page) == []
     site.stop(server)
-    page.goto(f"{site.pages}user/jdoe/{server.name}/")
+    page.goto(f"{site.hub}user/jdoe/{server.name}/")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert serious(page) == []
     assert seen.elsewhere == []

@@ -27,11 +27,12 @@ class Files:
     def __init__(self, site: Site, name: str) -> None:
         answer = site.ask("POST", f"{site.xnat}/xapi/jupyterhub/users/jdoe/tokens?note=t&expiresIn=600", "jdoe")
         self.headers = {"Authorization": f"token {answer.json()['token']}"}
-        self.url = f"http://{site.address}:8000{site.servers('jdoe')[name]['url']}"
+        self.site, self.url = site, f"{site.origin}{site.servers('jdoe')[name]['url']}"
 
     def ask(self, method: str, path: str, body: Any = None) -> requests.Response:
         """Send a request to the server's REST API."""
-        return requests.request(method, f"{self.url}{path}", headers=self.headers, json=body, timeout=TIMEOUT)
+        url = f"{self.url}{path}"
+        return self.site.tab().request(method, url, headers=self.headers, json=body, timeout=TIMEOUT)
 
     def names(self, path: str = "") -> dict[str, bool]:
         """Return the names in a directory, and whether each can be written to."""

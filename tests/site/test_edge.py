@@ -63,9 +63,7 @@ class Edge:
 def edge(site: Site) -> Iterator[Edge]:
     """The edge in front of this site."""
     edge = Edge(site, f"https://{site.address}:{PORT}")
-    text = config(
-        xnat_url=f"https://{HUB}", http_port=0, hub_server=f"{site.address}:8000", xnat_upstream=f"{site.xnat}"
-    )
+    text = config(xnat_url=f"https://{HUB}", http_port=0, hub_server="127.0.0.1:8000", xnat_upstream=f"{site.xnat}")
     text = text.replace(f"bind :{TLS_TARGET} ", f"bind :{PORT} ")
     site.docker.create_container(
         site.image("egress"),

@@ -70,7 +70,7 @@ def dropped(site: Site) -> int:
 
 def test_a_container_reaches_only_published_ports_of_its_node_and_none_of_swarm(site: Site, network: str) -> None:
     site.on_node("systemd-run", "--unit=test-firewall", "python3", "-m", "http.server", str(UNPUBLISHED))
-    ports = [str(port) for port in (2377, 7946, UNPUBLISHED, 8000)]
+    ports = [str(port) for port in (2377, 7946, UNPUBLISHED, site.port)]
     before = dropped(site)
     try:
         container = site.docker.create_container(
@@ -86,6 +86,6 @@ def test_a_container_reaches_only_published_ports_of_its_node_and_none_of_swarm(
     finally:
         site.on_node("systemctl", "stop", "test-firewall")
     open_ports = {name for name, answered in found.items() if answered}
-    assert open_ports <= {"gateway:8000", "node:8000"}
-    assert "node:8000" in open_ports
+    assert open_ports <= {f"gateway:{site.port}", f"node:{site.port}"}
+    assert f"node:{site.port}" in open_ports
     assert dropped(site) >= before + 20

@@ -69,14 +69,14 @@ def test_the_home_page_lists_what_servers_hold(site: Site) -> None:
     assert "Session MR_S01_MR1 of project DEMO_MR" in page.text
     assert f"Open {server.name}" in page.text
     site.stop(server)
-    assert "No server is running" in browser.get(f"{site.pages}hub/home", timeout=TIMEOUT).text
+    assert "No server is running" in browser.get(f"{site.hub}hub/home", timeout=TIMEOUT).text
 
 
 def test_people_who_differ_in_letter_case_are_two(site: Site) -> None:
     for user in ("jdoe", "JDoe"):
         browser, page = site.browser(user)
         assert page.status_code == 200
-        me = browser.get(f"{site.pages}hub/api/user", params={"_xsrf": browser.cookies["_xsrf"]}, timeout=TIMEOUT)
+        me = browser.get(f"{site.hub}hub/api/user", params={"_xsrf": browser.cookies["_xsrf"]}, timeout=TIMEOUT)
         assert me.json()["name"] == user
 
 
@@ -105,7 +105,7 @@ def test_one_address_may_not_try_many_names_whatever_it_says_of_itself(site: Sit
         forged = {"X-Forwarded-For": f"203.0.113.{number}", "X-Real-Ip": f"203.0.113.{number}"}
         body = {"auth": {"username": f"made-up-{began}-{number}", "password": "x"}}
         url = f"{site.hub}hub/api/users/jdoe/tokens"
-        return requests.post(url, json=body, headers=forged, timeout=TIMEOUT).status_code
+        return site.tab().post(url, json=body, headers=forged, timeout=TIMEOUT).status_code
 
     assert {try_as(number) for number in range(25)} == {403}
     wait_for("log", lambda: "Too many log-ins from your address" in site.hub_log(began))
@@ -116,8 +116,8 @@ def test_one_address_may_not_try_many_names_whatever_it_says_of_itself(site: Sit
 
 def test_pages_carry_security_headers_and_lead_to_the_public_address(site: Site) -> None:
     browser = site.tab()
-    form = browser.get(f"{site.pages}hub/login", timeout=TIMEOUT)
-    style = browser.get(f"{site.pages}hub/static/css/style.min.css", timeout=TIMEOUT)
+    form = browser.get(f"{site.hub}hub/login", timeout=TIMEOUT)
+    style = browser.get(f"{site.hub}hub/static/css/style.min.css", timeout=TIMEOUT)
     for answer in (form, style):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Referrer-Policy"] == "same-origin"
@@ -125,13 +125,13 @@ def test_pages_carry_security_headers_and_lead_to_the_public_address(site: Site)
         assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
     assert form.cookies
     assert all(cookie.secure for cookie in form.cookies)
-    start = browser.get(site.pages, timeout=TIMEOUT, allow_redirects=False)
+    start = browser.get(site.hub, timeout=TIMEOUT, allow_redirects=False)
     assert start.headers["Location"] == "https://hub.localhost:8443/jupyterhub/hub/"
 
 
 def test_many_cookies_of_the_sites_domain_are_no_error(site: Site) -> None:
     cookies = {"Cookie": "; ".join(f"other{number}={'x' * 3000}" for number in range(20))}
-    assert site.tab().get(f"{site.pages}hub/login", headers=cookies, timeout=TIMEOUT).status_code == 200
+    assert site.tab().get(f"{site.hub}hub/login", headers=cookies, timeout=TIMEOUT).status_code == 200
 
 
 def test_to_delete_a_user_stops_the_servers_first(site: Site) -> None:
@@ -158,7 +158,7 @@ def test_users_cannot_start_servers_and_xnat_holds_eight_scopes(site: Site) -> N
     browser, _ = site.browser("jdoe")
     for options in ({"headers": link}, {"cookies": browser.cookies, "params": {"_xsrf": browser.cookies["_xsrf"]}}):
         for path in ("server", "servers/forged"):
-            forged = browser.post(f"{site.pages}hub/api/users/jdoe/{path}", json={}, timeout=TIMEOUT, **options)
+            forged = browser.post(f"{site.hub}hub/api/users/jdoe/{path}", json={}, timeout=TIMEOUT, **options)
             assert forged.status_code == 403, (path, forged.text)
     scopes = site.ask("GET", f"{site.hub}hub/api/user").json()["scopes"]
     eight = {
@@ -196,7 +196,7 @@ def test_a_lost_role_and_a_disabled_account_are_noticed(site: Site, fault: dict[
     assert page.status_code == 200
 
     def inside() -> bool:
-        return browser.get(f"{site.pages}hub/home", timeout=TIMEOUT, allow_redirects=False).status_code == 200
+        return browser.get(f"{site.hub}hub/home", timeout=TIMEOUT, allow_redirects=False).status_code == 200
 
     # Only who was seen to have the right can be seen to lose it.
     watch_looks(site)
@@ -215,7 +215,7 @@ def test_an_alias_that_xnat_never_accepted_logs_nobody_out(site: Site) -> None:
     assert site.outcome(server)
 
     def refused_twice() -> bool:
-        page = browser.get(f"{site.pages}hub/home", timeout=TIMEOUT, allow_redirects=False)
+        page = browser.get(f"{site.hub}hub/home", timeout=TIMEOUT, allow_redirects=False)
         assert page.status_code == 200
         return looks(site) >= 2
 
@@ -226,7 +226,7 @@ def test_an_alias_that_xnat_never_accepted_logs_nobody_out(site: Site) -> None:
 
 def test_a_large_body_of_a_stranger_is_not_read(site: Site) -> None:
     with pytest.raises((requests.ConnectionError, requests.HTTPError)):  # 400, or the end of the connection before it
-        site.tab().post(f"{site.pages}hub/login", data=b"x" * 5_000_000, timeout=TIMEOUT).raise_for_status()
+        site.tab().post(f"{site.hub}hub/login", data=b"x" * 5_000_000, timeout=TIMEOUT).raise_for_status()
     assert site.answers()
 
 

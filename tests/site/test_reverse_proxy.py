@@ -1,4 +1,4 @@
-"""The files of docs/reverse-proxy.md in front of a real hub, each in a container beside the node.
+"""The files of docs/reverse-proxy.md in front of a real hub, each in a container that has the network of the node.
 
 tests/unit/test_reverse_proxy.py tests more of them, with the programs that the machine has.
 """
@@ -19,7 +19,7 @@ from tests.site.conftest import BASE_URL, TIMEOUT, Site, wait_for
 HOST = "jupyter.example.org"
 IMAGE = "xnatjh-proxies"
 NAME = "xnatjh-test-proxy"
-FOLDER, HTTP, HTTPS = "/proxy", 8081, 8443
+FOLDER, HTTP, HTTPS = "/proxy", 18081, 18443
 DOCKERFILE = """\
 FROM {node}
 RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
@@ -54,23 +54,21 @@ def packed(folder: Path) -> bytes:
 @pytest.mark.parametrize("proxy", PROXIES, ids=[proxy.name for proxy in PROXIES])
 def test_a_documented_reverse_proxy_serves_a_real_hub(site: Site, image: str, tmp_path: Path, proxy: Proxy) -> None:
     (tmp_path / "site.pem").write_text(certificate("site"))
-    proxy.write(tmp_path, f"{site.address}:8000", HTTP, HTTPS, inside=FOLDER)
-    (network,) = site.outer.inspect_container(site.container)["NetworkSettings"]["Networks"]
+    proxy.write(tmp_path, "127.0.0.1:8000", HTTP, HTTPS, inside=FOLDER)
     site.outer.create_container(
         image,
         proxy.command(f"{FOLDER}/main.conf"),
         name=NAME,
         user="65534:65534",
-        host_config=site.outer.create_host_config(network_mode=network, cap_drop=["ALL"]),
+        host_config=site.outer.create_host_config(network_mode=f"container:{site.container}", cap_drop=["ALL"]),
     )
     try:
         site.outer.put_archive(NAME, "/", packed(tmp_path))
         site.outer.start(NAME)
-        address = site.outer.inspect_container(NAME)["NetworkSettings"]["Networks"][network]["IPAddress"]
         browser = requests.Session()
         browser.trust_env, browser.verify = False, False
         browser.headers.update({"Host": HOST, "Sec-Fetch-Mode": "navigate"})
-        hub = f"https://{address}:{HTTPS}{BASE_URL}hub/"
+        hub = f"https://{site.address}:{HTTPS}{BASE_URL}hub/"
 
         def listens() -> bool:
             try:

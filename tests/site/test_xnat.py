@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from tests.site.conftest import ROOT, Playbooks, Site, wait_for
 
@@ -74,7 +73,7 @@ def test_secrets_are_made_anew_beside_a_running_notebook(site: Site, plays: Play
     run = plays.play(*rotate, "rotate=service_token")
     assert site.token != old
     assert site.token["Authorization"].removeprefix("token ") not in run.text
-    assert requests.get(f"{site.hub}hub/api/users", headers=old, timeout=20).status_code == 403
+    assert site.tab().get(f"{site.hub}hub/api/users", headers=old, timeout=20).status_code == 403
     assert site.ask("GET", f"{site.xnat}/xapi/jupyterhub/info", "admin").status_code == 200
 
     # Killed between both sides: whatever brings the hub up next mends it.
@@ -85,7 +84,7 @@ def test_secrets_are_made_anew_beside_a_running_notebook(site: Site, plays: Play
     browser, page = site.browser("jdoe")
     assert page.url.endswith("/hub/home")
     plays.play(*rotate, "rotate=hub_secrets")
-    assert browser.get(f"{site.pages}hub/home", timeout=20).url.split("?")[0].endswith("/hub/login")
+    assert browser.get(f"{site.hub}hub/home", timeout=20).url.split("?")[0].endswith("/hub/login")
     assert plays.play("playbooks/hub.yml", *XNAT).changed() == set()
     second = site.launch()
     assert site.outcome(second), site.hub_log(second.began)
@@ -138,13 +137,13 @@ class Access:
     def left(self) -> dict[str, bool]:
         """Return what is left of it."""
         site, headers = self.site, {"Authorization": f"token {self.token}"}
-        page = self.browser.get(f"{site.pages}hub/home", timeout=20).url
+        page = self.browser.get(f"{site.hub}hub/home", timeout=20).url
         return {
             "role": "Jupyter" in site.ask("GET", f"{site.xnat}/xapi/users/jdoe/roles", "admin").json(),
             "enabled": site.ask("GET", f"{site.xnat}/xapi/users/profile/jdoe", "admin").json()["enabled"],
             "user": site.ask("GET", f"{site.hub}hub/api/users/jdoe").status_code == 200,
             "server": bool(site.left()),
-            "token": requests.get(f"{site.hub}hub/api/user", headers=headers, timeout=20).status_code == 200,
+            "token": site.tab().get(f"{site.hub}hub/api/user", headers=headers, timeout=20).status_code == 200,
             "log-in": page.split("?")[0].endswith("/hub/home"),
             "file": site.on_node("sh", "-c", f"test -f {self.FILE} && echo yes || echo no").strip() == "yes",
         }

@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,7 +78,9 @@ def test_a_notebooks_websocket_crosses_nodes(site: Cluster) -> None:
     )
 
     async def run() -> dict[str, Any]:
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as smoke_test.http:
+        connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=site.authority))
+        cookies = aiohttp.DummyCookieJar()
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=cookies) as smoke_test.http:
             await smoke_test._session()
             smoke_test.item["hardwareConfigId"] = hardware
             server = await smoke_test._launch()

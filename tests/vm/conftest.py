@@ -44,7 +44,8 @@ class RealSite(Site):
         self.docker = engines["vm1"]
         self.address = machines["vm1"].address
         self.xnat = f"http://127.0.0.1:{XNAT_PORT}"
-        self.hub = f"http://127.0.0.1:{HUB_PORT}{BASE_URL}"
+        self.origin, self.port = f"http://127.0.0.1:{HUB_PORT}", 8000
+        self.hub = f"{self.origin}{BASE_URL}"
         self.password = (secrets / "demo_password").read_text().strip()
         self.admin_password = (secrets / "demo_admin_password").read_text().strip()
         self.secrets = secrets
