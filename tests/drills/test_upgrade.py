@@ -37,7 +37,7 @@ class Notebook:
     """A person's JupyterLab with a Python kernel, used as a browser does: by the hub's address, with one token."""
 
     def __init__(self, site: Site, server: Server) -> None:
-        self.address = f"http://{site.address}:8000{site.servers(server.user)[server.name]['url']}"
+        self.address = f"{site.origin}{site.servers(server.user)[server.name]['url']}"
         tokens = f"{site.xnat}/xapi/jupyterhub/users/{server.user}/tokens?note=drill&expiresIn={EXPIRES}"
         answer = site.ask("POST", tokens, server.user)
         assert answer.status_code == 200, answer.text

@@ -137,8 +137,8 @@ class Playbooks:
 class Site:
     """The node `node0` with everything on it.
 
-    xnat: its address behind the edge. hub: the hub's, by the edge if the site has one. port: of the node, where browsers
-    find the hub. directory: where `run` runs commands; None: where the server runs.
+    xnat, hub: their addresses; the hub's by the edge, if the site has one. port: of the node, where browsers find it.
+    directory: where `run` runs commands; None: where the server runs.
     """
 
     directory: str | None = None
