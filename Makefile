@@ -70,8 +70,8 @@ pictures: $(VENV)/dev.stamp ## take the pictures of the README anew, in a browse
 	  XNATJH_PICTURES=docs/pictures $(BIN)/pytest tests/site/test_browser.py; } || code=$$?; \
 	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
 
-# The scenario `default` creates all nodes and builds the images. Then the tests of its site and the site without a network run in
-# parallel with the site on four nodes, because neither alone keeps a machine busy.
+# The scenario `default` creates all nodes and builds the images, and the bundle is written before tests change its site. Then the tests of
+# this site, the site without a network and the site on four nodes run in parallel, because they wait more than they compute.
 MOLECULE := PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml
 molecule: $(VENV)/dev.stamp ## the whole site on nodes with their own Docker Engine (root)
 	@# Remove what an interrupted run left, including molecule's record of existing nodes.
@@ -79,17 +79,21 @@ molecule: $(VENV)/dev.stamp ## the whole site on nodes with their own Docker Eng
 	@$(MOLECULE) reset -s default >/dev/null 2>&1
 	@$(MOLECULE) destroy -s default
 	@# Repeat failures at the end, because the other scenarios print many lines after them.
-	@{ $(MOLECULE) converge -s default && $(MAKE) --no-print-directory --jobs 2 molecule-site molecule-swarm && $(MOLECULE) destroy -s default; } \
+	@{ $(MOLECULE) converge -s default && $(MOLECULE) prepare --force -s offline \
+	    && $(MAKE) --no-print-directory --jobs 3 molecule-site molecule-offline molecule-swarm && $(MOLECULE) destroy -s default; } \
 	  || { code=$$?; { grep -E -A 8 'fatal: |failed: \[' .cache/molecule.log | cut -c 1-300 | tail -n 12; cat .cache/failures.txt; } 2>/dev/null || true; \
 	       $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code; }
 
 # Scenarios share molecule's record that nodes are prepared, so --force prepares each one.
-.PHONY: molecule-site molecule-swarm
+.PHONY: molecule-site molecule-offline molecule-swarm
 molecule-site:
-	@{ $(MOLECULE) verify -s default && $(MOLECULE) prepare --force -s offline && $(MOLECULE) converge -s offline && $(MOLECULE) verify -s offline; } 2>&1 | sed --unbuffered 's/^/site  | /'
+	@$(MOLECULE) verify -s default 2>&1 | sed --unbuffered 's/^/site    | /'
+
+molecule-offline:
+	@{ $(MOLECULE) converge -s offline && $(MOLECULE) verify -s offline; } 2>&1 | sed --unbuffered 's/^/offline | /'
 
 molecule-swarm:
-	@{ $(MOLECULE) prepare --force -s swarm && $(MOLECULE) converge -s swarm && $(MOLECULE) verify -s swarm; } 2>&1 | sed --unbuffered 's/^/swarm | /'
+	@{ $(MOLECULE) prepare --force -s swarm && $(MOLECULE) converge -s swarm && $(MOLECULE) verify -s swarm; } 2>&1 | sed --unbuffered 's/^/swarm   | /'
 
 # Ends with the machines' end, also after a failure or Ctrl-C.
 test-vm: $(VENV)/dev.stamp ## the whole site on virtual machines with real kernels (root; up to 90 minutes without KVM)
