@@ -33,6 +33,7 @@ SOCKET = "/var/run/docker.sock"
 RUNTIME = "localhost/xnat-jupyter/runtime"
 SINGLEUSER = "localhost/xnat-jupyter/singleuser"
 GUARD = "localhost/xnat-jupyter/guard"
+ASSETS = "localhost/xnat-jupyter/assets"
 GUARD_CODE = "/opt/xnat-guard/xnat_guard"  # of that image
 IMAGES = f"localhost/{PREFIX}"
 FEATHER = f"{IMAGES}/feather:latest"
@@ -133,6 +134,9 @@ def launcher_settings(name: str, images: list[str]) -> dict[str, Any]:
         "images": images,
         "image_names": {},
         "guard": True,
+        "cull_idle": 0,
+        "cull_connected": False,
+        "busy_is_activity": True,
         "roots": [
             {"name": "archive", "path": "/srv/archive", "read_only": True, "targets": ["/data"], "per_user": False}
         ],
@@ -565,9 +569,10 @@ class Bed:
         context = [(str(path.relative_to(files)), path.read_bytes()) for path in found]
         context += [("jupyterhub_config.py", (files / "jupyterhub_config.py").read_bytes())]
         bare, hub, launcher, guard = (f"{IMAGES}/{name}-{part}:latest" for part in ("bare", "hub", "launcher", "guard"))
-        for part, tag in (("hub", bare), ("launcher", launcher)):
+        under = {"ASSETS": await self.newest(ASSETS)} if (files / "assets").is_dir() else {"RUNTIME": runtime}
+        for part, tag, arguments in (("hub", bare, under), ("launcher", launcher, {"RUNTIME": runtime})):
             text = (files / part / "Dockerfile").read_bytes()
-            await self.docker.build(tag, [*context, ("Dockerfile", text)], RUNTIME=runtime)
+            await self.docker.build(tag, [*context, ("Dockerfile", text)], **arguments)
         configs = [f"{config}_config.py" for config in ("plain", "stub")]
         here = [(config, (Path(__file__).parent / config).read_bytes()) for config in configs]
         lines = [f"FROM {bare}", f"COPY {' '.join(configs)} {CONFIGS}/"]

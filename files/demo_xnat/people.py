@@ -109,6 +109,20 @@ def first_start() -> Changes:
     return found
 
 
+def later_accounts(database: Database, passwords: Secrets) -> Changes:
+    """The accounts that came to the demo after this database's first start, with the password of people."""
+    found: dict[tuple[str, str], Any] = {}
+    stored = database.table(USERS)
+    ids = {document["user_id"] for document in stored.values()}
+    for person in PEOPLE.values():
+        if person.username not in stored:
+            free = person.user_id if person.user_id not in ids else max(ids) + 1
+            ids.add(free)
+            email, password = f"{person.username}@example.org", hashed(passwords.password)
+            found |= replace(person, user_id=free, email=email, password=password).change()
+    return found
+
+
 def new_passwords(database: Database, passwords: Secrets) -> Changes:
     """The changes that set the passwords of people and administrator, if they differ from those of the last start.
 

@@ -87,5 +87,6 @@ def _open_database(settings: Settings, passwords: Secrets) -> Database:
             **people.first_start(),
             **compute.first_start(),
         })  # fmt: skip
+    database.write(people.later_accounts(database, passwords))
     database.write(people.new_passwords(database, passwords))
     return database

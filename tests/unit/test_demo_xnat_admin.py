@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from demo_xnat.configuration import DEFAULTS, ConfigurationError, seconds
 from demo_xnat.database import Database
 from demo_xnat.hub import HubError
-from demo_xnat.people import PEOPLE, SERVICE_ACCOUNT, first_start, hashed, matches, new_passwords
+from demo_xnat.people import PEOPLE, SERVICE_ACCOUNT, first_start, hashed, later_accounts, matches, new_passwords
 from demo_xnat.settings import Secrets, Settings
 from demo_xnat.web import PLUGIN, STATE, make_app
 
@@ -671,6 +671,18 @@ def test_the_administrator_of_an_older_demo_gets_a_password_of_its_own(tmp_path:
     database.write(new_passwords(database, Secrets("one for all", "its own")))
     assert matches(database.table("users")["admin"]["password"], "its own")
     assert new_passwords(database, Secrets("one for all", "its own")) == {}
+
+
+def test_an_older_demo_gets_the_accounts_that_came_later(tmp_path: Path) -> None:
+    database, passwords = Database(tmp_path / "xnat.db"), Secrets("one for all", "its own")
+    database.write(first_start())
+    assert later_accounts(database, passwords) == {}
+    created = {**database.table("users")["openid"], "username": "created"}
+    database.write({("users", "openid"): None, ("users", "created"): created})
+    database.write(later_accounts(database, passwords))
+    openid = database.table("users")["openid"]
+    assert (openid["provider"], openid["roles"], openid["user_id"]) == ("openid", ["Jupyter"], 18)
+    assert matches(openid["password"], "one for all")
 
 
 def test_where_an_item_is_can_be_asked(tmp_path: Path) -> None:
