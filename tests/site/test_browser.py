@@ -29,6 +29,20 @@ OPTIONS = (
     "--no-proxy-server", "--no-sandbox",
 )  # fmt: skip
 
+WATCH = """
+new MutationObserver((_, observer) => {
+  if (document.querySelector(".jp-LauncherCard") && document.querySelector(".jp-DirListing-item")?.checkVisibility()) {
+    window.shownAt = performance.now();
+    observer.disconnect();
+  }
+}).observe(document, { attributes: true, childList: true, subtree: true });
+"""
+# When JupyterLab saved the workspace: the second request for it, after the one that loaded it.
+SAVED = """() => {
+  const found = performance.getEntriesByType("resource").filter((one) => one.name.includes("/lab/api/workspaces/"));
+  return found[1]?.startTime;
+}"""
+
 
 @dataclass
 class Seen:
@@ -135,6 +149,7 @@ def test_from_xnats_button_to_a_slice_and_back(site: Site, context: BrowserConte
     choose(xnat, subject="MR_S01")
     choose(xnat, session="MR_S01_MR1", environment="JupyterLab")
     expect(xnat.locator("#choice")).to_have_text("with the session MR_S01_MR1")
+    context.add_init_script(WATCH)
     began = time.monotonic()
     with context.expect_page(timeout=PATIENCE) as opened:
         xnat.get_by_role("button", name="Start Jupyter").click()
@@ -144,6 +159,8 @@ def test_from_xnats_button_to_a_slice_and_back(site: Site, context: BrowserConte
     usable = time.monotonic() - began
     print(f"button to a usable JupyterLab: {usable:.1f} s")
     assert "token=" not in lab.url
+    assert lab.wait_for_function(SAVED).json_value() > lab.evaluate("window.shownAt")  # xnat.js: showAtOnce
+    expect(lab.get_by_role("tab", name="Launcher")).to_have_count(1)
     expect(xnat.locator("#log .good")).to_be_visible()
     picture(xnat, "xnat")
 

@@ -41,7 +41,7 @@ const PageConfig = { getOption: (name) => options[name] ?? "" };
 const parts = {
   "@jupyterlab/launcher": { ILauncher: 1 }, "@jupyterlab/statusbar": { IStatusBar: 2 },
   "@jupyterlab/apputils": { Notification }, "@jupyterlab/coreutils": { PageConfig },
-  "@jupyterlab/ui-components": {}, "@lumino/widgets": { Widget },
+  "@jupyterlab/ui-components": {}, "@jupyterlab/filebrowser": { IDefaultFileBrowser: 3 }, "@lumino/widgets": { Widget },
 };
 const scope = {};
 for (const [name, part] of Object.entries(parts)) scope[name] = { 1: { get: async () => () => part } };

@@ -53,6 +53,19 @@
     }
   }
 
+  // JupyterLab shows the launcher page and the entries of the file browser only after it has saved the workspace that it has just
+  // loaded, for which it waits 0.75 s. This does the same without that; what JupyterLab does later changes nothing then.
+  async function showAtOnce(app, browser, treePath) {
+    await app.restored;
+    if (browser && !treePath) {
+      await browser.model.restore(browser.id);
+      browser.removeClass("jp-mod-restoring");
+      if (app.shell.isEmpty("main")) {
+        await app.commands.execute("launcher:create");
+      }
+    }
+  }
+
   function watchMessage(PageConfig, Notification) {
     const hub = PageConfig.getOption("hubPrefix");
     let shown = { text: "", id: "" };
@@ -216,18 +229,15 @@
   }
 
   async function extension() {
-    const [{ ILauncher }, { Notification }, { PageConfig }, { notebookIcon }, { IStatusBar }, { Widget }] = await Promise.all(
-      ["launcher", "apputils", "coreutils", "ui-components", "statusbar"]
-        .map((name) => `@jupyterlab/${name}`)
-        .concat("@lumino/widgets")
-        .map(shared),
-    );
+    const names = ["launcher", "apputils", "coreutils", "ui-components", "statusbar", "filebrowser"];
+    const [{ ILauncher }, { Notification }, { PageConfig }, { notebookIcon }, { IStatusBar }, { IDefaultFileBrowser }, { Widget }] =
+      await Promise.all([...names.map((name) => `@jupyterlab/${name}`), "@lumino/widgets"].map(shared));
     const plugin = {
       id: `${NAME}:plugin`,
       description: "A card for the notebook that opens XNAT's data, the message of the site, and when the server ends.",
       autoStart: true,
-      optional: [ILauncher, IStatusBar],
-      activate: (app, launcher, statusBar) => {
+      optional: [ILauncher, IStatusBar, IDefaultFileBrowser],
+      activate: (app, launcher, statusBar, browser) => {
         app.commands.addCommand(COMMAND, {
           label: "Start here",
           caption: "What you opened in XNAT, where its files are, and the first image",
@@ -235,6 +245,7 @@
           execute: () => openStartHere(app),
         });
         launcher?.add({ command: COMMAND, category: "Notebook", rank: -1, kernelIconUrl: ICON });
+        showAtOnce(app, browser, PageConfig.getOption("treePath"));
         watchMessage(PageConfig, Notification);
         watchEnd(PageConfig, Notification, Widget, statusBar);
       },
