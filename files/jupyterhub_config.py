@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from xnat_hub.database import commit_fast, forget_service_tokens
 from xnat_hub.handlers import Server, StaticFiles, security_headers
+from xnat_hub.origins import Origins, subdomain_hook
 from xnat_hub.pages import template_vars
 from xnat_hub.settings import load
 
@@ -27,7 +28,19 @@ c.JupyterHub.tornado_settings = {
     "static_handler_class": StaticFiles,
 }
 # Clients that are not logged in can send a body as well, and tornado would accept 100 MB.
-HTTPServer.configure(Server, max_body_size=2**20, max_buffer_size=2**20, trusted_proxies=settings.trusted_proxies)
+origins = Origins(settings.public_url, settings.base_url) if settings.person_origins else None
+HTTPServer.configure(
+    Server,
+    max_body_size=2**20,
+    max_buffer_size=2**20,
+    trusted_proxies=settings.trusted_proxies,
+    router=origins.router if origins else None,
+)
+if origins:
+    c.JupyterHub.subdomain_host = origins.hub
+    c.JupyterHub.subdomain_hook = subdomain_hook
+    # Pages below the hub's host can set cookies for it, but not with names that begin with __Host-.
+    c.JupyterHub.cookie_host_prefix_enabled = True
 c.JupyterHub.hub_bind_url = "http://0.0.0.0:8081"
 c.JupyterHub.hub_connect_url = f"http://{settings.hub_host}:8081"
 database = Path("/srv/jupyterhub/jupyterhub.sqlite")

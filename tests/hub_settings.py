@@ -34,6 +34,7 @@ def settings_data(**changes: Any) -> dict[str, Any]:
     return {
         "base_url": "/jupyterhub/",
         "public_url": "https://hub.example.org",
+        "person_origins": False,
         "title": "JupyterHub",
         "logo": None,
         "xnat_public_url": "https://xnat.example.org",

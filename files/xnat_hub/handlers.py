@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
-from jupyterhub.apihandlers.users import UserAPIHandler, UserServerAPIHandler
+from jupyterhub.apihandlers.users import UserAPIHandler, UserListAPIHandler, UserServerAPIHandler
 from jupyterhub.handlers.static import CacheControlStaticFilesHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
@@ -37,14 +39,20 @@ def security_headers(public_url: str) -> dict[str, str]:
 class Server(HTTPServer):
     """The hub's web server. Its log has the client's address; tornado alone compares addresses, not networks.
 
-    trusted_proxies: as `HTTPServer.configure` passes it.
+    trusted_proxies, router: as `HTTPServer.configure` passes them. router: returns what answers instead of the web
+    application, which is its argument.
     """
 
     def initialize(  # type: ignore[override]
-        self, *args: Any, trusted_proxies: TrustedProxies, **options: Any
+        self,
+        application: Any,
+        *,
+        trusted_proxies: TrustedProxies,
+        router: Callable[[Any], Any] | None = None,
+        **options: Any,
     ) -> None:
         """Called by tornado."""
-        super().initialize(*args, **options)
+        super().initialize(router(application) if router else application, **options)
         self._trusted_proxies = trusted_proxies
 
     def start_request(self, server_conn: object, request_conn: Any) -> Any:
@@ -68,6 +76,35 @@ class StaticFiles(CacheControlStaticFilesHandler):
         add_site_headers(self)
 
 
+class PathModels:
+    """Servers with their path as `url`, which XNAT joins to the hub's URL (docs/xnat-contract.md, 2.7).
+
+    With an origin for each person JupyterHub has the whole URL there; it stays in `full_url`.
+    """
+
+    def server_model(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Return the JSON of a server."""
+        model: dict[str, Any] = super().server_model(*args, **options)  # type: ignore[misc]
+        model["url"] = path_of(model["url"])
+        return model
+
+    def user_model(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Return the JSON of a user; `server` is the URL of the one without a name."""
+        model: dict[str, Any] = super().user_model(*args, **options)  # type: ignore[misc]
+        if model.get("server"):
+            model["server"] = path_of(model["server"])
+        return model
+
+
+def path_of(url: str) -> str:
+    """Return the path of a URL; what begins with a slash is one."""
+    return url if url.startswith("/") else urlsplit(url).path
+
+
+class UsersHandler(PathModels, UserListAPIHandler):
+    """All users, with the paths of their servers."""
+
+
 class ServerHandler(UserServerAPIHandler):
     """Named servers. Stopping a server that is starting or already stopping is not an error.
 
@@ -83,8 +120,8 @@ class ServerHandler(UserServerAPIHandler):
             self.set_status(202)
 
 
-class UserHandler(UserAPIHandler):
-    """Users. Deleting a user stops their servers first.
+class UserHandler(PathModels, UserAPIHandler):
+    """Users, with the paths of their servers. Deleting a user stops their servers first.
 
     JupyterHub 5 stops only the default server, and answers 500 while a named one runs.
     """
@@ -120,4 +157,5 @@ class UserHandler(UserAPIHandler):
 HANDLERS: list[tuple[str, Any]] = [
     (r"/api/users/([^/]+)/servers/([^/]*)", ServerHandler),
     (r"/api/users/([^/]+)", UserHandler),
+    (r"/api/users", UsersHandler),
 ]

@@ -168,7 +168,8 @@ def routes_are_lost(settings: Settings) -> bool:
     status, routes = ask_url("GET", f"{settings.proxy_api_url}/api/routes", settings.secret("proxy_token"))
     if status != 200:
         raise CallError(f"the proxy's API answered with status {status}")
-    route = routes.get(settings.base_url.rstrip("/") or "/", {})
+    # With an origin for each person the proxy routes by host, and the hub has all that have no server.
+    route = routes.get("/" if settings.person_origins else settings.base_url.rstrip("/") or "/", {})
     return not route.get("hub")  # a route without this mark is the proxy's default route
 
 

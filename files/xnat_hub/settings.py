@@ -23,15 +23,16 @@ SETTINGS_FILE = "/etc/jupyterhub/settings.json"
 class Settings:
     """The hub's settings. Times are seconds; paths are those of the hub's container.
 
-    public_url: scheme and host of the hub as browsers reach it. trusted_proxies: addresses and networks of the reverse
-    proxies in front of the hub's own; their X-Forwarded-For is trusted. xnat_username: the service account, which
-    cannot log in.
+    public_url: scheme and host of the hub as browsers reach it. person_origins: whether each person has an origin below
+    it (`xnat_hub.origins`). trusted_proxies: addresses and networks of the reverse proxies in front of the hub's own;
+    their X-Forwarded-For is trusted. xnat_username: the service account, which cannot log in.
     title: the name of the site. logo: {"type": "image/png", "data": base64}, None for JupyterHub's. xnat_public_url:
     XNAT as browsers reach it.
     """
 
     base_url: str
     public_url: str
+    person_origins: bool
     title: str
     logo: dict[str, str] | None
     xnat_public_url: str

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..xnat_launcher.policy import DATA_TARGETS, is_below
 from .egress import egress_findings
@@ -49,6 +50,8 @@ CEILING = re.compile(r"([0-9]+(\.[0-9]+)?[KMGT]i?B?)?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
 SYSLOG = re.compile(r"(?:udp|tcp|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 URL = re.compile(r"https?://[^/?#\s]+/?")
+DOMAIN = re.compile(r"([a-z0-9-]+\.)+[a-z][a-z0-9-]*")  # below which browsers find other names; not an address
+TRUE = ("true", "yes", "on", "1")  # variables from the command line are texts
 LOGO_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 LARGEST_LOGO = 200_000  # bytes: the hub's settings, which contain the logo, are a Docker config, at most 500 KiB
 
@@ -83,6 +86,7 @@ def hub_findings(settings: Mapping[str, Any]) -> list[Finding]:
         *_home(settings),
         *_limits(settings),
         *_addresses(settings),
+        *_person_origins(settings),
         *_syslog(settings),
         *egress_findings(settings),
     ]
@@ -164,6 +168,26 @@ def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
             "jupyterhub_trusted_proxies",
             f"jupyterhub_trusted_proxies has {', '.join(wrong)}: set it to IP addresses without a mask.",
         )
+
+
+def _person_origins(settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield why people cannot have origins below the hub's host name."""
+    urls = [str(settings[name]) for name in ("jupyterhub_public_url", "jupyterhub_xnat_public_url")]
+    if str(settings["jupyterhub_person_origins"]).lower() not in TRUE or not URL.fullmatch(urls[0]):
+        return
+    hub, xnat = ((urlsplit(url).hostname or "").lower() for url in urls)
+    needs = f"jupyterhub_person_origins is true, but {{}} (jupyterhub_public_url is {urls[0]!r}): {{}}."
+    if not urls[0].startswith("https:"):
+        advice = "set it to an https URL, or set site_hub_person_origins to false"
+        yield _finding("origins_https", "jupyterhub_public_url", needs.format("the hub does not use TLS", advice))
+    if not DOMAIN.fullmatch(hub):
+        reason = "there is no name below the hub's host"
+        advice = "give the hub a host name such as hub.example.org, or set site_hub_person_origins to false"
+        yield _finding("origins_name", "jupyterhub_public_url", needs.format(reason, advice))
+    elif f".{xnat.removesuffix('.')}".endswith(f".{hub}"):
+        reason = f"XNAT's host {xnat} is the hub's or below it, where people's pages can set its cookies"
+        advice = "give XNAT or the hub another host name"
+        yield _finding("origins_xnat", "jupyterhub_public_url", needs.format(reason, advice))
 
 
 def _syslog(settings: Mapping[str, Any]) -> Iterator[Finding]:

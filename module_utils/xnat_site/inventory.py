@@ -415,6 +415,7 @@ def _addresses(values: _Values) -> Iterable[Finding]:
     for name in [*SITE_URLS, *ROLE_URLS]:
         if url := values.text(name):
             yield from _address(name, url)
+    yield from _below_the_hub(values)
     registry = values.text("site_registry")
     if registry and not re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", registry):
         yield _finding(
@@ -423,6 +424,22 @@ def _addresses(values: _Values) -> Iterable[Finding]:
             f"site_registry is {registry!r}: write it as registry.example.org/path, in lower case, without a scheme and"
             " without a trailing slash.",
         )
+
+
+def _below_the_hub(values: _Values) -> Iterable[Finding]:
+    """Yield addresses of the hub's API that would be a person's origin."""
+    hub = values.text("site_hub_public_url")
+    if values.text("site_hub_person_origins").lower() not in ("true", "yes", "on", "1") or _url_fault(hub):
+        return
+    for name in API_URLS:
+        url = values.text(name)
+        if url and not _url_fault(url) and str(urlsplit(url).hostname).endswith(f".{urlsplit(hub).hostname}"):
+            yield _finding(
+                "api_origin",
+                name,
+                f"{name} is {url!r}, and with site_hub_person_origins the names below the hub's host are people's: use"
+                " another host.",
+            )
 
 
 def _address(name: str, url: str) -> Iterable[Finding]:

@@ -28,9 +28,12 @@ from tests.unit.conftest import ROOT
 
 
 @pytest.fixture
-def hub_config(tmp_path: Path, secrets_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+def hub_config(
+    request: pytest.FixtureRequest, tmp_path: Path, secrets_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Config:
+    """The hub's configuration, with the changes of settings that a test names as its parameter."""
     file = tmp_path / "settings.json"
-    file.write_text(json.dumps(settings_data()))
+    file.write_text(json.dumps(settings_data(**getattr(request, "param", {}))))
     monkeypatch.setenv("XNAT_HUB_SETTINGS", str(file))
     monkeypatch.setenv("XNAT_HUB_SECRETS", str(secrets_dir))
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -52,6 +55,20 @@ def test_the_hub_keeps_servers_and_gives_users_no_right_to_start(hub_config: Con
     assert hub_config.JupyterHub.api_page_max_limit >= 100_000
     assert hub_config.JupyterHub.cookie_secret == bytes.fromhex("0f" * 32)
     assert hub_config.JupyterHub.token_expires_in_max_seconds == 172800
+
+
+def test_without_the_option_nothing_routes_by_host(hub_config: Config) -> None:
+    assert not {"subdomain_host", "subdomain_hook", "cookie_host_prefix_enabled"} & set(hub_config.JupyterHub)
+    assert Server.configured_class() is Server
+    assert Server._save_configuration()[1]["router"] is None  # type: ignore[index]
+
+
+@pytest.mark.parametrize("hub_config", [{"person_origins": True}], indirect=True)
+def test_with_an_origin_for_each_person_jupyterhub_routes_by_host(hub_config: Config) -> None:
+    assert hub_config.JupyterHub.subdomain_host == "https://hub.example.org"
+    assert hub_config.JupyterHub.cookie_host_prefix_enabled is True
+    assert hub_config.JupyterHub.subdomain_hook("jdoe", "hub.example.org", "user") == "jdoe.hub.example.org"
+    assert Server._save_configuration()[1]["router"] is not None  # type: ignore[index]
 
 
 def test_behind_tls_all_cookies_are_secure_and_pages_say_https_only(hub_config: Config) -> None:

@@ -81,7 +81,7 @@ def test_a_server_that_does_not_stop_in_time_is_named(slow: Spawner) -> None:
 
 def test_users_and_servers_are_ours_before_jupyterhubs() -> None:
     paths = [path for path, _ in HANDLERS]
-    assert paths == [r"/api/users/([^/]+)/servers/([^/]*)", r"/api/users/([^/]+)"]
+    assert paths == [r"/api/users/([^/]+)/servers/([^/]*)", r"/api/users/([^/]+)", r"/api/users"]
 
 
 @pytest.mark.parametrize(

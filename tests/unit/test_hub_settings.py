@@ -16,6 +16,8 @@ DEFAULTS = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
 JUDGED = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__jupyterhub_judged_settings"]
 SETTINGS = {name: DEFAULTS[name] for name in JUDGED} | {
     "jupyterhub_public_url": "https://hub.example.org",
+    "jupyterhub_xnat_public_url": "https://xnat.example.org",
+    "jupyterhub_person_origins": False,
     "jupyterhub_notebook_xnat_urls": ["https://xnat.example.org"],
     "jupyterhub_xnat_url": "https://xnat.example.org",
 }
@@ -91,6 +93,29 @@ def test_what_cannot_work_is_named_with_what_to_set(changes: dict[str, Any], rul
     assert finding["id"] == rule
     assert [finding["name"]] == list(changed)
     assert finding["name"] in finding["text"]
+
+
+@pytest.mark.parametrize(
+    ("url", "rules"),
+    [
+        ("https://hub.example.org:8443", []),
+        ("http://hub.example.org", ["origins_https"]),
+        ("https://192.0.2.1", ["origins_name"]),
+        ("https://[2001:db8::1]:8443", ["origins_name"]),
+        ("https://hub", ["origins_name"]),
+        ("https://hub.example.org.", ["origins_name"]),
+        ("http://localhost", ["origins_https", "origins_name"]),
+        ("https://XNAT.example.org:8443", ["origins_xnat"]),
+        ("https://example.org", ["origins_xnat"]),
+    ],
+)
+def test_origins_of_people_need_tls_and_a_domain_without_xnat(url: str, rules: list[str]) -> None:
+    settings = {**SETTINGS, "jupyterhub_public_url": url}
+    for value in (True, "true"):
+        findings = hub_findings({**settings, "jupyterhub_person_origins": value})
+        assert [finding["id"] for finding in findings] == rules
+        assert all(url in finding["text"] for finding in findings)
+    assert hub_findings({**settings, "jupyterhub_person_origins": "false"}) == []
 
 
 @pytest.mark.parametrize(

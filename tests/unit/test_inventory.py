@@ -247,7 +247,7 @@ def test_what_a_later_layer_needs_is_named_when_it_is_missing(
 
 
 def test_every_variable_that_roles_ask_a_site_for_is_looked_at() -> None:
-    optional = {"site_hub_base_url", "site_swarm_unlock_key"}
+    optional = {"site_hub_base_url", "site_hub_person_origins", "site_swarm_unlock_key"}
     asked = {name for name in asked_for() if not name.startswith("site_demo_")} - optional
     assert {name for name in asked if ("missing", name) not in found(without=(name,))} <= {
         "site_xnat_admin_password",  # empty where XNAT is not ours to touch
@@ -394,6 +394,10 @@ def test_what_is_no_path_is_refused(text: str) -> None:
          [("hub_path_twice", "verify_base_url"), ("hub_path_api", "site_hub_api_url")]),
         ({"verify_base_url": "/jhub"}, [("hub_path_twice", "verify_base_url")]),
         ({"xnat_jupyterhub_hub_api_url": "https://x/hub/api"}, [("hub_path_api", "xnat_jupyterhub_hub_api_url")]),
+        ({"site_hub_person_origins": True, "site_hub_api_url": "https://api.xnat.example.org/jupyterhub/hub/api"},
+         [("api_origin", "site_hub_api_url")]),
+        ({"site_hub_person_origins": "no", "site_hub_api_url": "https://api.xnat.example.org/jupyterhub/hub/api"}, []),
+        ({"site_hub_person_origins": True}, []),
         ({"jupyterhub_base_url": "/jhub/", "verify_base_url": "/jhub/",
           "site_hub_api_url": "https://xnat.example.org/jhub/hub/api"}, []),  # as older inventories say it
     ],

@@ -106,16 +106,19 @@ def test_a_server_that_was_started_again_stays_on_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("routes", "lost"),
+    ("person_origins", "routes", "lost"),
     [
-        pytest.param({"/jupyterhub": {"hub": True}}, False, id="hub"),
-        pytest.param({"/jupyterhub": {"target": "x"}}, True, id="default-route"),
-        pytest.param({}, True, id="none"),
+        pytest.param(False, {"/jupyterhub": {"hub": True}}, False, id="hub"),
+        pytest.param(False, {"/jupyterhub": {"target": "x"}}, True, id="default-route"),
+        pytest.param(False, {}, True, id="none"),
+        pytest.param(True, {"/": {"hub": True}}, False, id="by-host"),
+        pytest.param(True, {"/": {"target": "x"}}, True, id="by-host-default-route"),
     ],
 )
 def test_a_proxy_that_does_not_know_the_hub_has_lost_its_routes(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, routes: Any, lost: bool
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, person_origins: bool, routes: Any, lost: bool
 ) -> None:
+    settings = replace(settings, person_origins=person_origins)
     monkeypatch.setattr(reconciler, "ask_url", lambda method, url, token: (200, json.loads(json.dumps(routes))))
     assert routes_are_lost(settings) is lost
     monkeypatch.setattr(reconciler, "ask_url", lambda method, url, token: (403, None))
