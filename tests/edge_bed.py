@@ -31,7 +31,7 @@ SET_COOKIES = "set"  # the query's name: cookies that the server sets
 TYPE = "type"  # the query's name: the server sends BODY as this
 BODY = b"// text\n" * 1000
 SETTINGS: dict[str, Any] = {
-    "hub_url": f"https://{HUB}", "hub_path": "/jupyterhub/", "hub_server": "proxy:8000",
+    "hub_url": f"https://{HUB}", "hub_path": "/jupyterhub/", "hub_server": "proxy:8000", "person_origins": False,
     "xnat_url": f"https://{XNAT}", "xnat_upstream": "http://xnat.internal:8080", "certificates": ["certificate-0.pem"],
     "http_port": 80, "hsts": 31536000, "logins_each": 60, "ca": False, "thumbprint": "",
     "hub_cookies": ["jupyterhub-*", "__Host-jupyterhub-*", "_xsrf", "_streamlit_*"],
@@ -56,7 +56,9 @@ def certificate(name: str, key: ec.EllipticCurvePrivateKey | None = None) -> str
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=20))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HUB), x509.DNSName(XNAT)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name) for name in (HUB, f"*.{HUB}", XNAT)]), critical=False
+        )
         .sign(own, hashes.SHA256())
     )
     formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

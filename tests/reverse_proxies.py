@@ -17,33 +17,45 @@ MODULES = "alias authz_core headers mpm_event proxy proxy_http socache_shmcb ssl
 @dataclass(frozen=True)
 class Proxy:
     """A program. main: its file, with {file} for the documented part and {folder} for a directory of its own.
-    arguments: {main} is the path of that file.
+    arguments: {main} is the path of that file. other: what a machine has for other host names, at {other} of the file.
     """
 
     name: str
     program: str
     arguments: tuple[str, ...]
     main: str
+    other: str = ""
 
     @property
     def found(self) -> str:
         """The program's path on this machine, empty without one."""
         return shutil.which(self.program, path=PATH) or ""
 
-    def text(self) -> str:
-        """Return the documented file."""
-        blocks: list[str] = re.findall(rf"```{self.name}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    def text(self, *, people: bool = False) -> str:
+        """Return the documented file. people: with the documented changes for an origin for each person."""
+        document = DOCUMENT.read_text()
+        blocks: list[str] = re.findall(rf"```{self.name}\n(.*?)```", document, re.DOTALL)
         (block,) = blocks
-        return block
+        rows: list[str] = re.findall(rf"^\| {self.name} \|(.*)$", document, re.MULTILINE | re.IGNORECASE)
+        (row,) = rows
+        before, *after = re.findall("`(.*?)`", row) or [""]
+        if not people or not before:
+            return block
+        assert block.count(f" {before}\n") == 2, before
+        return re.sub(
+            rf"^( *){re.escape(before)}$", "\n".join(rf"\1{line}" for line in after), block, flags=re.MULTILINE
+        )
 
-    def write(self, folder: Path, server: str, http: int, https: int, *, inside: str = "") -> Path:
+    def write(
+        self, folder: Path, server: str, http: int, https: int, *, inside: str = "", people: bool | None = None
+    ) -> Path:
         """Write the files and return the main one.
 
         server: address and port of the hub's proxy. http, https: ports to listen on. inside: the folder as the program
-        sees it.
+        sees it. people: whether there is an origin for each person; if not None, the machine also has other host names.
         """
         place = inside or str(folder)
-        text = self.text().replace("192.0.2.11:8000", server)
+        text = self.text(people=bool(people)).replace("192.0.2.11:8000", server)
         for before, after in (
             (r"/etc/haproxy/jupyter.example.org.pem|/etc/ssl/certs/\S+?\.pem|/etc/ssl/private/\S+?\.key", "/site.pem"),
             (r"/var/log/(nginx|apache2)/", "/"),
@@ -54,7 +66,8 @@ class Proxy:
         (folder / "documented.conf").write_text(text)
         main = folder / "main.conf"
         listen = f"Listen {http}\nListen {https}"
-        filled = {"{text}": text, "{file}": f"{place}/documented.conf", "{folder}": place, "{listen}": listen}
+        filled = {"{other}": "" if people is None else self.other, "{text}": text, "{file}": f"{place}/documented.conf",
+                  "{folder}": place, "{listen}": listen, "{https}": str(https)}  # fmt: skip
         whole = self.main
         for key, value in filled.items():
             whole = whole.replace(key, value)
@@ -65,9 +78,11 @@ class Proxy:
         """Return the command that runs it in the foreground."""
         return [program or self.program, *(word.replace("{main}", main) for word in self.arguments)]
 
-    def start(self, folder: Path, server: str, http: int, https: int) -> subprocess.Popen[bytes]:
+    def start(
+        self, folder: Path, server: str, http: int, https: int, *, people: bool | None = None
+    ) -> subprocess.Popen[bytes]:
         """Run it on this machine; its output is in the file `output`."""
-        main = self.write(folder, server, http, https)
+        main = self.write(folder, server, http, https, people=people)
         with (folder / "output").open("wb") as output:
             return subprocess.Popen(self.command(str(main), self.found), stdout=output, stderr=output)
 
@@ -79,7 +94,9 @@ PROXIES = (
         ("-e", "stderr", "-g", "daemon off;", "-c", "{main}"),
         "worker_processes 1;\npid {folder}/pid;\nevents {}\nhttp {\n"
         "client_body_temp_path {folder}/body;\nproxy_temp_path {folder}/proxy;\nfastcgi_temp_path {folder}/f;\n"
-        "uwsgi_temp_path {folder}/u;\nscgi_temp_path {folder}/s;\ninclude {file};\n}\n",
+        "uwsgi_temp_path {folder}/u;\nscgi_temp_path {folder}/s;\n{other}include {file};\n}\n",
+        "server {\nlisten {https} ssl;\nserver_name other;\nssl_certificate {folder}/site.pem;\n"
+        "ssl_certificate_key {folder}/site.pem;\nreturn 404;\n}\n",
     ),
     Proxy(
         "apache",
@@ -87,7 +104,9 @@ PROXIES = (
         ("-DFOREGROUND", "-f", "{main}"),
         "".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n" for name in MODULES.split())
         + "ServerName localhost\nServerRoot {folder}\nPidFile {folder}/pid\nErrorLog {folder}/main-error.log\n"
-        "{listen}\nDefaultRuntimeDir {folder}\nInclude {file}\n",
+        "{listen}\nDefaultRuntimeDir {folder}\n{other}Include {file}\n",
+        "<VirtualHost *:{https}>\nServerName other\nSSLEngine on\nSSLCertificateFile {folder}/site.pem\n"
+        "SSLCertificateKeyFile {folder}/site.pem\nRedirect 404 /\n</VirtualHost>\n",
     ),
     Proxy(
         "haproxy",

@@ -78,12 +78,12 @@ def shared_host(xnat_url: str, hub_url: str) -> str:
 def edge_plan(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return names, ports and haproxy's file of the edge: the filter `xnat_edge_plan`.
 
-    settings: {"hub_url", "hub_path", "hub_server" ("HOST:PORT" of the hub's proxy), "xnat_url", "xnat_upstream" (URL at
-    which the edge reaches XNAT, "" if XNAT has its own way to browsers), "certificates" (names of the PEM files, the
-    first one for clients that name no host), "http_port" (0 for none), "hsts" (seconds, 0 for none), "logins_each"
-    (log-ins of one address in a minute, 0 for no limit), "hub_cookies", "ca" (whether the site has a CA bundle),
-    "thumbprint" (of the ACME account whose challenges are answered, "" for none)}, without findings of
-    `edge_findings`. Returns::
+    settings: {"hub_url", "hub_path", "hub_server" ("HOST:PORT" of the hub's proxy), "person_origins" (whether people's
+    servers are at names below the hub's), "xnat_url", "xnat_upstream" (URL at which the edge reaches XNAT, "" if XNAT
+    has its own way to browsers), "certificates" (names of the PEM files, the first one for clients that name no host),
+    "http_port" (0 for none), "hsts" (seconds, 0 for none), "logins_each" (log-ins of one address in a minute, 0 for no
+    limit), "hub_cookies", "ca" (whether the site has a CA bundle), "thumbprint" (of the ACME account whose challenges
+    are answered, "" for none)}, without findings of `edge_findings`. Returns::
 
         {"ports": [{"published_port": 443, "target_port": 8443}, ...],  # first the hub's
          "health": 8404,  # port of the health check, on the loopback address
@@ -110,10 +110,10 @@ def edge_files(number: int) -> list[str]:
     return [f"certificate-{index}.pem" for index in range(number)]
 
 
-def edge_names(hub_url: str, xnat_url: str = "") -> dict[str, list[str]]:
+def edge_names(hub_url: str, xnat_url: str = "", *, person_origins: bool = False) -> dict[str, list[str]]:
     """Return the hosts of the edge: the filter `xnat_edge_names`. xnat_url: empty if it does not serve XNAT.
 
-    Returns::
+    person_origins: whether people's servers are at names below the hub's, which need a wildcard. Returns::
 
         {"names": ["hub.example.org", "2001:db8::1"],
          "alternatives": ["DNS:hub.example.org", "IP:2001:db8::1"],  # of a certificate
@@ -121,12 +121,15 @@ def edge_names(hub_url: str, xnat_url: str = "") -> dict[str, list[str]]:
     """
     urls = [hub_url, *([xnat_url] if xnat_url else [])]
     names = list(dict.fromkeys(place(url).host.strip("[]") for url in urls))
+    if person_origins:
+        names.insert(1, f"*.{names[0]}")
     kinds = ["IP" if _is_address(name) else "DNS" for name in names]
     alternatives = [f"{kind}:{name}" for kind, name in zip(kinds, names, strict=True)]
     return {
         "names": names,
         "alternatives": alternatives,
-        "constraints": [name for name in alternatives if name.startswith("DNS:")],
+        # A name stands for those below it, too.
+        "constraints": [name for name in alternatives if name.startswith("DNS:") and "*" not in name],
     }
 
 
@@ -164,7 +167,7 @@ def haproxy_config(settings: Mapping[str, Any], hub: Place, xnat: Place | None, 
         services = {"xnat": xnat, "hub": hub}
     parts = [_COMMON, _HEALTH]
     if settings["http_port"]:
-        parts.append(_redirects(services, str(settings["thumbprint"])))
+        parts.append(_redirects(settings, services))
     parts += [_frontend(settings, services, port, target) for port, target in targets.items()]
     parts.append("backend logins\n    stick-table type ipv6 size 100k expire 2m store http_req_rate(1m)\n")
     parts.append(_hub_backend(settings))
@@ -239,6 +242,20 @@ def _matches(services: Mapping[str, Place]) -> list[str]:
     return lines
 
 
+def _people(settings: Mapping[str, Any], hub: Place | None) -> list[str]:
+    """Return the conditions at_people (the host is a person's, below the hub's) and in_people (the path is of servers).
+
+    Empty without an origin for each person. hub: None if this is not its port.
+    """
+    if not settings["person_origins"] or not hub:
+        return []
+    host = hub.host.replace(".", "[.]")
+    return [
+        f"    acl at_people var(txn.host) -m reg ^[a-z0-9-]+[.]{host}$",
+        f"    acl in_people path_beg {hub.path}/user/",
+    ]
+
+
 def _hosts(services: Mapping[str, Place]) -> dict[str, str]:
     """Return the first service of each host, by the host."""
     found: dict[str, str] = {}
@@ -247,8 +264,9 @@ def _hosts(services: Mapping[str, Place]) -> dict[str, str]:
     return found
 
 
-def _redirects(services: Mapping[str, Place], thumbprint: str) -> str:
-    lines = [f"frontend http\n    bind :{HTTP_TARGET}", _LOG, *_matches(services)]
+def _redirects(settings: Mapping[str, Any], services: Mapping[str, Place]) -> str:
+    people, thumbprint = _people(settings, services["hub"]), str(settings["thumbprint"])
+    lines = [f"frontend http\n    bind :{HTTP_TARGET}", _LOG, *_matches(services), *people]
     if thumbprint:
         # The answer follows from the account alone (RFC 8555, 8.3), so every edge answers for every other one. The
         # account's key is needed to make use of it.
@@ -263,13 +281,17 @@ def _redirects(services: Mapping[str, Place], thumbprint: str) -> str:
     # A path of neither, such as the root.
     for name in _hosts(services).values():
         lines.append(f"    http-request redirect prefix {services[name].origin} code 301 if at_{name}")
+    if people:
+        origin = services["hub"].origin.replace(services["hub"].host, "%[var(txn.host)]")
+        lines.append(f"    http-request redirect prefix {origin} code 301 if at_people")
     return "\n".join([*lines, "    http-request return status 421"]) + "\n"
 
 
 def _frontend(settings: Mapping[str, Any], services: Mapping[str, Place], port: int, target: int) -> str:
     here = {name: found for name, found in services.items() if found.port == port}
     files = " ".join(f"crt {CERTIFICATES}/{name}" for name in settings["certificates"])
-    lines = [f"frontend https{port}\n    bind :{target} ssl {files} alpn h2,http/1.1", _LOG, *_matches(here)]
+    people = _people(settings, here.get("hub"))
+    lines = [f"frontend https{port}\n    bind :{target} ssl {files} alpn h2,http/1.1", _LOG, *_matches(here), *people]
     if int(settings["hsts"]):
         lines.append(f"    http-after-response set-header Strict-Transport-Security max-age={int(settings['hsts'])}")
     # The edge is the first proxy, so what a client says of others is forged.
@@ -281,10 +303,13 @@ def _frontend(settings: Mapping[str, Any], services: Mapping[str, Place], port: 
     for host, name in _hosts(here).items():
         if all(found.path for found in here.values() if found.host == host):
             lines.append(f"    http-request redirect location {here[name].path}/ code 302 if at_{name} {{ path / }}")
-    lines.append(f"    http-request return status 421 unless {' || '.join(f'at_{name}' for name in here)}")
-    lines.append(f"    http-request return status 404 unless {' || '.join(f'at_{name} in_{name}' for name in here)}")
+    if people:
+        lines.append(f"    http-request redirect prefix {here['hub'].origin} code 302 if at_people !in_people")
+    served = {**{name: name for name in here}, **({"people": "hub"} if people else {})}
+    lines.append(f"    http-request return status 421 unless {' || '.join(f'at_{name}' for name in served)}")
+    lines.append(f"    http-request return status 404 unless {' || '.join(f'at_{name} in_{name}' for name in served)}")
     lines += _login_limit(int(settings["logins_each"]), here)
-    lines += [f"    use_backend {name} if at_{name} in_{name}" for name in here]
+    lines += [f"    use_backend {backend} if at_{name} in_{name}" for name, backend in served.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -458,6 +483,13 @@ def _acme(settings: Mapping[str, Any]) -> Iterator[Finding]:
             "edge_http_port is 0, but the ACME authority asks on port 80: set edge_http_port to 80, or"
             " edge_acme_challenge to dns-01.",
         )
+    if settings["edge_acme_challenge"] == "http-01" and settings["edge_person_origins"]:
+        yield _finding(
+            "acme_wildcard",
+            "edge_acme_challenge",
+            "An origin for each person (site_hub_person_origins) needs a certificate for all names below the hub's,"
+            " which ACME authorities issue by DNS only: set edge_acme_challenge to dns-01 and edge_acme_hook.",
+        )
     names = edge_names(
         str(settings["edge_hub_url"]), str(settings["edge_xnat_url"]) if settings["edge_xnat_upstream"] else ""
     )["names"]
@@ -523,7 +555,8 @@ def certificate_findings(
             found.append(_finding("expired", variable, text))
     for name in names:
         if not any(_covers(str(one), name) for found_one, _ in listed for one in found_one["subject_alt_name"] or ()):
-            text = f"No certificate is for {name}: add one to edge_certificate_files, or correct the public URL."
+            other = "set site_hub_person_origins to false" if name.startswith("*.") else "correct the public URL"
+            text = f"No certificate is for {name}: add one to edge_certificate_files, or {other}."
             found.append(_finding("uncovered", variable, text))
     return found
 

@@ -89,13 +89,20 @@ def test_the_authority_may_sign_for_names_only_and_an_address_has_none() -> None
     }
 
 
+def test_a_wildcard_is_for_people_and_the_authority_of_the_hubs_name_may_sign_for_it() -> None:
+    found = edge_names(f"https://{HUB}", f"https://{XNAT}", person_origins=True)
+    assert found["names"] == [HUB, f"*.{HUB}", XNAT]
+    assert found["alternatives"] == [f"DNS:{HUB}", f"DNS:*.{HUB}", f"DNS:{XNAT}"]
+    assert found["constraints"] == edge_names(f"https://{HUB}", f"https://{XNAT}")["constraints"]
+
+
 GOOD: dict[str, Any] = {
     "edge_hub_url": "https://hub.example.org", "edge_xnat_url": "https://xnat.example.org", "edge_xnat_upstream": "",
     "edge_certificate_source": "authority", "edge_certificate_files": [], "edge_certificate_days": 397,
     "edge_renew_days": 30, "edge_http_port": 80, "edge_hub_cookies": ["jupyterhub-*", "_xsrf"],
     "edge_acme_directory": "https://acme.example.org/directory", "edge_acme_terms_agreed": False,
     "edge_acme_contact": "", "edge_acme_challenge": "http-01", "edge_acme_hook": "", "edge_acme_eab_kid": "",
-    "edge_acme_eab_key_set": False,
+    "edge_acme_eab_key_set": False, "edge_person_origins": False,
 }  # fmt: skip
 ACME: dict[str, Any] = {"edge_certificate_source": "acme", "edge_acme_terms_agreed": True}
 
@@ -124,6 +131,9 @@ ACME: dict[str, Any] = {"edge_certificate_source": "acme", "edge_acme_terms_agre
         (ACME | {"edge_acme_contact": "a@b, c@d"}, [("acme_contact", "edge_acme_contact")]),
         (ACME | {"edge_acme_eab_kid": "k"}, [("acme_eab", "edge_acme_eab_kid")]),
         (ACME | {"edge_acme_challenge": "dns-01"}, [("acme_hook", "edge_acme_hook")]),
+        (ACME | {"edge_person_origins": True}, [("acme_wildcard", "edge_acme_challenge")]),
+        (ACME | {"edge_acme_challenge": "dns-01", "edge_acme_hook": "/h", "edge_person_origins": True}, []),
+        ({"edge_person_origins": True}, []),
         (ACME | {"edge_acme_challenge": "dns-01", "edge_acme_hook": "/h", "edge_http_port": 0}, []),
         (ACME | {"edge_http_port": 0}, [("acme_port", "edge_http_port")]),
         (ACME | {"edge_hub_url": "https://192.0.2.1"}, [("acme_name", "edge_certificate_source")]),
@@ -146,11 +156,14 @@ def read(**changes: Any) -> dict[str, Any]:
     [
         ({}, ["hub.example.org", "a.xnat.example.org", "2001:db8::1"], []),
         ({}, ["xnat.example.org", "b.a.xnat.example.org"], ["uncovered", "uncovered"]),
+        ({}, ["*.xnat.example.org"], []),
+        ({}, ["*.hub.example.org"], ["uncovered"]),
+        ({"subject_alt_name": ["DNS:*.example.org"]}, ["*.hub.example.org"], ["uncovered"]),
         ({"public_key": "B"}, ["hub.example.org"], ["key"]),
         ({"not_after": "20261128035000Z"}, ["hub.example.org"], ["expired"]),
         ({"subject_alt_name": None}, ["hub.example.org"], ["uncovered"]),
     ],
-    ids=["good", "names", "key", "expired", "no-names"],
+    ids=["good", "names", "wildcard", "no-wildcard", "other-wildcard", "key", "expired", "no-names"],
 )
 def test_files_that_cannot_serve_are_found(changes: dict[str, Any], names: list[str], found: list[str]) -> None:
     findings = certificate_findings([read(**changes)], [{"public_key": "A"}], names, "20261128035000Z")
@@ -198,8 +211,9 @@ def test_a_websocket_may_idle_for_a_day_and_no_header_is_logged() -> None:
         {"xnat_upstream": "https://xnat.internal", "ca": False},
         {"xnat_url": f"https://{HUB}:8443/x", "http_port": 0, "hsts": 0, "logins_each": 0},
         {"hub_url": "https://[2001:db8::1]", "xnat_url": "https://[2001:db8::1]:8443"},
+        {"person_origins": True, "xnat_url": f"https://{XNAT}:8443"},
     ],
-    ids=["two", "one", "hub", "tls", "ports", "ipv6"],
+    ids=["two", "one", "hub", "tls", "ports", "ipv6", "people"],
 )
 def test_haproxy_takes_the_file_without_a_warning(tmp_path: Path, changes: dict[str, Any]) -> None:
     (tmp_path / "certificates").mkdir()
@@ -236,6 +250,38 @@ def test_each_host_leads_to_its_service_and_no_other_does(tmp_path: Path) -> Non
             assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
         root = await edge.ask("/", HUB)
         assert (root.status, root.headers["Location"]) == (302, "/jupyterhub/")
+
+    with_edge(tmp_path, check)
+
+
+@haproxy
+def test_a_persons_host_leads_to_servers_and_else_to_the_hub(tmp_path: Path) -> None:
+    person = f"jdoe.{HUB}"
+
+    async def check(edge: Edge) -> None:
+        for host, path, status in (
+            (person, "/jupyterhub/user/jdoe/s/lab", 200), (f"{person.upper()}:443", "/jupyterhub/user/jdoe/s/", 200),
+            (HUB, "/jupyterhub/user/jdoe/s/lab", 200), (f"a.{person}", "/jupyterhub/user/jdoe/s/", 421),
+            (f".{HUB}", "/jupyterhub/user/jdoe/s/", 421), (f"jdoe{HUB}", "/jupyterhub/user/jdoe/s/", 421),
+            ("jdoe.hubxexample.org", "/jupyterhub/user/jdoe/s/", 421),
+        ):  # fmt: skip
+            assert (await edge.ask(path, host)).status == status, (host, path)
+        for path in ("/", "/jupyterhub/hub/login?next=a", "/jupyterhub/user", "/xapi"):
+            answer = await edge.ask(path, person)
+            assert (answer.status, answer.headers["Location"]) == (302, f"https://{HUB}{path}")
+        path = "/jupyterhub/user/jdoe/s/lab?token=1"
+        answer = await edge.ask(path, f"{person}:80", port=HTTP_TARGET)
+        assert (answer.status, answer.headers["Location"]) == (301, f"https://{person}{path}")
+        assert (await edge.told(path, person))["Host"] == [person]
+
+    with_edge(tmp_path, check, person_origins=True)
+
+
+@haproxy
+def test_without_origins_of_people_there_is_no_host_below_the_hubs(tmp_path: Path) -> None:
+    async def check(edge: Edge) -> None:
+        for port in (HTTP_TARGET, TLS_TARGET):
+            assert (await edge.ask("/jupyterhub/user/jdoe/s/", f"jdoe.{HUB}", port=port)).status == 421
 
     with_edge(tmp_path, check)
 

@@ -91,6 +91,13 @@ def test_an_authority_of_the_sites_own_serves_its_names_and_renews_by_a_rerun(tm
     assert [name for name in before if (folder / name).read_bytes() != before[name]] == ["server.crt"]
     assert accepted(folder, HUB)
 
+    # The same authority signs for people's origins as well.
+    assert not accepted(folder, f"jdoe.{HUB}")
+    run(tmp_path / "4", tmp_path / "secrets", site_hub_person_origins=True)
+    assert (folder / "ca.crt").read_bytes() == before["ca.crt"]
+    assert [accepted(folder, name) for name in (HUB, f"jdoe.{HUB}", f"a.jdoe.{HUB}", XNAT)] == [True, True, False, True]
+    assert "changed=0" in run(tmp_path / "5", tmp_path / "secrets", site_hub_person_origins=True)
+
 
 @pytest.mark.parametrize(
     ("host", "other_key", "found"),

@@ -19,19 +19,28 @@ from tests.reverse_proxies import PROXIES, Proxy
 from tests.unit.plain_hub import free_port
 
 HOST = "jupyter.example.org"
+PERSON = f"jdoe.{HOST}"
 TOKEN = "0123456789abcdef"
 SLOW = 1.0  # seconds without a message
-
-
-@pytest.mark.parametrize("proxy", [
+FOUND = [
     pytest.param(proxy, id=proxy.name, marks=pytest.mark.skipif(not proxy.found, reason=f"no {proxy.program}"))
     for proxy in PROXIES
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize("proxy", FOUND)
 def test_a_documented_reverse_proxy_does_what_the_document_asks(tmp_path: Path, proxy: Proxy) -> None:
     asyncio.run(check(tmp_path, proxy))
     logs = {path.name: path.read_text() for path in tmp_path.iterdir() if "log" in path.name or path.name == "output"}
     assert "/jupyterhub/lab" in "".join(logs.values())
     assert [name for name, text in logs.items() if TOKEN in text] == []
+
+
+@pytest.mark.parametrize("proxy", FOUND)
+@pytest.mark.parametrize("people", [True, False], ids=["people", "one"])
+def test_names_of_people_pass_if_it_has_the_documented_lines(tmp_path: Path, proxy: Proxy, people: bool) -> None:
+    passed = people or not proxy.other  # haproxy's file has no names at all
+    assert asyncio.run(passes_people(tmp_path, proxy, people)) == (PERSON if passed else "")
 
 
 @pytest.mark.parametrize("proxy", PROXIES, ids=[proxy.name for proxy in PROXIES])
@@ -64,6 +73,28 @@ async def check(folder: Path, proxy: Proxy) -> None:
                     path, headers={"Host": HOST, "Referer": f"https://{HOST}/?token={TOKEN}"}
                 ) as answer:
                     assert answer.status in (502, 503)
+        finally:
+            process.terminate()
+            process.wait(LIMIT)
+
+
+async def passes_people(folder: Path, proxy: Proxy, people: bool) -> str:
+    """Return the host of a request for a person's origin as the hub's proxy gets it, empty if it does not."""
+    server, http, https = Server(), free_port(), free_port()
+    (folder / "site.pem").write_text(certificate("first"))
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    async with asyncio.timeout(3 * LIMIT), server.run():
+        process = proxy.start(folder, f"127.0.0.1:{server.port}", http, https, people=people)
+        try:
+            while not await listens(https):
+                assert process.poll() is None, (folder / "output").read_text()
+            url, headers = f"https://127.0.0.1:{https}/jupyterhub/user/jdoe/s/", {"Host": PERSON}
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as client,
+                client.get(url, headers=headers, server_hostname=PERSON) as answer,
+            ):
+                return str((await answer.json())["headers"]["Host"][0]) if answer.status == 200 else ""
         finally:
             process.terminate()
             process.wait(LIMIT)
