@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import socket
 import ssl
 import time
 import uuid
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import docker
+from aiohttp.abc import AbstractResolver, ResolveResult
 from xnat_wire.redirects import judge
 
 from xnat_verify.walls import NODE_PORTS, targets, task_addresses
@@ -47,6 +49,31 @@ class Check:
     advice: str = ""
 
 
+class Names(AbstractResolver):
+    """A resolver for which the names below the hub's have the address that the input gives the hub's.
+
+    Docker's `--add-host` knows no wildcards. hosts: of the input. domain: the hub's host name.
+    """
+
+    def __init__(self, hosts: dict[str, str], domain: str) -> None:
+        self._address = hosts.get(domain, "")
+        self._domain = domain
+
+    def address(self, host: str) -> str:
+        """Return what to resolve for a host."""
+        return self._address if self._address and host.endswith(f".{self._domain}") else host
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Called by aiohttp."""
+        found = await aiohttp.ThreadedResolver().resolve(self.address(host), port, family)
+        return [{**one, "hostname": host} for one in found]  # the name that the certificate must be for
+
+    async def close(self) -> None:
+        """Called by aiohttp."""
+
+
 class SmokeTest:
     """The checks of one run, in order; the first failure ends the run. `__main__` describes `wanted`."""
 
@@ -60,13 +87,17 @@ class SmokeTest:
         self.service = _basic(wanted["service_username"], wanted["service_password"])
         self.hub_token = {"Authorization": f"token {wanted['service_token']}"}
         self.servers: list[str] = []
+        hub_host = str(urlsplit(wanted["hub_url"]).hostname or "")
+        self.names = Names(wanted["hosts"], hub_host)
+        # Any name below the hub's: nobody's servers are there, and each has the same certificate.
+        self.nobody = f"verify-nobody.{hub_host}" if wanted["person_origins"] else ""
         self.docker = engine
 
     async def run(self) -> bool:
         """Run the checks and return whether all passed. Servers that were started are always stopped."""
         self.tls = ssl.create_default_context(cadata=self.wanted["ca_pem"] or None)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self.tls),
+            connector=aiohttp.TCPConnector(ssl=self.tls, resolver=self.names),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=30, sock_connect=10),
         ) as self.http:
@@ -100,6 +131,7 @@ class SmokeTest:
             ("the researcher can read the session", self._session),
             ("a launch from XNAT becomes ready", lambda: launch(first, mark)),
             ("JupyterLab opens with XNAT's link", lambda: self._opens(first)),
+            *([("the person's origin has servers only", lambda: self._apart(first))] if self.nobody else []),
             ("the notebook can read the session's DICOM", lambda: self._reads(first)),
             ("the notebook cannot write below /data", lambda: self._cannot_write(first)),
             ("the notebook runs as XNAT's user", lambda: self._runs_as(first)),
@@ -142,14 +174,24 @@ class SmokeTest:
     def _served_by_tls(self) -> list[tuple[str, int]]:
         """Return host and port of XNAT and hub, as far as they are served by TLS, each once."""
         urls = [urlsplit(url) for url in (self.wanted["hub_url"], self.xnat)]
-        return list(dict.fromkeys((str(url.hostname), url.port or 443) for url in urls if url.scheme == "https"))
+        served = [(str(url.hostname), url.port or 443) for url in urls if url.scheme == "https"]
+        if self.nobody:
+            served.insert(1, (self.nobody, urls[0].port or 443))
+        return list(dict.fromkeys(served))
 
     async def _certificates(self) -> str:
         """Read until when the certificates are valid, as a browser sees them."""
         seen = []
         for host, port in self._served_by_tls():
             try:
-                _, writer = await asyncio.wait_for(asyncio.open_connection(host, port, ssl=self.tls), TLS_TIMEOUT)
+                opening = asyncio.open_connection(self.names.address(host), port, ssl=self.tls, server_hostname=host)
+                _, writer = await asyncio.wait_for(opening, TLS_TIMEOUT)
+            except socket.gaierror as error:
+                raise FailedCheckError(
+                    f"{host}: {error}",
+                    "Create a DNS record for this name; with site_hub_person_origins, also for all names below the"
+                    " hub's (*.hub.example.org).",
+                ) from error
             except OSError as error:
                 raise FailedCheckError(
                     f"{host}:{port}: {error}",
@@ -335,17 +377,52 @@ class SmokeTest:
         async with self.http.post(url, headers=self.researcher) as response:
             _expect(response.status == 200, f"status {response.status} for a token", "See XNAT's and the hub's log.")
             token = (await response.json(content_type=None))["token"]
-        return {"name": name, "url": user["servers"][name]["url"], "token": token, "seconds": clock() - began}
+        server = {"name": name, "url": user["servers"][name]["url"], "token": token, "seconds": clock() - began}
+        return {**server, "origin": await self._origin(server)}
+
+    async def _origin(self, server: dict[str, Any]) -> str:
+        """Return the origin of a server: the hub's, or that of its person, to which XNAT's link must lead."""
+        hub = self.wanted["hub_url"].rstrip("/")
+        if not self.wanted["person_origins"]:
+            return str(hub)
+        async with self.http.get(f"{hub}{server['url']}?token={server['token']}", allow_redirects=False) as response:
+            target = urlsplit(response.headers.get("Location", ""))
+            status, seen = response.status, f"{target.scheme}://{target.netloc}{target.path}"
+        label, _, parent = target.netloc.partition(".")
+        _expect(
+            status == 307 and label and (target.scheme, parent) == urlsplit(hub)[:2] and target.path == server["url"],
+            f"status {status}, {seen} for {hub}{server['url']}",
+            "Run playbooks/hub.yml; verify_hub_url must be the hub's public URL. A reverse proxy of your own must pass"
+            " Host unchanged (docs/reverse-proxy.md).",
+        )
+        return f"{target.scheme}://{target.netloc}"
+
+    async def _apart(self, server: dict[str, Any]) -> str:
+        """Check that the person's origin has the server and not the hub, and the hub's host not the server."""
+        hub = self.wanted["hub_url"].rstrip("/")
+        headers = {"Authorization": f"token {server['token']}"}
+        for url, expected in (
+            (f"{hub}{server['url']}api/status", 307),
+            (f"{server['origin']}{server['url']}api/status", 200),
+            (f"{server['origin']}{self.wanted['base_url']}hub/login", 302),
+        ):
+            async with self.http.get(url, headers=headers, allow_redirects=False) as response:
+                _expect(
+                    response.status == expected and (expected == 200 or "Set-Cookie" not in response.headers),
+                    f"status {response.status} for {url}",
+                    "Run playbooks/hub.yml and playbooks/edge.yml. If it stays so, report it as a bug.",
+                )
+        return f"the server is at {server['origin']} only"
 
     def _address(self, server: dict[str, Any]) -> str:
-        return str(self.wanted["hub_url"].rstrip("/") + server["url"])
+        return str(server["origin"] + server["url"])
 
     async def _opens(self, server: dict[str, Any]) -> str:
         """Open the link as a browser does: with the token in the URL, following redirects, with cookies."""
         jar = aiohttp.CookieJar(unsafe=True)
         async with (
             aiohttp.ClientSession(connector=self.http.connector, connector_owner=False, cookie_jar=jar) as browser,
-            browser.get(f"{self._address(server)}?token={server['token']}") as response,
+            browser.get(f"{self.wanted['hub_url'].rstrip('/')}{server['url']}?token={server['token']}") as response,
         ):
             text = await response.text()
             _expect(

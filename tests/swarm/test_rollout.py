@@ -73,6 +73,8 @@ def test_a_notebooks_websocket_crosses_nodes(site: Cluster) -> None:
             "environment": "JupyterLab",
             "deployment": "jupyterhub",
             "timeout": 120,
+            "person_origins": False,
+            "hosts": {},
         },
         docker.from_env(),
     )

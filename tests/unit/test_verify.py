@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -21,7 +22,7 @@ WANTED: dict[str, Any] = {
     "base_url": "/jupyterhub/", "username": "jdoe", "password": "secret", "service_username": "jupyterhub",
     "service_password": "other", "service_token": "token", "experiment": "E1", "uid": 1500, "gid": 1501,
     "deployment": "jh", "environment": "JupyterLab", "timeout": 5, "ca_pem": "", "restart_hub": False,
-    "file_servers": [], "egress_host": "",
+    "file_servers": [], "egress_host": "", "person_origins": False, "hosts": {},
 }  # fmt: skip
 
 
@@ -133,6 +134,77 @@ def test_a_secret_in_the_services_environment_is_found(attributes: list[dict[str
     assert engine.labels == [
         "org.xnat.jupyterhub.deployment=jh", "org.xnat.jupyterhub.user=jdoe", "org.xnat.jupyterhub.server=S1",
     ]  # fmt: skip
+
+
+SERVER = {"name": "S1", "url": "/jupyterhub/user/jdoe/S1/", "token": "t"}
+
+
+def opened(answers: dict[tuple[str, str], web.Response]) -> str:
+    """Check a server's origin on a hub at `localhost` that has these answers by host and path."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return answers.get((request.host.partition(":")[0], request.path), web.Response(status=404))
+
+    async def check() -> str:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        async with TestServer(app) as server:
+            for found in answers.values():
+                if "Location" in found.headers:
+                    found.headers["Location"] = found.headers["Location"].replace("PORT", str(server.port))
+            wanted = {"xnat_url": "http://x", "hub_url": f"http://localhost:{server.port}", "person_origins": True}
+            # Only the hub's name has an address; those below it get the same.
+            test = SmokeTest({**WANTED, **wanted, "hosts": {"localhost": "127.0.0.1"}}, fake())
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=test.names)) as test.http:
+                return await test._apart({**SERVER, "origin": await test._origin(SERVER)})
+
+    return asyncio.run(check())
+
+
+def redirect(location: str, **headers: str) -> web.Response:
+    return web.Response(status=307, headers={"Location": location, **headers})
+
+
+LINK = "http://jdoe.localhost:PORT/jupyterhub/user/jdoe/S1/?token=t"
+
+
+@pytest.mark.parametrize(
+    ("link", "api", "login", "fact"),
+    [
+        (redirect(LINK), redirect("http://x"), web.Response(status=302), ""),
+        (redirect("http://evil.example.org/jupyterhub/user/jdoe/S1/"), None, None, "evil.example.org"),
+        (redirect("http://localhost:PORT/jupyterhub/user/jdoe/S1/"), None, None, "status 307"),
+        (redirect("http://jdoe.localhost:PORT/jupyterhub/hub/user/jdoe/S1/"), None, None, "/jupyterhub/hub/user"),
+        (web.Response(text="JupyterLab"), None, None, "status 200"),
+        (redirect(LINK), web.Response(text="{}"), web.Response(status=302), "status 200"),  # the hub's host has it, too
+        (redirect(LINK), redirect("http://x"), web.Response(text="log-in"), "hub/login"),
+        (redirect(LINK), redirect("http://x", **{"Set-Cookie": "a=1"}), None, "status 307"),
+    ],
+    ids=["good", "elsewhere", "same", "path", "served", "both", "hub", "cookie"],
+)
+def test_a_link_must_lead_to_an_origin_that_has_the_server_alone(
+    link: web.Response, api: web.Response | None, login: web.Response | None, fact: str
+) -> None:
+    missing = web.Response(status=404)
+    answers = {
+        ("localhost", SERVER["url"]): link,
+        ("localhost", f"{SERVER['url']}api/status"): api or missing,
+        ("jdoe.localhost", f"{SERVER['url']}api/status"): web.Response(text="{}"),
+        ("jdoe.localhost", "/jupyterhub/hub/login"): login or missing,
+    }
+    if fact:
+        with pytest.raises(checks.FailedCheckError) as failure:
+            opened(answers)
+        assert fact in failure.value.seen
+    else:
+        assert "http://jdoe.localhost:" in opened(answers)
+
+
+def test_names_have_the_systems_address_unless_the_input_has_the_hubs() -> None:
+    names = checks.Names({"hub.example.org": "192.0.2.1"}, "hub.example.org")
+    asked = ("jdoe.hub.example.org", "hub.example.org", "xhub.example.org")
+    assert [names.address(host) for host in asked] == ["192.0.2.1", *asked[1:]]
+    assert checks.Names({"x": "192.0.2.1"}, "hub.example.org").address(asked[0]) == asked[0]
 
 
 def test_the_table_has_a_line_for_each_check() -> None:
