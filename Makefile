@@ -48,8 +48,14 @@ lint: $(VENV)/dev.stamp ## ansible-lint, yamllint, ruff, mypy
 	$(BIN)/mypy files/xnat_* files/demo_xnat files/registry files/runtime files/singleuser files/assets files/edge filter_plugins library \
 	  module_utils/*.py module_utils/xnat_site doc_fragments benchmarks tests
 
-unit: $(VENV)/dev.stamp ## tests that need only Python
+unit: $(VENV)/dev.stamp .cache/proxy/stamp ## tests that need only Python; others are skipped where a program is missing
 	$(BIN)/pytest
+
+# JupyterHub's proxy, as in the image `runtime`, for tests/unit/test_person_origins.py.
+.cache/proxy/stamp: files/runtime/package-lock.json
+	@mkdir -p .cache/proxy && cp files/runtime/package.json files/runtime/package-lock.json .cache/proxy/
+	@{ command -v npm && cd .cache/proxy && npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error && touch stamp; } >/dev/null \
+	  || echo "JupyterHub's proxy cannot be installed: the tests of an origin for each person are skipped."
 
 drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples, and drill-upgrade (root)
 	HYPOTHESIS_PROFILE=drill $(BIN)/pytest -m drill tests/unit
