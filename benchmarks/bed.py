@@ -77,6 +77,7 @@ def hub_settings(name: str) -> dict[str, Any]:
     return {
         "base_url": "/jupyterhub/",
         "public_url": "http://hub.example.org",  # visitors come without TLS
+        "person_origins": False,
         "title": "JupyterHub",
         "logo": None,
         "xnat_public_url": "http://xnat.example.org",
