@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from edge import edge as program
 
@@ -30,6 +31,7 @@ from module_utils.xnat_site.edge import (
 )
 from module_utils.xnat_site.hosts import HOST_LABEL
 from tests.edge_bed import BODY, HAPROXY, HUB, LIMIT, SETTINGS, TYPE, XNAT, Edge, certificate, config, here, running
+from tests.unit.conftest import ROOT
 
 haproxy = pytest.mark.skipif(not HAPROXY, reason="no haproxy; tests/site/test_edge.py has one")
 ONE_NAME = {"xnat_url": f"https://{HUB}"}
@@ -105,6 +107,12 @@ GOOD: dict[str, Any] = {
     "edge_acme_eab_key_set": False, "edge_person_origins": False,
 }  # fmt: skip
 ACME: dict[str, Any] = {"edge_certificate_source": "acme", "edge_acme_terms_agreed": True}
+
+
+def test_the_role_gives_all_settings_that_are_judged() -> None:
+    judged = yaml.safe_load((ROOT / "roles/edge/vars/main.yml").read_text())["__edge_judged_settings"]
+    assert judged.keys() == GOOD.keys()
+    assert "| bool" in judged["edge_person_origins"]  # `-e site_hub_person_origins=false` is a text
 
 
 @pytest.mark.parametrize(
