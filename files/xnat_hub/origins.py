@@ -31,6 +31,7 @@ LONGEST_PLAIN = 32  # characters of a name that is its own label
 HASH_BYTES = 20  # 32 characters in base 32: a label with a hash is longer than every plain one
 STUB = 20  # characters of a name before its hash
 READS = ("GET", "HEAD", "OPTIONS")
+COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 6265
 
 
 def label(username: str) -> str:
@@ -116,6 +117,16 @@ class Origins:
         return Answer(404, message="This is the origin of a person's servers; the hub is elsewhere.")
 
 
+def without_odd_cookies(cookies: str) -> str:
+    """Return a Cookie header without the cookies that have no proper name.
+
+    tornado strips all of Unicode's spaces from names. So it would take a cookie with the byte A0 or 85 before __Host-
+    for the hub's own, whereas browsers let any host of the domain set it, as that is not the prefix.
+    """
+    parts = cookies.split(";")
+    return ";".join(part for part in parts if COOKIE_NAME.fullmatch(part.partition("=")[0].strip(" \t")))
+
+
 class OriginRouter(Router):
     """The hub's web application with the origins before it."""
 
@@ -127,6 +138,8 @@ class OriginRouter(Router):
         """Called by tornado for each request."""
         answer = self._origins.answer(str(request.method), request.host, str(request.uri), request.headers)
         if answer is None:
+            if "Cookie" in request.headers:
+                request.headers["Cookie"] = without_odd_cookies(request.headers["Cookie"])
             return self._hub.find_handler(request, **options)
         return self._hub.get_handler_delegate(request, AnswerHandler, {"answer": answer})
 

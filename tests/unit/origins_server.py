@@ -16,6 +16,7 @@ from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
 from tornado import ioloop, web, websocket
 
 MALLORY = "mallory"
+SET_COOKIE = "set"  # the query's name: cookies that her page sets
 
 
 def serve() -> None:
@@ -55,9 +56,11 @@ def serve() -> None:
         """A page without a log-in."""
 
         def get(self, *_: str) -> None:
-            """Keep the visitor's cookies, and send the page."""
+            """Keep the visitor's cookies, and send the page with the cookies of the query, which may be any bytes."""
             with (folder / "cookies").open("a") as kept:
                 kept.write(f"{self.request.headers.get('Cookie', '')}\n")
+            for cookie in self.request.query_arguments.get(SET_COOKIE, ()):
+                self.add_header("Set-Cookie", cookie)
             self.set_header("Content-Type", "text/html")
             self.finish("<h1>Free data</h1>")
 

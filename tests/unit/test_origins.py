@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xnat_hub.handlers import path_of
-from xnat_hub.origins import LONGEST_PLAIN, Answer, Origins, label, subdomain_hook
+from xnat_hub.origins import LONGEST_PLAIN, Answer, Origins, label, subdomain_hook, without_odd_cookies
 
 from tests.unit.conftest import examples
 
@@ -142,3 +142,18 @@ def test_a_port_and_another_path_are_kept() -> None:
 def test_xnat_gets_a_path() -> None:
     assert path_of(f"{JDOE}/jupyterhub/user/jdoe/s/") == "/jupyterhub/user/jdoe/s/"
     assert path_of("/jupyterhub/user/j@d~/s/") == "/jupyterhub/user/j@d~/s/"
+
+
+@pytest.mark.parametrize(
+    ("cookies", "left"),
+    [
+        ("a=1; __Host-jupyterhub-hub-login=2|1:0", "a=1; __Host-jupyterhub-hub-login=2|1:0"),
+        *[(f"a=1; {space}__Host-x=2; b=3", "a=1; b=3") for space in "\x85\xa0\x1c\x1f\x0b"],
+        ("a=1;\t__Host-x=2", "a=1;\t__Host-x=2"),
+        ("__Host-x\xa0=2", ""),
+        ("=__Host-x=2", ""),
+        ("=;;", ""),
+    ],
+)
+def test_a_cookie_whose_name_python_would_strip_is_not_read(cookies: str, left: str) -> None:
+    assert without_odd_cookies(cookies) == left

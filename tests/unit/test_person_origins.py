@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -19,7 +20,7 @@ from xnat_hub.origins import label
 
 from tests.edge_bed import HAPROXY
 from tests.unit.origins_bed import BASE, CHROMIUM, DOMAIN, PATIENCE, PROGRAM, Front, front, until
-from tests.unit.origins_server import MALLORY
+from tests.unit.origins_server import MALLORY, SET_COOKIE
 
 pytestmark = [
     pytest.mark.skipif(not HAPROXY, reason="no haproxy"),
@@ -266,6 +267,25 @@ def test_with_the_option_it_gets_nothing(site: Front, context: BrowserContext) -
         context.clear_cookies(name=cookie, domain=f".{DOMAIN}")
     page.goto(f"{site.origin(label(victim))}{server['url']}")
     expect(page.locator("#who")).to_have_text(victim)
+
+
+@pytest.mark.parametrize("before", [b"\xa0", b"\x85"], ids=["no-break-space", "next-line"])
+def test_a_cookie_that_only_the_hub_would_take_for_its_own_logs_nobody_in(
+    site: Front, context: BrowserContext, before: bytes
+) -> None:
+    # For browsers these bytes are part of the name, so they do not enforce the prefix; Python strips them as spaces.
+    site.deploy(person_origins=True)
+    site.launch(MALLORY, SERVER)
+    page = context.new_page()
+    log_in(page, site, MALLORY)
+    (mine,) = (cookie["value"] for cookie in context.cookies() if cookie["name"] == "__Host-jupyterhub-hub-login")
+    context.clear_cookies()
+    log_in(page, site, "victor")
+    cookie = before + f"__Host-jupyterhub-hub-login={mine}; Domain={DOMAIN}; Path=/; Secure".encode()
+    page.goto(f"{site.origin(MALLORY)}{BASE}user/{MALLORY}/{SERVER}/data.html?{urlencode({SET_COOKIE: cookie})}")
+    assert mine in {cookie["value"] for cookie in context.cookies() if cookie["domain"] == f".{DOMAIN}"}
+    page.goto(f"{site.hub}{BASE}hub/home")
+    expect(page.locator("body")).to_contain_text("victor")
 
 
 FORM = """
