@@ -74,6 +74,17 @@ class Names(AbstractResolver):
         """Called by aiohttp."""
 
 
+def _is_below(url: str, hub: str) -> bool:
+    """Whether a URL is at a name directly below the hub's, with the same scheme and port."""
+    places = []
+    for parts in (urlsplit(url), urlsplit(hub)):
+        usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
+        places.append((parts.scheme, parts.netloc.lower().removesuffix(usual)))
+    (scheme, netloc), of_hub = places
+    label, _, parent = netloc.partition(".")
+    return bool(label) and (scheme, parent) == of_hub
+
+
 class SmokeTest:
     """The checks of one run, in order; the first failure ends the run. `__main__` describes `wanted`."""
 
@@ -388,9 +399,8 @@ class SmokeTest:
         async with self.http.get(f"{hub}{server['url']}?token={server['token']}", allow_redirects=False) as response:
             target = urlsplit(response.headers.get("Location", ""))
             status, seen = response.status, f"{target.scheme}://{target.netloc}{target.path}"
-        label, _, parent = target.netloc.partition(".")
         _expect(
-            status == 307 and label and (target.scheme, parent) == urlsplit(hub)[:2] and target.path == server["url"],
+            status == 307 and _is_below(seen, hub) and target.path == server["url"],
             f"status {status}, {seen} for {hub}{server['url']}",
             "Run playbooks/hub.yml; verify_hub_url must be the hub's public URL. A reverse proxy of your own must pass"
             " Host unchanged (docs/reverse-proxy.md).",

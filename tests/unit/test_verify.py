@@ -200,6 +200,24 @@ def test_a_link_must_lead_to_an_origin_that_has_the_server_alone(
         assert "http://jdoe.localhost:" in opened(answers)
 
 
+@pytest.mark.parametrize(
+    ("url", "hub", "below"),
+    [
+        ("https://jdoe.hub.example.org/x", "https://hub.example.org", True),
+        ("https://jdoe.hub.example.org/x", "https://Hub.example.org:443", True),
+        ("https://jdoe.hub.example.org:8443/x", "https://hub.example.org:8443", True),
+        ("https://jdoe.hub.example.org:8443/x", "https://hub.example.org", False),
+        ("http://jdoe.hub.example.org/x", "https://hub.example.org", False),
+        ("https://a.b.hub.example.org/x", "https://hub.example.org", False),
+        ("https://.hub.example.org/x", "https://hub.example.org", False),
+        ("https://hub.example.org/x", "https://hub.example.org", False),
+        ("", "https://hub.example.org", False),
+    ],
+)
+def test_a_persons_origin_is_a_name_below_the_hubs_however_that_is_written(url: str, hub: str, below: bool) -> None:
+    assert checks._is_below(url, hub) is below
+
+
 def test_names_have_the_systems_address_unless_the_input_has_the_hubs() -> None:
     names = checks.Names({"hub.example.org": "192.0.2.1"}, "hub.example.org")
     asked = ("jdoe.hub.example.org", "hub.example.org", "xhub.example.org")
