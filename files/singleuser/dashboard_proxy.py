@@ -24,6 +24,8 @@ READY_SECONDS = 120
 # handler for pages and websockets: without the cookie, a page opens but its resources do not load.
 auth.WebSocketHandler = ()
 
+READS = ("GET", "HEAD", "OPTIONS")
+
 # Headers of all pages, unless the framework has set them. Pages of the same origin may frame a dashboard, since
 # Streamlit's components are frames.
 HEADERS = {
@@ -36,7 +38,12 @@ _open_websocket = SuperviseAndProxyHandler.ws_get
 
 
 def _prepare(self: Any) -> None:
-    """Add the headers when the first part of an answer leaves: the proxy replaces all that were set before."""
+    """Refuse requests of other origins' pages that change something, and add the headers to all answers.
+
+    The proxy leaves forgery to the frameworks, of which some do not care. Browsers send cookies with a request from
+    another host of the same site, such as another person's origin. The headers are added when the first part of an
+    answer leaves, since the proxy replaces all that were set before.
+    """
     flush = self.flush  # of this handler alone, since the proxy gives each one its own
 
     def flush_with_headers(include_footers: bool = False) -> Any:
@@ -47,6 +54,9 @@ def _prepare(self: Any) -> None:
         return flush(include_footers)
 
     self.flush = flush_with_headers
+    origin = self.request.headers.get("Origin")
+    if self.request.method not in READS and origin is not None and not _same_origin(self, origin):
+        raise web.HTTPError(403, "This dashboard accepts no requests from pages of other origins.")
 
 
 async def _authenticated_websocket(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -108,6 +108,9 @@ async def opened(url: str, token: str, framework: str, trusted: ssl.SSLContext) 
                         assert "frame-ancestors" in response.headers["Content-Security-Policy"]
                         break
                     await asyncio.sleep(0.5)
+        # Without this, a browser would let the pages of other people at the same site press the buttons.
+        async with browser.post(url, data=b"x", headers={"Origin": "https://mallory.hub.localhost:8443"}) as response:
+            assert response.status == 403
         if framework == "Dash":
             await dash_computes(browser, url)
         if framework == "Streamlit":
