@@ -6,6 +6,7 @@ The hub sends the launcher only the user and the name of the server; see `xnat_w
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -45,6 +46,19 @@ class XnatSpawner(SwarmSpawner):
     def launcher(self) -> Launcher:
         """The launcher, shared by all servers of the hub."""
         return shared_launcher()
+
+    def get_env(self) -> dict[str, str]:
+        """Return the variables for the server.
+
+        With an origin for each person, a server's cookie has the path / and is sent to all servers of its person. So
+        that the cookies of earlier servers do not add up, each one expires as XNAT's link does, and not after 30 days.
+        """
+        env: dict[str, str] = super().get_env()
+        settings = load()
+        if settings.person_origins:
+            options = {**self.cookie_options, "expires_days": settings.token_expires_in_max / 86400}
+            env["JUPYTERHUB_COOKIE_OPTIONS"] = json.dumps(options)
+        return env
 
     async def start(self) -> tuple[str, int]:
         """Create the service and wait until Jupyter answers. Returns (host, port) for the hub's proxy.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -137,6 +139,19 @@ def test_a_server_is_started_where_the_launcher_says(run: Callable[[Check], None
         assert launcher.calls == [("start", "jdoe", "s1")]
         assert set(made.get_env()) - HUB_VARIABLES == {"JUPYTER_IMAGE_SPEC"}  # which the launcher says itself
         assert made.get_state() == {}
+
+    run(check)
+
+
+def test_with_an_origin_for_each_person_the_cookies_of_earlier_servers_expire(
+    run: Callable[[Check], None], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(made: XnatSpawner, launcher: Launcher) -> None:
+        made.cookie_options = {"secure": True}
+        options = [json.loads(made.get_env()["JUPYTERHUB_COOKIE_OPTIONS"])]
+        monkeypatch.setattr(spawner, "load", lambda: replace(settings, person_origins=True))
+        options.append(json.loads(made.get_env()["JUPYTERHUB_COOKIE_OPTIONS"]))
+        assert options == [{"secure": True}, {"secure": True, "expires_days": 2.0}]
 
     run(check)
 
