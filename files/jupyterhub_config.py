@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from jupyterhub import log
 from tornado.httpserver import HTTPServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -17,6 +18,10 @@ from xnat_hub.settings import load
 HERE = str(Path(__file__).resolve().parent)
 settings = load()
 c = get_config()  # noqa: F821  (JupyterHub defines it)
+
+# The log hides the values of parameters with these names. `next` is the page that a log-in leads to: of a server that
+# has ended, XNAT's link with its token.
+log.SCRUB_PARAM_KEYS = (*log.SCRUB_PARAM_KEYS, "next")
 
 # Addresses. The proxy is a separate service, so that a restart of the hub interrupts nobody.
 c.JupyterHub.base_url = settings.base_url

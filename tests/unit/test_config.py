@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jupyterhub import log
 from swarm_service_status import judge
 from tornado.httpserver import _HTTPRequestContext
 from tornado.httputil import HTTPHeaders
@@ -37,6 +38,7 @@ def hub_config(
     monkeypatch.setenv("XNAT_HUB_SETTINGS", str(file))
     monkeypatch.setenv("XNAT_HUB_SECRETS", str(secrets_dir))
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(log, "SCRUB_PARAM_KEYS", log.SCRUB_PARAM_KEYS)  # restored at the end
     load.cache_clear()
     config = PyFileConfigLoader("jupyterhub_config.py", path=str(ROOT / "files")).load_config()
     load.cache_clear()
@@ -69,6 +71,12 @@ def test_with_an_origin_for_each_person_jupyterhub_routes_by_host(hub_config: Co
     assert hub_config.JupyterHub.cookie_host_prefix_enabled is True
     assert hub_config.JupyterHub.subdomain_hook("jdoe", "hub.example.org", "user") == "jdoe.hub.example.org"
     assert Server._save_configuration()[1]["router"] is not None  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("hub_config")
+def test_the_log_has_no_token_of_a_link_that_asks_for_a_log_in() -> None:
+    login = "/jupyterhub/hub/login?next=%2Fjupyterhub%2Fhub%2Fuser%2Fjdoe%2Fs%2Flab%3Ftoken%3D0123456789"
+    assert log._scrub_uri(login) == "/jupyterhub/hub/login?next=[secret]"
 
 
 def test_behind_tls_all_cookies_are_secure_and_pages_say_https_only(hub_config: Config) -> None:
