@@ -67,7 +67,8 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Playwright's driver."""
+    """Playwright's driver. Its assertions wait for five seconds if nothing else is set, and a kernel takes longer."""
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         yield playwright
 
