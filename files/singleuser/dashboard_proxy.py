@@ -37,12 +37,25 @@ HEADERS = {
 _open_websocket = SuperviseAndProxyHandler.ws_get
 
 
-def _prepare(self: Any) -> None:
-    """Refuse requests of other origins' pages that change something, and add the headers to all answers.
+def _is_foreign(self: Any) -> bool:
+    """Whether a page of another origin sends this request, and does not just open this page or a websocket.
 
     The proxy leaves forgery to the frameworks, of which some do not care. Browsers send cookies with a request from
-    another host of the same site, such as another person's origin. The headers are added when the first part of an
-    answer leaves, since the proxy replaces all that were set before.
+    another host of the same site, such as another person's origin. `check_origin` judges websockets.
+    """
+    headers, reads = self.request.headers, self.request.method in READS
+    if reads and headers.get("Sec-Fetch-Mode") in ("navigate", "websocket"):
+        return False
+    if headers.get("Sec-Fetch-Site") in ("same-site", "cross-site"):
+        return True
+    origin = headers.get("Origin")
+    return not reads and origin is not None and not _same_origin(self, origin)
+
+
+def _prepare(self: Any) -> None:
+    """Refuse requests of other origins' pages, and add the headers to all answers.
+
+    The headers are added when the first part of an answer leaves: the proxy replaces all that were set before.
     """
     flush = self.flush  # of this handler alone, since the proxy gives each one its own
 
@@ -54,8 +67,7 @@ def _prepare(self: Any) -> None:
         return flush(include_footers)
 
     self.flush = flush_with_headers
-    origin = self.request.headers.get("Origin")
-    if self.request.method not in READS and origin is not None and not _same_origin(self, origin):
+    if _is_foreign(self):
         raise web.HTTPError(403, "This dashboard accepts no requests from pages of other origins.")
 
 
