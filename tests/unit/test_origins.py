@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xnat_hub.handlers import path_of
-from xnat_hub.origins import LONGEST_PLAIN, Answer, Origins, label, subdomain_hook, without_odd_cookies
+from xnat_hub.origins import LONGEST_PLAIN, REMOVE_WORKER, Answer, Origins, label, subdomain_hook, without_odd_cookies
 
 from tests.unit.conftest import examples
 
@@ -127,6 +127,15 @@ def test_the_hub_takes_no_forms_of_other_origins(uri: str, origin: str, refused:
         assert (found is not None and found.status == 403) is refused
     for method in ("GET", "HEAD", "OPTIONS"):
         assert answer("hub.example.org", uri, method, **headers) is None
+
+
+def test_a_service_worker_that_a_server_left_at_the_hub_is_replaced_by_one_that_ends() -> None:
+    for uri in (LAB, "/jupyterhub/user/jdoe/gone/worker.js", "/jupyterhub/hub/worker.js"):
+        found = answer("hub.example.org", uri, Service_Worker="script", Sec_Fetch_Mode="same-origin")
+        assert found == Answer(200, worker=REMOVE_WORKER)
+    found = answer("jdoe.hub.example.org", LAB, Service_Worker="script", Sec_Fetch_Mode="same-origin")
+    assert found is not None
+    assert found.status == 424  # there servers may have their own
 
 
 def test_a_port_and_another_path_are_kept() -> None:

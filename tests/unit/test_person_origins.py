@@ -124,6 +124,12 @@ async ([hub, base, victim, note, theirs]) => {
   return { got: Object.fromEntries(Object.entries(got).filter(([, value]) => value)), seen };
 }
 """
+REGISTER = """
+async (script) => {
+  await navigator.serviceWorker.register(script, { scope: "/" });
+  await navigator.serviceWorker.ready;
+}
+"""
 # Cookies for the whole domain, in the names of the hub's, that would make the visitor somebody else.
 TOSS = """
 ([domain, base, cookies]) => {
@@ -149,6 +155,7 @@ def browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--no-proxy-server", "--disable-background-networking", "--no-first-run"]
+        options.append("--ignore-certificate-errors")  # also of service workers
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=[*options, f"--host-resolver-rules=MAP *.{DOMAIN} 127.0.0.1, MAP {DOMAIN} 127.0.0.1"],
@@ -206,6 +213,25 @@ def test_without_the_option_a_page_of_somebodys_server_mints_its_visitors_token(
     user = {"Authorization": f"token {got['window']}"}
     answer = requests.get(f"http://127.0.0.1:{site.ports['proxy']}{BASE}hub/api/user", headers=user, timeout=PATIENCE)
     assert answer.json()["name"] == "jdoe"
+
+
+def test_a_service_worker_from_the_time_before_the_option_loses_the_hub(site: Front, context: BrowserContext) -> None:
+    site.deploy(person_origins=False)
+    site.launch(MALLORY, SERVER)
+    page = context.new_page()
+    folder = f"{site.hub}{BASE}user/{MALLORY}/{SERVER}/"
+    page.goto(f"{folder}data.html")
+    page.evaluate(REGISTER, f"{folder}worker.js")
+    page.goto(f"{site.hub}{BASE}hub/login")
+    expect(page.locator("h1")).to_have_text("Your password, please")
+    site.deploy(person_origins=True)
+    page.goto(f"{site.hub}{BASE}hub/login")
+    developer = context.new_cdp_session(page)
+    developer.send("ServiceWorker.enable")
+    developer.send("ServiceWorker.stopAllWorkers")  # else the browser waits half a minute before it looks for another
+    expect(page.get_by_label("Password")).to_be_visible()  # the page is loaded again once the worker has ended
+    page.goto(f"{site.hub}{BASE}hub/login")
+    expect(page.get_by_label("Password")).to_be_visible()
 
 
 def test_what_xnat_reads_is_the_same_with_and_without_the_option(site: Front) -> None:
