@@ -60,6 +60,8 @@ report:
       (Docker's bridges with unusual names) and C(other_bridges) (interfaces whose names look like Docker's).
     - C(cleanup), what the role node_cleanup has installed for O(deployment), with C(systemd) (whether it is there),
       C(script), C(service), C(timer) (SHA-256 of the files, empty if missing) and C(enabled).
+    - C(keepalived), with C(systemd) (whether it is there), C(installed), and whether its file is that of the role
+      floating_address (C(ours)) or another one (C(other)).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
       C(installed), C(options), C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has
       anything of O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver),
@@ -87,6 +89,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.xnat_site.floating import MARK
 
 LABEL = "org.xnat.jupyterhub.deployment"
 SOCKET = "/var/run/docker.sock"
@@ -99,10 +102,13 @@ TRIES = 10
 LOOKUP_TIMEOUT = 3
 FIREWALL_TABLE = "xnat_jupyter"
 FIREWALL_RULES = "/etc/xnat-jupyter/firewall.nft"
+SYSTEMD = "/run/systemd/system"
 UNITS = "/etc/systemd/system"
 FIREWALL_UNIT = "/etc/systemd/system/xnat-jupyter-firewall.service"
 FIREWALL_DROP_IN = "/etc/systemd/system/nftables.service.d/xnat-jupyter.conf"
 FIREWALL_ENABLED = "/etc/systemd/system/sysinit.target.wants/xnat-jupyter-firewall.service"
+KEEPALIVED = "/usr/sbin/keepalived"
+KEEPALIVED_FILE = "/etc/keepalived/keepalived.conf"
 INTERFACES = "/sys/class/net"
 DEFAULT_BRIDGES = re.compile(r"docker0|docker_gwbridge|br-[0-9a-f]{12}")
 FEATURES = ("overlay", "vxlan", "bridge", "veth", "ip_vs", "esp4")
@@ -408,7 +414,6 @@ def firewall_report(path: str, run: Callable[..., Any]) -> dict[str, Any]:
     usual = {name for name in bridges | interfaces if DEFAULT_BRIDGES.fullmatch(name)}
     found: dict[str, Any] = {
         "nft": bool(nft),
-        "systemd": os.path.isdir("/run/systemd/system"),
         "package_manager": next((name for name in ("apt", "dnf") if shutil.which(name)), ""),
         "rules": digest(FIREWALL_RULES),
         "unit": digest(FIREWALL_UNIT),
@@ -426,12 +431,21 @@ def cleanup_report(deployment: str) -> dict[str, Any]:
     """Return the state of what the role node_cleanup installs."""
     unit = f"xnat-jupyter-cleanup-{deployment}"
     return {
-        "systemd": os.path.isdir("/run/systemd/system"),
         "script": digest(f"/usr/local/sbin/{unit}"),
         "service": digest(f"{UNITS}/{unit}.service"),
         "timer": digest(f"{UNITS}/{unit}.timer"),
         "enabled": os.path.lexists(f"{UNITS}/timers.target.wants/{unit}.timer"),
     }
+
+
+def keepalived_report() -> dict[str, Any]:
+    """Return whether keepalived is installed, and whose its file is. An empty file is nobody's."""
+    try:
+        text = Path(KEEPALIVED_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        text = ""
+    ours = text.startswith(f"{MARK}\n")
+    return {"installed": os.path.exists(KEEPALIVED), "ours": ours, "other": bool(text.strip()) and not ours}
 
 
 def digest(path: str) -> str:
@@ -528,7 +542,9 @@ def main() -> None:
     engine, data_root, services = engine_report(
         SOCKET, wanted["deployment"], wanted["network"], wanted["former_network"]
     )
+    systemd = {"systemd": os.path.isdir(SYSTEMD)}
     report = {
+        **systemd,
         "time": now,
         "asked_at": wanted["asked_at"],
         "hostname": socket.gethostname(),
@@ -539,14 +555,14 @@ def main() -> None:
         "architecture": os.uname().machine,
         "memory_mb": memory_mb(),
         "disk": disk_report(data_root),
-        "systemd": os.path.isdir("/run/systemd/system"),
         "kernel": {"release": os.uname().release, **{name: feature(name) for name in FEATURES}},
         "packages": package_report(wanted["packages"], module.run_command),
         "accounts": account_report(wanted["user_ids"]),
         "held_ports": held_ports(wanted["ports"], SOCKET, wanted["deployment"], services),
         "local_ports": local_ports(wanted["urls"]),
-        "firewall": firewall_report(SOCKET, module.run_command),
-        "cleanup": cleanup_report(module.params["deployment"]),
+        "firewall": {**systemd, **firewall_report(SOCKET, module.run_command)},
+        "cleanup": {**systemd, **cleanup_report(wanted["deployment"])},
+        "keepalived": {**systemd, **keepalived_report()},
         "engine": engine,
     }
     module.exit_json(changed=False, report=report)

@@ -63,13 +63,27 @@ vrrp_instance edge {{
 def floating_findings(settings: Mapping[str, Any]) -> list[Finding]:
     """Return what is wrong with the settings of a node, by variable: the filter `xnat_floating_findings`.
 
-    settings: those of `floating_config`, and "host". An empty address needs no other setting and has no findings.
+    settings: those of `floating_config`, "host", and of the node's report "systemd" (whether it is there) and
+    "other_file" (whether keepalived has the settings of somebody else). An empty address has no findings.
     """
     return list(_findings(settings)) if settings["address"] else []
 
 
 def _findings(settings: Mapping[str, Any]) -> Iterator[Finding]:
     host, text = settings["host"], str(settings["address"])
+    if settings["other_file"]:
+        yield _finding(
+            "other_file",
+            "floating_address_cidr",
+            f"{host}: /etc/keepalived/keepalived.conf is not of this project. Leave floating_address_cidr empty, and"
+            " add the address there, or remove the file.",
+        )
+    if not settings["systemd"]:
+        yield _finding(
+            "no_systemd",
+            "floating_address_cidr",
+            f"{host} has no systemd, which runs keepalived: leave floating_address_cidr empty.",
+        )
     try:
         floating = ipaddress.ip_interface(text)
         own = ipaddress.ip_address(str(settings["own"]))

@@ -185,7 +185,7 @@ class Node:
         return {
             "edge_uid": UID, "__edge_node_dir": f"{self.folder}/certificates{suffix}",
             "__edge_acme_dir": f"{self.open}/acme{suffix}", "__edge_acme_program": str(DEHYDRATED),
-            "__edge_systemd": f"{self.folder}/none", "__edge_units": f"{self.folder}/units{suffix}",
+            "edge_systemd": False, "__edge_units": f"{self.folder}/units{suffix}",
             "__edge_acme_script": f"{self.folder}/order{suffix}",
         }  # fmt: skip
 

@@ -28,7 +28,7 @@ LIMIT = 30  # seconds
 
 SETTINGS: dict[str, Any] = {
     "host": "m1", "address": f"{FLOATING}/{PREFIX}", "interface": "eth0", "router_id": 71, "own": ADDRESSES[0],
-    "peers": [ADDRESSES[1]], "port": 443,
+    "peers": [ADDRESSES[1]], "port": 443, "systemd": True, "other_file": False,
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
     ("changes", "found"),
     [
         ({}, []),
-        ({"address": "", "interface": "", "peers": []}, []),
+        ({"address": "", "interface": "", "peers": [], "systemd": False, "other_file": True}, []),
         ({"address": "2001:db8::a/64", "own": "2001:db8::1", "peers": ["2001:db8::2"]}, []),
         ({"address": "x\n    notify"}, ["address"]),
         ({"own": "m1.example.org"}, ["address"]),
@@ -48,33 +48,53 @@ SETTINGS: dict[str, Any] = {
         ({"interface": ""}, ["interface"]),
         ({"interface": "eth0 }"}, ["interface"]),
         ({"router_id": 256}, ["router_id"]),
+        ({"other_file": True}, ["other_file"]),
+        ({"systemd": False}, ["no_systemd"]),
     ],
 )
 def test_wrong_settings_are_found(changes: dict[str, Any], found: list[str]) -> None:
     assert [finding["id"] for finding in floating_findings(SETTINGS | changes)] == found
 
 
-@pytest.mark.parametrize(("present", "said"), [("# the site's own\n", "is not of this project"), (None, "no systemd")])
-def test_the_role_neither_overwrites_the_sites_file_nor_runs_without_systemd(
-    tmp_path: Path, present: str | None, said: str
-) -> None:
-    file = tmp_path / "keepalived.conf"
-    if present:
-        file.write_text(present)
+def run(folder: Path, entry: str, report: dict[str, bool], **changes: object) -> str:
+    """Run an entry point of the role on a node with a report, and return Ansible's output on one line."""
     task = {
-        "ansible.builtin.include_role": {"name": "floating_address"},
+        "ansible.builtin.include_role": {"name": "floating_address", "tasks_from": entry},
         "vars": {
             "floating_address_cidr": SETTINGS["address"], "floating_address_interface": "eth0",
             "floating_address_own": ADDRESSES[0], "floating_address_peers": list(ADDRESSES),
-            "floating_address_port": 443, "__floating_address_file": str(file),
-            "__floating_address_systemd": str(tmp_path / "none"),
+            "floating_address_port": 443, "__floating_address_file": str(folder / "keepalived.conf"),
+            "floating_address_report": {"systemd": True, "installed": False, "ours": False, "other": False, **report},
+            **changes,
         },
     }  # fmt: skip
-    (tmp_path / "run").mkdir()
-    done = play(tmp_path / "run", [task], "{}")
-    assert done.returncode == 2, done.stdout
-    assert said in " ".join(done.stdout.split())
-    assert (file.read_text() if file.exists() else None) == present
+    (folder / "run").mkdir()
+    done = play(folder / "run", [task], "{}")
+    shutil.rmtree(folder / "run")
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("entry", ["preflight", "main"])
+@pytest.mark.parametrize(
+    ("report", "said"), [({"other": True}, "is not of this project"), ({"systemd": False}, "no systemd")]
+)
+def test_the_role_neither_overwrites_the_sites_file_nor_runs_without_systemd(
+    tmp_path: Path, entry: str, report: dict[str, bool], said: str
+) -> None:
+    text = run(tmp_path, entry, report)
+    assert "failed=1" in text
+    assert said in text
+    assert not (tmp_path / "keepalived.conf").exists()
+
+
+@pytest.mark.parametrize(("entry", "changes"), [("remove", {}), ("main", {"floating_address_cidr": ""})])
+def test_the_role_removes_its_own_file_only(tmp_path: Path, entry: str, changes: dict[str, object]) -> None:
+    file = tmp_path / "keepalived.conf"
+    file.touch()
+    assert "changed=0" in run(tmp_path, entry, {"other": True}, **changes)
+    assert file.exists()
+    assert "changed=1" in run(tmp_path, entry, {"ours": True}, **changes)
+    assert not file.exists()
 
 
 def namespaces_work() -> bool:

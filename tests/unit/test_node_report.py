@@ -16,6 +16,7 @@ from node_report import (
     disk_report,
     engine_report,
     held_ports,
+    keepalived_report,
     options_report,
     package_report,
     program_on,
@@ -25,6 +26,13 @@ from node_report import (
     short_node,
     started_at,
 )
+
+from module_utils.xnat_site.floating import floating_config
+
+FLOATING = {
+    "address": "192.0.2.10/24", "interface": "eth0", "router_id": 71, "own": "192.0.2.11", "peers": ["192.0.2.12"],
+    "port": 443,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -194,3 +202,25 @@ def test_packages_are_told_by_the_package_manager_that_is_there(
     assert package_report(["docker.io", "runc"], run) == expected
     assert [(command[0], command[-2:]) for command in asked] == ([(tool, ["docker.io", "runc"])] if tool else [])
     assert package_report([], run) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "ours", "other"),
+    [
+        (None, False, False),
+        (" \n", False, False),
+        (floating_config(FLOATING), True, False),
+        ("# the site's own\n", False, True),
+        (f"global_defs {{\n}}\n{floating_config(FLOATING)}", False, True),
+    ],
+    ids=["none", "empty", "ours", "the-sites", "ours-after-others"],
+)
+def test_whose_the_file_of_keepalived_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, ours: bool, other: bool
+) -> None:
+    file = tmp_path / "keepalived.conf"
+    monkeypatch.setattr(node_report, "KEEPALIVED_FILE", str(file))
+    monkeypatch.setattr(node_report, "KEEPALIVED", str(tmp_path / "keepalived"))
+    if text is not None:
+        file.write_text(text)
+    assert keepalived_report() == {"installed": False, "ours": ours, "other": other}

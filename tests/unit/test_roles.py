@@ -278,3 +278,9 @@ def named(value: Any) -> Iterator[dict[str, Any]]:
         yield from (found for item in value.values() for found in named(item))
     elif isinstance(value, list):
         yield from (found for item in value for found in named(item))
+
+
+@pytest.mark.parametrize("role", NAMES)
+def test_roles_are_told_by_the_nodes_report_whether_there_is_systemd(role: str) -> None:
+    asking = [path.name for path in (ROLES / role).rglob("*") if path.is_file() and "/run/systemd" in path.read_text()]
+    assert asking == []
