@@ -59,7 +59,9 @@ report:
       files, empty if missing), C(enabled), C(pending) (whether rules are loaded that no run has confirmed), C(bridges)
       (Docker's bridges with unusual names) and C(other_bridges) (interfaces whose names look like Docker's).
     - C(cleanup), what the role node_cleanup has installed for O(deployment), with C(systemd) (whether it is there),
-      C(script), C(service), C(timer) (SHA-256 of the files, empty if missing) and C(enabled).
+      C(script) (SHA-256 of the file, empty if missing) and C(units), with C(service), C(timer) (likewise), C(enabled)
+      and C(active) (whether the timer runs).
+    - C(edge), what the role edge has installed for O(deployment), with C(systemd) and C(units) as above, of its timer.
     - C(keepalived), with C(systemd) (whether it is there), C(installed), and whether its file is that of the role
       floating_address (C(ours)) or another one (C(other)).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
@@ -427,14 +429,21 @@ def firewall_report(path: str, run: Callable[..., Any]) -> dict[str, Any]:
     return {**found, **loaded_rules(text if code == 0 else "")}
 
 
-def cleanup_report(deployment: str) -> dict[str, Any]:
+def cleanup_report(deployment: str, run: Callable[..., Any]) -> dict[str, Any]:
     """Return the state of what the role node_cleanup installs."""
     unit = f"xnat-jupyter-cleanup-{deployment}"
+    return {"script": digest(f"/usr/local/sbin/{unit}"), "units": timer_report(unit, run)}
+
+
+def timer_report(unit: str, run: Callable[..., Any]) -> dict[str, Any]:
+    """Return the state of a timer that the role systemd_timer installs."""
+    enabled = os.path.lexists(f"{UNITS}/timers.target.wants/{unit}.timer")
+    asks = enabled and shutil.which("systemctl")
     return {
-        "script": digest(f"/usr/local/sbin/{unit}"),
         "service": digest(f"{UNITS}/{unit}.service"),
         "timer": digest(f"{UNITS}/{unit}.timer"),
-        "enabled": os.path.lexists(f"{UNITS}/timers.target.wants/{unit}.timer"),
+        "enabled": enabled,
+        "active": bool(asks) and run(["systemctl", "is-active", "--quiet", f"{unit}.timer"])[0] == 0,
     }
 
 
@@ -561,7 +570,8 @@ def main() -> None:
         "held_ports": held_ports(wanted["ports"], SOCKET, wanted["deployment"], services),
         "local_ports": local_ports(wanted["urls"]),
         "firewall": {**systemd, **firewall_report(SOCKET, module.run_command)},
-        "cleanup": {**systemd, **cleanup_report(wanted["deployment"])},
+        "cleanup": {**systemd, **cleanup_report(wanted["deployment"], module.run_command)},
+        "edge": {**systemd, "units": timer_report(f"xnat-jupyter-acme-{wanted['deployment']}", module.run_command)},
         "keepalived": {**systemd, **keepalived_report()},
         "engine": engine,
     }

@@ -95,6 +95,7 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
          "firewall": {...},              # of `firewall_facts`
          "firewalls": {"m1": {...}},     # C(firewall) of each report
          "cleanups": {"m1": {...}},      # C(cleanup) of each report
+         "edges": {"m1": {...}},         # C(edge) of each report
          "keepalived": {"m1": {...}},    # C(keepalived) of each report
          "local_ports": {"m1": [443]}}   # of the site's addresses that are on this host
     """
@@ -127,6 +128,7 @@ def fleet(inventory: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Any])
         "firewall": firewall_facts(site),
         "firewalls": {name: dict(report.raw["firewall"]) for name, report in reports.items()},
         "cleanups": {name: dict(report.raw["cleanup"]) for name, report in reports.items()},
+        "edges": {name: dict(report.raw["edge"]) for name, report in reports.items()},
         "keepalived": {name: dict(report.raw["keepalived"]) for name, report in reports.items()},
         "local_ports": {name: list(report.raw["local_ports"]) for name, report in reports.items()},
     }

@@ -38,6 +38,7 @@ acme = pytest.mark.skipif(
     reason="not root, or one of Debian's packages haproxy, dehydrated and pebble is missing",
 )
 UID = 60900
+NO_UNITS = {"service": "", "timer": "", "enabled": False, "active": False}  # of the timer
 EAB_KID, EAB_KEY = "hospital", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 # Writes TXT records by the test name server's own API.
 HOOK = """#!/bin/sh
@@ -185,7 +186,7 @@ class Node:
         return {
             "edge_uid": UID, "__edge_node_dir": f"{self.folder}/certificates{suffix}",
             "__edge_acme_dir": f"{self.open}/acme{suffix}", "__edge_acme_program": str(DEHYDRATED),
-            "edge_systemd": False, "__edge_units": f"{self.folder}/units{suffix}",
+            "edge_report": {"systemd": False, "units": NO_UNITS},
             "__edge_acme_script": f"{self.folder}/order{suffix}",
         }  # fmt: skip
 

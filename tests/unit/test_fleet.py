@@ -94,7 +94,7 @@ def report(name: str, nodes: list[dict[str, Any]], member: bool) -> dict[str, An
         "kernel": {"release": "6.12"}
         | dict.fromkeys(("overlay", "vxlan", "bridge", "veth", "ip_vs", "esp4"), True),
         "accounts": {}, "held_ports": [], "packages": {}, "systemd": True, "local_ports": [], "firewall": NO_FIREWALL,
-        "cleanup": {}, "keepalived": {},
+        "cleanup": {}, "edge": {}, "keepalived": {},
         "engine": {
             "answers": True, "version": "26.1.5+dfsg1", "security": ["apparmor", "seccomp"], "options_broken": False,
             "deployed": False,
