@@ -18,6 +18,7 @@ class FilterModule:
             "xnat_config_mounts": services.config_mounts,
             "xnat_egress_plan": egress.egress_plan,
             "xnat_former_network": services.former_network,
+            "xnat_hub_local_url": services.hub_local_url,
             "xnat_network_differs": services.network_differs,
             "xnat_network_options": services.network_options,
             "xnat_rotation": services.rotation,

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .inventory import hub_path
+
 USER_LABEL = "org.xnat.jupyterhub.user"  # on the services of servers
 CERTIFICATE = "xnat_client_certificate"  # the only optional secret
 # The hub needs the certificate for log-in checks, the launcher for its calls. Only the launcher gets the service
@@ -161,3 +163,16 @@ def to_roll_back(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
     changed = [str(service) for service, result in results.items() if result.get("changed")]
     return list(reversed(changed[:-1]))
+
+
+def hub_local_url(variables: Mapping[str, Any]) -> str:
+    """Return the hub's URL on its own node, as `http://127.0.0.1:8000/jupyterhub/`: the filter `xnat_hub_local_url`.
+
+    variables: options of the role jupyterhub, or variables of the hub's host. "jupyterhub_listen_address" may be
+    missing or empty, which means all addresses. If "jupyterhub_port" or "jupyterhub_base_url" is missing,
+    "site_hub_port" or "site_hub_base_url", which may be missing too, counts. Raises KeyError without a port.
+    """
+    address = variables.get("jupyterhub_listen_address") or "127.0.0.1"
+    port = variables.get("jupyterhub_port") or variables["site_hub_port"]
+    path = variables.get("jupyterhub_base_url") or variables.get("site_hub_base_url")
+    return f"http://{address}:{port}{hub_path(path)}"

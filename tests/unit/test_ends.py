@@ -253,8 +253,7 @@ def maintain(folder: Path, hub: Hub, servers: Sequence[tuple[str, str]], *words:
     variables = {
         "node_maintenance_manager": "m1",
         "node_maintenance_hub_host": "m1",
-        "node_maintenance_hub_api": f"{hub.url}/api",
-        "node_maintenance_hub_url": f"{hub.url}/health",
+        "node_maintenance_hub_url": hub.url.removesuffix("hub"),
         "node_maintenance_deployment": "jupyterhub",
         "node_maintenance_hub_token": XNATS_TOKEN,
         "node_maintenance_node_id": "n0de1",
@@ -298,8 +297,8 @@ def test_maintenance_is_announced_to_the_servers_that_it_ends_and_removed(hub: H
 
 
 def test_a_hub_that_refuses_announcements_does_not_prevent_maintenance(hub: Hub, tmp_path: Path) -> None:
-    earlier_release = f"{hub.url}/api/none"
-    assert maintain(tmp_path, hub, [("jdoe", "here")], node_maintenance_hub_api=earlier_release) == 0
+    earlier_release = f"{hub.url}/api/none/"
+    assert maintain(tmp_path, hub, [("jdoe", "here")], node_maintenance_hub_url=earlier_release) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from module_utils.xnat_site.services import (
     ROTATIONS,
     config_mounts,
     former_network,
+    hub_local_url,
     network_differs,
     network_options,
     rotation,
@@ -19,6 +21,7 @@ from module_utils.xnat_site.services import (
     to_roll_back,
 )
 from tests.unit.conftest import ROOT
+from tests.unit.test_preflight_plays import play
 
 NAMES = ["cookie_secret", "proxy_token", "service_token", "xnat_password"]
 
@@ -227,3 +230,40 @@ def test_the_role_takes_the_secrets_of_every_rotation() -> None:
     specs = yaml.safe_load((ROOT / "roles/secret_rotation/meta/argument_specs.yml").read_text())["argument_specs"]
     known = specs["main"]["options"]["secret_rotation_names"]["choices"]
     assert {secret for each in ROTATIONS.values() for secret in each.secrets} == set(known)
+
+
+# ---- the hub's address on its own node
+
+ADDRESSES: list[tuple[dict[str, Any], str]] = [
+    ({}, "http://127.0.0.1:8000/jupyterhub/"),
+    ({"jupyterhub_listen_address": ""}, "http://127.0.0.1:8000/jupyterhub/"),
+    ({"jupyterhub_listen_address": "192.0.2.11"}, "http://192.0.2.11:8000/jupyterhub/"),
+    ({"site_hub_base_url": "jhub", "site_hub_port": 8100}, "http://127.0.0.1:8100/jhub/"),
+    ({"jupyterhub_base_url": "/own", "jupyterhub_port": 8200}, "http://127.0.0.1:8200/own/"),
+]
+
+
+@pytest.mark.parametrize(("variables", "url"), ADDRESSES)
+def test_the_hub_is_asked_at_the_address_on_which_it_listens(variables: dict[str, Any], url: str) -> None:
+    assert hub_local_url({"site_hub_port": 8000, **variables}) == url
+
+
+def test_playbooks_and_the_hubs_role_ask_the_hub_at_the_same_address(tmp_path: Path) -> None:
+    """Drain, restart and upgrade by the playbooks' expression; deployment and announcements by the role's."""
+    listens = {"site_hub_port": 8000, "site_hub_base_url": "jhub", "jupyterhub_listen_address": "192.0.2.11"}
+    names = ("drain", "rolling_restart")
+    plays = {name: yaml.safe_load((ROOT / f"playbooks/{name}.yml").read_text()) for name in names}
+    role = yaml.safe_load((ROOT / "roles/jupyterhub/vars/main.yml").read_text())
+    defaults = yaml.safe_load((ROOT / "roles/jupyterhub/defaults/main.yml").read_text())
+    texts = {
+        "drain": plays["drain"][-1]["tasks"][0]["vars"]["node_maintenance_hub_url"],
+        "rolling_restart": plays["rolling_restart"][-1]["vars"]["node_maintenance_hub_url"],
+        "role": role["__jupyterhub_local_url"],
+    }
+    variables = {
+        **{name: defaults[name] for name in ("jupyterhub_port", "jupyterhub_base_url", "jupyterhub_behind_edge")},
+        **{name: role[name] for name in ("__jupyterhub_place", "__jupyterhub_listen_address")},
+        **listens, "preflight_fleet": {"manager": "m1"}, "found": texts,
+    }  # fmt: skip
+    done = play(tmp_path, [{"ansible.builtin.debug": {"var": "found"}}], yaml.safe_dump(variables))
+    assert done.stdout.count("http://192.0.2.11:8000/jhub/") == len(texts), done.stdout
