@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import ipaddress
 import os
 import re
 import shutil
@@ -43,11 +44,14 @@ def config(**changes: Any) -> str:
     return str(edge_plan(SETTINGS | changes)["file"])
 
 
-def certificate(name: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
-    """A self-signed certificate with its key, or with another one that does not fit."""
+def certificate(name: str, key: ec.EllipticCurvePrivateKey | None = None, address: str = "") -> str:
+    """A self-signed certificate with its key, or with another one that does not fit, for HUB and XNAT or an address."""
     own = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
+    names: list[x509.GeneralName] = [x509.DNSName(each) for each in (HUB, f"*.{HUB}", XNAT)]
+    if address:
+        names = [x509.IPAddress(ipaddress.ip_address(address))]
     signed = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -56,9 +60,7 @@ def certificate(name: str, key: ec.EllipticCurvePrivateKey | None = None) -> str
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=20))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name) for name in (HUB, f"*.{HUB}", XNAT)]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(own, hashes.SHA256())
     )
     formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -30,7 +30,7 @@ OPTIONS = (
     "--no-proxy-server", "--no-sandbox",
 )  # fmt: skip
 
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=PATIENCE)  # five seconds if nothing is set, and a kernel takes longer
 WATCH = """
 new MutationObserver((_, observer) => {
   if (document.querySelector(".jp-LauncherCard") && document.querySelector(".jp-DirListing-item")?.checkVisibility()) {
@@ -67,8 +67,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """Playwright's driver. Its assertions wait for five seconds if nothing else is set, and a kernel takes longer."""
-    expect.set_options(timeout=PATIENCE)
+    """Playwright's driver."""
     with sync_playwright() as playwright:
         yield playwright
 

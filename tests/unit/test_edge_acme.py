@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
-import ipaddress
 import json
 import os
 import re
@@ -22,13 +20,12 @@ import aiohttp
 import pytest
 import yaml
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from edge import edge as program
 
 from module_utils.xnat_site.edge import HTTP_TARGET, TLS_TARGET, acme_fault, acme_thumbprint
-from tests.edge_bed import HAPROXY, HUB, LIMIT, XNAT, Edge, config, listens, running
+from tests.edge_bed import HAPROXY, HUB, LIMIT, XNAT, Edge, certificate, config, listens, running
 from tests.unit.plain_hub import free_port
 from tests.unit.test_preflight_plays import play
 
@@ -97,32 +94,14 @@ class Authority:
         return len(re.findall(r"Issued certificate", (self.root.parent / "pebble.log").read_text()))
 
 
-def own_certificate(folder: Path) -> None:
-    """Write a self-signed certificate for this machine's loopback address, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pebble")])
-    now = datetime.datetime.now(datetime.UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    formats = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "pebble.key").write_bytes(key.private_bytes(*formats))
-    (folder / "pebble.crt").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-
-
 @asynccontextmanager
 async def authority(folder: Path, http_port: int) -> AsyncIterator[Authority]:
     """Run an authority that knows every host name as this machine, and wants an external account binding."""
     ports = [free_port() for _ in range(4)]
-    own_certificate(folder)
+    pem = certificate("pebble", address="127.0.0.1")
+    key = pem.index("-----BEGIN PRIVATE KEY")
+    (folder / "pebble.crt").write_text(pem[:key])
+    (folder / "pebble.key").write_text(pem[key:])
     settings = {
         "listenAddress": f"127.0.0.1:{ports[0]}", "managementListenAddress": f"127.0.0.1:{ports[1]}",
         "certificate": str(folder / "pebble.crt"), "privateKey": str(folder / "pebble.key"), "httpPort": http_port,
