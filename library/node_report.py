@@ -61,9 +61,10 @@ report:
     - C(cleanup), what the role node_cleanup has installed for O(deployment), with C(systemd) (whether it is there),
       C(script) (SHA-256 of the file, empty if missing) and C(units), with C(service), C(timer) (likewise), C(enabled)
       and C(active) (whether the timer runs).
-    - C(edge), what the role edge has installed for O(deployment), with C(systemd) and C(units) as above, of its timer.
+    - C(edge), what the role edge has installed for O(deployment), with C(systemd) and C(units) as above, of its timer,
+      and C(installed) (whether there is anything).
     - C(keepalived), with C(systemd) (whether it is there), C(installed), and whether its file is that of the role
-      floating_address (C(ours)) or another one (C(other)).
+      floating_address for O(deployment) (C(ours)) or another one (C(other)).
     - C(engine) with C(answers), C(version), C(security) (what confines its containers, such as apparmor and seccomp),
       C(installed), C(options), C(options_broken), C(restart_needed), C(swarm), C(images), C(deployed) (whether it has
       anything of O(deployment)), and on managers C(nodes) and C(network) and C(former_network) (C(driver),
@@ -91,7 +92,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.xnat_site.floating import MARK
+from ansible.module_utils.xnat_site.floating import mark
 
 LABEL = "org.xnat.jupyterhub.deployment"
 SOCKET = "/var/run/docker.sock"
@@ -109,6 +110,8 @@ UNITS = "/etc/systemd/system"
 FIREWALL_UNIT = "/etc/systemd/system/xnat-jupyter-firewall.service"
 FIREWALL_DROP_IN = "/etc/systemd/system/nftables.service.d/xnat-jupyter.conf"
 FIREWALL_ENABLED = "/etc/systemd/system/sysinit.target.wants/xnat-jupyter-firewall.service"
+ACME = "xnat-jupyter-acme"  # with the deployment's name, like the following
+EDGE_FILES = ("/etc/xnat-jupyter/edge", f"/var/lib/{ACME}", f"/usr/local/sbin/{ACME}")
 KEEPALIVED = "/usr/sbin/keepalived"
 KEEPALIVED_FILE = "/etc/keepalived/keepalived.conf"
 INTERFACES = "/sys/class/net"
@@ -447,13 +450,20 @@ def timer_report(unit: str, run: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
-def keepalived_report() -> dict[str, Any]:
+def edge_report(deployment: str, run: Callable[..., Any]) -> dict[str, Any]:
+    """Return the state of what the role edge installs."""
+    units = timer_report(f"{ACME}-{deployment}", run)
+    files = any(os.path.lexists(f"{path}-{deployment}") for path in EDGE_FILES)
+    return {"installed": files or bool(units["service"] or units["timer"]), "units": units}
+
+
+def keepalived_report(deployment: str) -> dict[str, Any]:
     """Return whether keepalived is installed, and whose its file is. An empty file is nobody's."""
     try:
         text = Path(KEEPALIVED_FILE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         text = ""
-    ours = text.startswith(f"{MARK}\n")
+    ours = text.startswith(f"{mark(deployment)}\n")
     return {"installed": os.path.exists(KEEPALIVED), "ours": ours, "other": bool(text.strip()) and not ours}
 
 
@@ -571,8 +581,8 @@ def main() -> None:
         "local_ports": local_ports(wanted["urls"]),
         "firewall": {**systemd, **firewall_report(SOCKET, module.run_command)},
         "cleanup": {**systemd, **cleanup_report(wanted["deployment"], module.run_command)},
-        "edge": {**systemd, "units": timer_report(f"xnat-jupyter-acme-{wanted['deployment']}", module.run_command)},
-        "keepalived": {**systemd, **keepalived_report()},
+        "edge": {**systemd, **edge_report(wanted["deployment"], module.run_command)},
+        "keepalived": {**systemd, **keepalived_report(wanted["deployment"])},
         "engine": engine,
     }
     module.exit_json(changed=False, report=report)

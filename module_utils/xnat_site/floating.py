@@ -11,22 +11,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Finding = dict[str, str]
-MARK = "# Written by the role floating_address."  # the first line of our file; another one is the site's own
 NOBODY = "/usr/bin/setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs"
 INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+
+
+def mark(deployment: str) -> str:
+    """Return the first line of the file of a deployment. A file with another one belongs to somebody else."""
+    return f"# Written by the role floating_address for {deployment}."
 
 
 def floating_config(settings: Mapping[str, Any]) -> str:
     """Return keepalived's file for one node: the filter `xnat_floating_config`.
 
-    settings: {"address" ("192.0.2.10/24"), "interface", "router_id" (1 to 255), "own" (the node's address), "peers"
-    (addresses of the other edges), "port" (of the edge)}, without findings of `floating_findings`.
+    settings: {"deployment", "address" ("192.0.2.10/24"), "interface", "router_id" (1 to 255), "own" (the node's
+    address), "peers" (addresses of the other edges), "port" (of the edge)}, without findings of `floating_findings`.
     """
     # keepalived 2.2 ends its check of the file by a signal if scripts have a user other than root: the script itself
     # changes its user. A message that has passed a router has less than 255 left to live.
     peers = "\n".join(f"        {peer} min_ttl 255" for peer in settings["peers"])
     return f"""\
-{MARK}
+{mark(settings["deployment"])}
 global_defs {{
     enable_script_security
     script_user root
@@ -75,7 +79,7 @@ def _findings(settings: Mapping[str, Any]) -> Iterator[Finding]:
         yield _finding(
             "other_file",
             "floating_address_cidr",
-            f"{host}: /etc/keepalived/keepalived.conf is not of this project. Leave floating_address_cidr empty, and"
+            f"{host}: /etc/keepalived/keepalived.conf is not of this deployment. Leave floating_address_cidr empty, and"
             " add the address there, or remove the file.",
         )
     if not settings["systemd"]:

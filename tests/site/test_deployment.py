@@ -61,6 +61,7 @@ def test_the_site_is_removed_and_comes_back_with_its_users_files_and_log_ins(
     assert not site.docker.volumes(filters={"label": "org.xnat.jupyterhub.scratch"})["Volumes"]
     wait_for("end of the notebook's container", lambda: not site.docker.containers(filters=deployed))
     assert "xnat-jupyter-cleanup" not in site.on_node("ls", "/usr/local/sbin", "/etc/systemd/system")
+    assert "edge-jupyterhub" not in firewall(site)
     site.docker.remove_service(other_deployment)
     last = plays.play("playbooks/remove.yml")
     before, _, after = last.text.partition("PLAY [Remove the firewall rules]")

@@ -500,7 +500,6 @@ def test_pages_and_sections_that_the_code_names_exist() -> None:
         ("docs/operations.md", "inspect --format", "inspect --formt", command_findings),
         ("docs/operations.md", "<deployment>-audit)", "<deployment>-audits)", command_findings),
         ("docs/operations.md", "xnat-jupyter-firewall`", "xnat-firewall`", command_findings),
-        ("docs/edges.md", "--now keepalived`", "--now keepalived2`", command_findings),
         ("docs/edges.md", "`edge_logins_each`", "`edge_logins_all`", variable_findings),
         ("docs/tested.md", "`make test-vm`", "`make test-vms`", command_findings),
         ("docs/troubleshooting.md", "has no address left", "has no free address", message_findings),

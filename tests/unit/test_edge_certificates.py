@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ import yaml
 from cryptography import x509
 
 from tests.edge_bed import HUB, XNAT, certificate
+from tests.unit.conftest import ROOT
 from tests.unit.test_preflight_plays import play
 
 ROLE = {"ansible.builtin.include_role": {"name": "edge", "tasks_from": "preflight"}}
@@ -120,3 +122,59 @@ def test_files_of_the_site_are_checked_before_they_are_sent(
     assert found in said
     assert ("No certificate is for other.example.org" in said) == other_key
     assert "BEGIN PRIVATE" not in said
+
+
+# ---- nodes that are no edges any more
+
+
+def leaving(playbook: str) -> tuple[int, dict[str, Any]]:
+    """The play that removes what a node has of an edge, and its place in the playbook."""
+    plays = yaml.safe_load((ROOT / f"playbooks/{playbook}.yml").read_text())
+    entry = {"name": "edge", "tasks_from": "remove"}
+    found = [
+        (number, each)
+        for number, each in enumerate(plays)
+        if entry in [task.get("ansible.builtin.include_role") for task in each.get("tasks", ())]
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("playbook", ["edge", "remove"])
+def test_a_node_keeps_nothing_of_the_edge_that_it_was(tmp_path: Path, playbook: str) -> None:
+    paths = {
+        name: tmp_path / name
+        for name in ("__edge_node_dir", "__edge_acme_dir", "__edge_acme_script", "__floating_address_file")
+    }
+    for path in paths.values():
+        path.touch()
+    options = json.dumps({name: str(path) for name, path in paths.items()} | {"__systemd_timer_dir": str(tmp_path)})
+    units = {"service": "", "timer": "", "enabled": False, "active": False}
+    for installed, ours, left in ((False, False, 4), (False, True, 3), (True, False, 0)):
+        fleet = {
+            "edges": {"m1": {"systemd": False, "installed": installed, "units": units}},
+            "keepalived": {"m1": {"systemd": False, "installed": False, "ours": ours, "other": not ours}},
+        }
+        folder = tmp_path / f"{installed}-{ours}"
+        folder.mkdir()
+        tasks = leaving(playbook)[1]["tasks"]
+        variables = yaml.safe_dump({"site_deployment": "x", "preflight_fleet": fleet})
+        done = play(folder, tasks, variables, "--extra-vars", options)
+        assert done.returncode == 0, done.stdout
+        assert sum(path.exists() for path in paths.values()) == left
+    assert leaving("remove")[1]["hosts"] == "reached"
+
+
+def test_a_node_stops_being_an_edge_after_its_service_and_before_the_others_listen_to_it_no_longer() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks/edge.yml").read_text())
+    roles = [
+        (number, task["ansible.builtin.include_role"])
+        for number, each in enumerate(plays)
+        for task in each.get("tasks", ())
+        if "ansible.builtin.include_role" in task
+    ]
+    place, found = leaving("edge")
+    assert found["hosts"] == "swarm_ready:!edges"
+    (service,) = [number for number, role in roles if role == {"name": "edge"}]
+    (address,) = [number for number, role in roles if role == {"name": "floating_address"}]
+    assert service < place < address

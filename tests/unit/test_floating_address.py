@@ -27,8 +27,8 @@ LIMIT = 30  # seconds
 
 
 SETTINGS: dict[str, Any] = {
-    "host": "m1", "address": f"{FLOATING}/{PREFIX}", "interface": "eth0", "router_id": 71, "own": ADDRESSES[0],
-    "peers": [ADDRESSES[1]], "port": 443, "systemd": True, "other_file": False,
+    "host": "m1", "deployment": "x", "address": f"{FLOATING}/{PREFIX}", "interface": "eth0", "router_id": 71,
+    "own": ADDRESSES[0], "peers": [ADDRESSES[1]], "port": 443, "systemd": True, "other_file": False,
 }  # fmt: skip
 
 
@@ -69,14 +69,14 @@ def run(folder: Path, entry: str, report: dict[str, bool], **changes: object) ->
         },
     }  # fmt: skip
     (folder / "run").mkdir()
-    done = play(folder / "run", [task], "{}")
+    done = play(folder / "run", [task], "site_deployment: x")
     shutil.rmtree(folder / "run")
     return " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("entry", ["preflight", "main"])
 @pytest.mark.parametrize(
-    ("report", "said"), [({"other": True}, "is not of this project"), ({"systemd": False}, "no systemd")]
+    ("report", "said"), [({"other": True}, "is not of this deployment"), ({"systemd": False}, "no systemd")]
 )
 def test_the_role_neither_overwrites_the_sites_file_nor_runs_without_systemd(
     tmp_path: Path, entry: str, report: dict[str, bool], said: str

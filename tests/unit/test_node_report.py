@@ -14,6 +14,7 @@ from node_report import (
     account_report,
     ask,
     disk_report,
+    edge_report,
     engine_report,
     held_ports,
     keepalived_report,
@@ -28,10 +29,11 @@ from node_report import (
 )
 
 from module_utils.xnat_site.floating import floating_config
+from tests.unit.conftest import ROOT
 
 FLOATING = {
-    "address": "192.0.2.10/24", "interface": "eth0", "router_id": 71, "own": "192.0.2.11", "peers": ["192.0.2.12"],
-    "port": 443,
+    "deployment": "x", "address": "192.0.2.10/24", "interface": "eth0", "router_id": 71, "own": "192.0.2.11",
+    "peers": ["192.0.2.12"], "port": 443,
 }  # fmt: skip
 
 
@@ -211,9 +213,10 @@ def test_packages_are_told_by_the_package_manager_that_is_there(
         (" \n", False, False),
         (floating_config(FLOATING), True, False),
         ("# the site's own\n", False, True),
+        (floating_config({**FLOATING, "deployment": "y"}), False, True),
         (f"global_defs {{\n}}\n{floating_config(FLOATING)}", False, True),
     ],
-    ids=["none", "empty", "ours", "the-sites", "ours-after-others"],
+    ids=["none", "empty", "ours", "the-sites", "of-another-deployment", "ours-after-others"],
 )
 def test_whose_the_file_of_keepalived_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, ours: bool, other: bool
@@ -223,4 +226,23 @@ def test_whose_the_file_of_keepalived_is(
     monkeypatch.setattr(node_report, "KEEPALIVED", str(tmp_path / "keepalived"))
     if text is not None:
         file.write_text(text)
-    assert keepalived_report() == {"installed": False, "ours": ours, "other": other}
+    assert keepalived_report("x") == {"installed": False, "ours": ours, "other": other}
+
+
+def test_a_node_is_an_edge_as_long_as_it_has_any_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [f"{path}-x" for path in node_report.EDGE_FILES]
+    text = (ROOT / "roles/edge/vars/main.yml").read_text()
+    written = text.replace("{{ edge_deployment }}", "x").replace("{{ __edge_acme_unit }}", f"{node_report.ACME}-x")
+    assert all(f': "{path}"\n' in written for path in [*paths, f"{node_report.ACME}-x"])
+
+    units = tmp_path / "units"
+    units.mkdir()
+    monkeypatch.setattr(node_report, "UNITS", str(units))
+    monkeypatch.setattr(node_report, "EDGE_FILES", (str(tmp_path / "a"), str(tmp_path / "b")))
+    files = [tmp_path / "a-x", tmp_path / "b-x", units / f"{node_report.ACME}-x.timer"]
+    for file in files:
+        assert not edge_report("x", lambda command: (1, "", ""))["installed"]
+        file.touch()
+        assert edge_report("x", lambda command: (1, "", ""))["installed"]
+        assert not edge_report("y", lambda command: (1, "", ""))["installed"]
+        file.unlink()
