@@ -84,6 +84,7 @@ class Front:
         }
         self._run("hub", [sys.executable, "-m", "jupyterhub", "--config", __file__], **variables)
         until("the hub answers through edge and proxy", lambda: self._answers() == 200)
+        until("the proxy has the servers of before", self._routed)
 
     def _start_proxy(self) -> None:
         listen = ["--ip=127.0.0.1", f"--port={self.ports['proxy']}", "--api-ip=127.0.0.1"]
@@ -110,6 +111,14 @@ class Front:
             return self.ask("GET", "info").status_code
         except requests.ConnectionError:
             return 0
+
+    def _routed(self) -> bool:
+        """Whether the proxy has a route to each server: the hub answers before it has added those of earlier ones."""
+        headers = {"Authorization": f"token {SECRETS['proxy_token']}"}
+        url = f"http://127.0.0.1:{self.ports['api']}/api/routes"
+        routes = requests.get(url, headers=headers, timeout=PATIENCE).json().values()
+        servers = [server for user in self.ask("GET", "users").json() for server in user["servers"]]
+        return len([route for route in routes if "user" in route]) >= len(servers)
 
     def log(self) -> str:
         """Return the end of all logs."""
