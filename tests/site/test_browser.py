@@ -178,6 +178,8 @@ def test_from_xnats_button_to_a_slice_and_back(site: Site, context: BrowserConte
     lab.get_by_text("Run All Cells", exact=True).click()
     slice_ = notebook.locator(".jp-RenderedImage img").first
     expect(slice_).to_be_visible()
+    expect(lab.locator("#jp-main-statusbar")).to_contain_text("Idle")  # all cells have run
+    expect(notebook.locator('[data-mime-type="application/vnd.jupyter.error"]')).to_have_count(0)
     slice_.scroll_into_view_if_needed()
     picture(lab, "jupyterlab")
     files.filter(has_text="data").dblclick()
@@ -196,7 +198,8 @@ def test_from_xnats_button_to_a_slice_and_back(site: Site, context: BrowserConte
     assert seen.errors == []
     ended = xnat.goto(f"{site.origin}{BASE_URL}user/jdoe/{server}/lab")
     assert ended is not None
-    assert ended.status in (404, 424, 503) or "/hub/" in xnat.url
+    assert ended.status in (404, 424)
+    expect(xnat.get_by_role("heading", level=1)).to_be_visible()
     assert seen.elsewhere == []
 
 
@@ -233,7 +236,6 @@ def test_the_hubs_pages_can_be_used_by_everybody(site: Site, context: BrowserCon
     expect(page.get_by_role("link", name=f"Open {server.name}")).to_be_visible()
     expect(page.get_by_text("Session MR_S01_MR1 of project DEMO_MR")).to_be_visible()
     assert serious(page) == []
-    picture(page, "hub")
     assert seen.errors == []
     page.goto(f"{site.hub}hub/nowhere")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
