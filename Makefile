@@ -62,16 +62,12 @@ drills: $(VENV)/dev.stamp ## the launcher's property tests with 190,000 examples
 	@$(MAKE) --no-print-directory drill-upgrade
 
 drill-upgrade: $(VENV)/dev.stamp ## upgrade an older release to this one while a notebook is open (root; FROM=COMMIT)
-	@mkdir -p .cache
-	@$(MOLECULE) reset -s default >/dev/null 2>&1
-	@$(MOLECULE) destroy -s default
+	@$(NO_NODES)
 	@code=0; { $(MOLECULE) create -s default && $(if $(FROM),XNATJH_UPGRADE_FROM=$(FROM)) $(BIN)/pytest tests/drills; } || code=$$?; \
 	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
 
 pictures: $(VENV)/dev.stamp ## take the pictures of the README anew, in a browser on a site of its own (root)
-	@mkdir -p .cache
-	@$(MOLECULE) reset -s default >/dev/null 2>&1
-	@$(MOLECULE) destroy -s default
+	@$(NO_NODES)
 	@code=0; { $(MOLECULE) converge -s default && XNATJH_NODE=xnatjh-node0 XNATJH_SECRETS=molecule/inventory/.secrets \
 	  XNATJH_PICTURES=docs/pictures $(BIN)/pytest tests/site/test_browser.py; } || code=$$?; \
 	  $(MOLECULE) destroy -s default >/dev/null 2>&1; exit $$code
@@ -79,11 +75,11 @@ pictures: $(VENV)/dev.stamp ## take the pictures of the README anew, in a browse
 # The scenario `default` creates all nodes and builds the images, and the bundle is written before tests change its site. Then the tests of
 # this site, the site without a network and the site on four nodes run in parallel, because they wait more than they compute.
 MOLECULE := PATH="$(BIN):$$PATH" $(BIN)/molecule -c .config/molecule/config.yml
+# Remove what an interrupted run left, including molecule's record of existing nodes.
+NO_NODES = mkdir -p .cache && $(MOLECULE) reset -s default >/dev/null 2>&1 && $(MOLECULE) destroy -s default
 molecule: $(VENV)/dev.stamp ## the whole site on nodes with their own Docker Engine (root)
-	@# Remove what an interrupted run left, including molecule's record of existing nodes.
-	@mkdir -p .cache && rm -f .cache/failures.txt .cache/molecule.log
-	@$(MOLECULE) reset -s default >/dev/null 2>&1
-	@$(MOLECULE) destroy -s default
+	@rm -f .cache/failures.txt .cache/molecule.log
+	@$(NO_NODES)
 	@# Repeat failures at the end, because the other scenarios print many lines after them.
 	@{ $(MOLECULE) converge -s default && $(MOLECULE) prepare --force -s offline \
 	    && $(MAKE) --no-print-directory --jobs 3 molecule-site molecule-offline molecule-swarm && $(MOLECULE) destroy -s default; } \

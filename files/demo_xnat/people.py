@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -98,46 +99,43 @@ PEOPLE = {
 }
 
 
-def first_start() -> Changes:
-    """The accounts of the first start, without passwords except the service account's, which the plugin sets (5.3)."""
+def missing_accounts(stored: Mapping[str, Mapping[str, Any]]) -> Changes:
+    """The accounts that a database lacks: all at the first start, later those that came to the demo since then.
+
+    They have no passwords except the service account, whose password the plugin sets (5.3). stored: the table USERS.
+    """
     found: dict[tuple[str, str], Any] = {}
+    ids = {int(document["user_id"]) for document in stored.values()}
     for person in PEOPLE.values():
+        if person.username in stored:
+            continue
         service = person.username == SERVICE_ACCOUNT
         email = "jupyterhub@jupyterhub.jupyterhub" if service else f"{person.username}@example.org"
         hidden = hashed(SERVICE_ACCOUNT) if service else ""
-        found |= replace(person, email=email, password=hidden).change()
-    return found
-
-
-def later_accounts(database: Database, passwords: Secrets) -> Changes:
-    """The accounts that came to the demo after this database's first start, with the password of people."""
-    found: dict[tuple[str, str], Any] = {}
-    stored = database.table(USERS)
-    ids = {document["user_id"] for document in stored.values()}
-    for person in PEOPLE.values():
-        if person.username not in stored:
-            free = person.user_id if person.user_id not in ids else max(ids) + 1
-            ids.add(free)
-            email, password = f"{person.username}@example.org", hashed(passwords.password)
-            found |= replace(person, user_id=free, email=email, password=password).change()
+        free = max(ids) + 1 if person.user_id in ids else person.user_id
+        ids.add(free)
+        found |= replace(person, user_id=free, email=email, password=hidden).change()
     return found
 
 
 def new_passwords(database: Database, passwords: Secrets) -> Changes:
-    """The changes that set the passwords of people and administrator, if they differ from those of the last start.
+    """The changes that set the passwords of people and administrator: those that differ from the last start's, or lack.
 
     Older demos had one password for all: there, the administrator gets a new one.
     """
     found: dict[tuple[str, str], Any] = {}
+    stored = database.table(USERS)
     people = set(PEOPLE) - {SERVICE_ACCOUNT, ADMIN}
     for key, password, names in (
         ("password", passwords.password, people),
         ("admin_password", passwords.admin_password, {ADMIN}),
     ):
-        if not matches(database.table(_SEED).get(key, ""), password):
+        is_new = not matches(database.table(_SEED).get(key, ""), password)
+        if is_new:
             found[_SEED, key] = hashed(password)
-            for name in names & set(database.table(USERS)):
-                found |= replace(Person.stored(database.table(USERS)[name]), password=hashed(password)).change()
+        for name in names & set(stored):
+            if is_new or not stored[name]["password"]:
+                found |= replace(Person.stored(stored[name]), password=hashed(password)).change()
     return found
 
 

@@ -81,12 +81,9 @@ def make_app(settings: Settings, passwords: Secrets, clock: Callable[[], float] 
 
 def _open_database(settings: Settings, passwords: Secrets) -> Database:
     database = Database(Path(settings.database))
+    changes = dict(people.missing_accounts(database.table(people.USERS)))
     if database.is_empty():
-        database.write({
-            **configuration.first_start(settings.site_url, settings.archive_path),
-            **people.first_start(),
-            **compute.first_start(),
-        })  # fmt: skip
-    database.write(people.later_accounts(database, passwords))
+        changes |= {**configuration.first_start(settings.site_url, settings.archive_path), **compute.first_start()}
+    database.write(changes)
     database.write(people.new_passwords(database, passwords))
     return database

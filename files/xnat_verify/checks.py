@@ -93,7 +93,8 @@ class SmokeTest:
         self.checks: list[Check] = []
         self.user = wanted["username"]
         self.xnat = wanted["xnat_url"].rstrip("/")
-        self.hub = wanted["hub_url"].rstrip("/") + wanted["base_url"] + "hub/api"
+        self.public = str(wanted["hub_url"]).rstrip("/")
+        self.hub = self.public + wanted["base_url"] + "hub/api"
         self.researcher = _basic(self.user, wanted["password"])
         self.service = _basic(wanted["service_username"], wanted["service_password"])
         self.hub_token = {"Authorization": f"token {wanted['service_token']}"}
@@ -393,9 +394,9 @@ class SmokeTest:
 
     async def _origin(self, server: dict[str, Any]) -> str:
         """Return the origin of a server: the hub's, or that of its person, to which XNAT's link must lead."""
-        hub = self.wanted["hub_url"].rstrip("/")
+        hub = self.public
         if not self.wanted["person_origins"]:
-            return str(hub)
+            return hub
         async with self.http.get(f"{hub}{server['url']}?token={server['token']}", allow_redirects=False) as response:
             target = urlsplit(response.headers.get("Location", ""))
             status, seen = response.status, f"{target.scheme}://{target.netloc}{target.path}"
@@ -409,7 +410,7 @@ class SmokeTest:
 
     async def _apart(self, server: dict[str, Any]) -> str:
         """Check that the person's origin has the server and not the hub, and the hub's host not the server."""
-        hub = self.wanted["hub_url"].rstrip("/")
+        hub = self.public
         headers = {"Authorization": f"token {server['token']}"}
         for url, expected in (
             (f"{hub}{server['url']}api/status", 307),
@@ -432,7 +433,7 @@ class SmokeTest:
         jar = aiohttp.CookieJar(unsafe=True)
         async with (
             aiohttp.ClientSession(connector=self.http.connector, connector_owner=False, cookie_jar=jar) as browser,
-            browser.get(f"{self.wanted['hub_url'].rstrip('/')}{server['url']}?token={server['token']}") as response,
+            browser.get(f"{self.public}{server['url']}?token={server['token']}") as response,
         ):
             text = await response.text()
             _expect(

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from ..xnat_launcher.policy import DATA_TARGETS, is_below
 from .egress import egress_findings
+from .inventory import is_true
 from .storage import SYSTEM_DIRS
 
 Finding = dict[str, str]
@@ -51,7 +52,6 @@ MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?[KMGT]B?")
 SYSLOG = re.compile(r"(?:udp|tcp|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 URL = re.compile(r"https?://[^/?#\s]+/?")
 DOMAIN = re.compile(r"([a-z0-9-]+\.)+[a-z][a-z0-9-]*")  # below which browsers find other names; not an address
-TRUE = ("true", "yes", "on", "1")  # variables from the command line are texts
 LOGO_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 LARGEST_LOGO = 200_000  # bytes: the hub's settings, which contain the logo, are a Docker config, at most 500 KiB
 
@@ -173,7 +173,7 @@ def _addresses(settings: Mapping[str, Any]) -> Iterator[Finding]:
 def _person_origins(settings: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield why people cannot have origins below the hub's host name."""
     urls = [str(settings[name]) for name in ("jupyterhub_public_url", "jupyterhub_xnat_public_url")]
-    if str(settings["jupyterhub_person_origins"]).lower() not in TRUE or not URL.fullmatch(urls[0]):
+    if not is_true(settings["jupyterhub_person_origins"]) or not URL.fullmatch(urls[0]):
         return
     hub, xnat = ((urlsplit(url).hostname or "").lower() for url in urls)
     needs = f"jupyterhub_person_origins is true, but {{}} (jupyterhub_public_url is {urls[0]!r}): {{}}."

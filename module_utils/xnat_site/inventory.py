@@ -138,6 +138,11 @@ def hub_path(text: object) -> str:
     return "/".join(["", *parts, ""])
 
 
+def is_true(value: object) -> bool:
+    """Return whether Ansible takes a variable for true. Those from the command line are texts."""
+    return str(value).lower() in ("true", "yes", "on", "1")
+
+
 def secret_findings(secrets: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return what is wrong with secrets: {variable: {"value": text or None, "kind": a key of `SECRET_KINDS`}}.
 
@@ -429,7 +434,7 @@ def _addresses(values: _Values) -> Iterable[Finding]:
 def _below_the_hub(values: _Values) -> Iterable[Finding]:
     """Yield addresses of the hub's API that would be a person's origin."""
     hub = values.text("site_hub_public_url")
-    if values.text("site_hub_person_origins").lower() not in ("true", "yes", "on", "1") or _url_fault(hub):
+    if not is_true(values.text("site_hub_person_origins")) or _url_fault(hub):
         return
     for name in API_URLS:
         url = values.text(name)

@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from demo_xnat.configuration import DEFAULTS, ConfigurationError, seconds
 from demo_xnat.database import Database
 from demo_xnat.hub import HubError
-from demo_xnat.people import PEOPLE, SERVICE_ACCOUNT, first_start, hashed, later_accounts, matches, new_passwords
+from demo_xnat.people import PEOPLE, SERVICE_ACCOUNT, hashed, matches, missing_accounts, new_passwords
 from demo_xnat.settings import Secrets, Settings
 from demo_xnat.web import PLUGIN, STATE, make_app
 
@@ -664,7 +664,7 @@ def test_a_new_password_of_the_demo_is_that_of_its_people_and_of_nobody_else(tmp
 
 def test_the_administrator_of_an_older_demo_gets_a_password_of_its_own(tmp_path: Path) -> None:
     database = Database(tmp_path / "xnat.db")
-    database.write(first_start())
+    database.write(missing_accounts({}))
     one_for_all = hashed("one for all")
     old = {("users", "admin"): {**database.table("users")["admin"], "password": one_for_all}}
     database.write({**old, ("seed", "password"): one_for_all})
@@ -675,11 +675,13 @@ def test_the_administrator_of_an_older_demo_gets_a_password_of_its_own(tmp_path:
 
 def test_an_older_demo_gets_the_accounts_that_came_later(tmp_path: Path) -> None:
     database, passwords = Database(tmp_path / "xnat.db"), Secrets("one for all", "its own")
-    database.write(first_start())
-    assert later_accounts(database, passwords) == {}
+    database.write(missing_accounts({}))
+    database.write(new_passwords(database, passwords))
+    assert missing_accounts(database.table("users")) == {}
     created = {**database.table("users")["openid"], "username": "created"}
     database.write({("users", "openid"): None, ("users", "created"): created})
-    database.write(later_accounts(database, passwords))
+    database.write(missing_accounts(database.table("users")))
+    database.write(new_passwords(database, passwords))
     openid = database.table("users")["openid"]
     assert (openid["provider"], openid["roles"], openid["user_id"]) == ("openid", ["Jupyter"], 18)
     assert matches(openid["password"], "one for all")
